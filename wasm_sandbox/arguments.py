@@ -1,0 +1,269 @@
+"""What a caller hands to a tool, as Python source: argument literals, and the agent state as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import pathlib
+import pickle
+import reprlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_DEPTH = 100
+"""Deepest nesting of an argument; CPython's parser refuses source that nests 200 brackets."""
+
+_DECIMAL_LIMIT = 10**4300
+"""CPython reads no decimal literal with more digits; hexadecimal has no limit."""
+
+_STATE_LEAVES = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, bytearray, uuid.UUID, decimal.Decimal),
+        *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+        *(pathlib.PurePosixPath, pathlib.PureWindowsPath),
+    }
+)
+
+
+class BadArguments(ValueError):
+    """A value cannot be handed to the tool; nothing was run.
+
+    Attributes:
+        argument: The argument's name, or ``None`` if the fault is not in a single one.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message if argument is None else f"argument {argument!r}: {message}")
+        self.argument = argument
+
+
+def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, Any]) -> dict[str, str]:
+    """Turn the arguments that the tool's JSON schema names into Python literals.
+
+    Arguments that the schema does not name are dropped, as agent servers rely on.
+
+    Args:
+        json_schema: The tool's schema; its ``["parameters"]["properties"]`` says the types.
+        args: Argument name to value.
+
+    Returns:
+        Name to source literal, in the order of ``args``.
+
+    Raises:
+        BadArguments: if there is no such schema, or a value does not fit its type.
+    """
+    if not args:
+        return {}
+    parameters = (json_schema or {}).get("parameters")
+    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    if not isinstance(properties, Mapping):
+        raise BadArguments(
+            'the tool takes arguments but its json_schema has no ["parameters"]["properties"]; '
+            "build the tool with Tool.from_function or Tool.from_source, or add them"
+        )
+    required = parameters.get("required") or ()
+    return {
+        name: argument_literal(properties[name], value, name, required=name in required)
+        for name, value in args.items()
+        if name in properties
+    }
+
+
+def argument_literal(
+    spec: Mapping[str, Any] | bool, value: Any, argument: str | None = None, *, required: bool = True
+) -> str:
+    """Write a value as the Python literal that evaluates, in the guest, to what the tool receives.
+
+    The declared type decides. ``integer`` takes what ``int()`` takes (``"5"`` and ``5.9`` become 5, ``True``
+    becomes 1). ``boolean`` takes a bool, 0, 1, or the words true and false. A string for ``number``,
+    ``array`` or ``object`` is read as JSON. Everything else, and every value without a declared single
+    type, passes through unchanged: a number given for ``string`` stays a number.
+
+    Args:
+        spec: The property's JSON schema.
+        value: The value that the caller passed.
+        argument: The argument's name, for the error.
+        required: Whether the argument must be given; if not, ``None`` fits every type.
+
+    Returns:
+        A one-line literal without any name in it, so nothing that the tool defines can change it.
+
+    Raises:
+        BadArguments: if the value does not fit the type or cannot be written as a literal.
+    """
+    spec = spec if isinstance(spec, Mapping) else {}
+    declared = spec.get("type")
+    if declared is None and isinstance(nested := spec.get("parameters"), Mapping):
+        declared = nested.get("type")
+    try:
+        if declared in ("integer", "boolean") and value is None and (not required or _is_nullable(spec)):
+            return "None"
+        match declared:
+            case "integer":
+                value = _as_integer(value)
+            case "boolean":
+                value = _as_boolean(value)
+            case "number" | "array" | "object" if isinstance(value, str):
+                value = _from_json(value, declared)
+            case _:
+                pass
+        return _literal(value, ())
+    except BadArguments as error:
+        raise BadArguments(str(error), argument) from None
+
+
+def _is_nullable(spec: Mapping[str, Any]) -> bool:
+    choices = spec.get("enum")
+    return (
+        spec.get("nullable") is True
+        or ("default" in spec and spec["default"] is None)
+        or (isinstance(choices, Sequence) and None in choices)
+    )
+
+
+def _as_integer(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadArguments(f"expected a whole number, got {_shown(value)}") from None
+
+
+def _as_boolean(value: Any) -> bool:
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    raise BadArguments(f"expected true or false, got {_shown(value)}")
+
+
+def _from_json(text: str, declared: str) -> Any:
+    """Read a string given for a number, an array or an object; it is data, never source."""
+    kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "array": (list,), "object": (dict,)}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    if value is None or (isinstance(value, kinds[declared]) and not isinstance(value, bool)):
+        return value
+    article = "a" if declared == "number" else "an"
+    raise BadArguments(f"expected {article} {declared} or its JSON text, got the string {reprlib.repr(text)}")
+
+
+def _shown(value: Any) -> str:
+    """A short text for messages; other types than these may be large or have an unsafe repr."""
+    if isinstance(value, str | float | bool | None):
+        return f"{reprlib.repr(value)} ({type(value).__name__})"
+    return f"a value of type {type(value).__name__}"
+
+
+def _literal(value: Any, parents: tuple[int, ...]) -> str:
+    """Write plain data the way ``repr`` does, except where ``repr`` would not evaluate to the value."""
+    match value:
+        case None | bool():
+            return repr(value)
+        case str():
+            return str.__repr__(value)
+        case int():
+            return _integer_literal(int.__int__(value))
+        case float():
+            return _float_literal(float.__float__(value))
+        case bytes():
+            return bytes.__repr__(value)
+        case list() | tuple() | dict() | set():
+            return _container_literal(value, parents)
+        case _:
+            raise BadArguments(
+                f"a value of type {type(value).__name__} cannot be passed to a tool; "
+                "pass JSON data (a date or a decimal as text, a model as its dict)"
+            )
+
+
+def _container_literal(
+    value: list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any], parents: tuple[int, ...]
+) -> str:
+    if id(value) in parents:
+        raise BadArguments("the value contains itself")
+    if len(parents) == MAX_DEPTH:
+        raise BadArguments(f"the value is nested more than {MAX_DEPTH} levels deep; flatten it")
+    parents = (*parents, id(value))
+    if isinstance(value, dict):
+        pairs = (f"{_literal(key, parents)}: {_literal(item, parents)}" for key, item in dict.items(value))
+        return "{" + ", ".join(pairs) + "}"
+    items = ", ".join([_literal(item, parents) for item in value])
+    if isinstance(value, list):
+        return f"[{items}]"
+    if isinstance(value, set):
+        return f"{{{items or '*()'}}}"
+    return f"({items},)" if len(value) == 1 else f"({items})"
+
+
+def _integer_literal(value: int) -> str:
+    if abs(value) >= _DECIMAL_LIMIT:
+        return hex(value)
+    try:
+        return str(value)
+    except ValueError:  # this process has a lower limit than the default
+        return hex(value)
+
+
+def _float_literal(value: float) -> str:
+    if value != value:
+        return "(1e999-1e999)"  # the words nan and inf are no literals, and a tool may rebind float
+    return {float("inf"): "1e999", float("-inf"): "-1e999"}.get(value) or repr(value)
+
+
+def pickled_agent_state(state: Any) -> bytes | None:
+    """Pickle the agent state as plain data: no class but those of the standard library is named in it.
+
+    Args:
+        state: ``None``, a pydantic model, a dataclass or a mapping.
+
+    Returns:
+        A pickle (protocol 4) of a dict, or ``None`` for ``None``.
+
+    Raises:
+        BadArguments: if the state is something else, or holds what is not data.
+    """
+    if state is None:
+        return None
+    try:
+        data = _state_data(state, "agent_state")
+        if isinstance(data, dict):
+            return pickle.dumps(data, protocol=4)
+    except RecursionError:
+        raise BadArguments("it is nested too deeply or contains itself", "agent_state") from None
+    raise BadArguments(
+        f"expected a pydantic model, a dataclass or a mapping, got {type(state).__name__}", "agent_state"
+    )
+
+
+def _state_data(value: Any, path: str) -> Any:
+    kind = type(value)
+    if kind in _STATE_LEAVES:
+        return value
+    if isinstance(value, enum.Enum):
+        return _state_data(value.value, path)
+    if hasattr(kind, "model_dump"):
+        return _state_data(value.model_dump(mode="python"), path)
+    if dataclasses.is_dataclass(value):
+        fields = dataclasses.fields(value)
+        return {
+            field.name: _state_data(getattr(value, field.name), f"{path}.{field.name}") for field in fields
+        }
+    if isinstance(value, Mapping):
+        return {_state_data(key, path): _state_data(item, f"{path}.{key}") for key, item in value.items()}
+    for container in (list, tuple, set, frozenset):
+        if isinstance(value, container):
+            return container(_state_data(item, f"{path}[{index}]") for index, item in enumerate(value))
+    for plain in (str, int, float, bytes):
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, pathlib.PurePath):
+        return pathlib.PurePosixPath(value.as_posix())
+    if kind.__module__.partition(".")[0] == "pydantic":  # urls, and secrets, which stay masked
+        return str(value)
+    raise BadArguments(f"{path} is a {kind.__name__}, which is not data", "agent_state")

@@ -1,0 +1,63 @@
+"""What a caller may set: the limits of one run, and the sandbox configuration with its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+MIN_MEMORY_BYTES = 64 * MIB
+"""A guest starts with about 40 MiB of preloaded memory; less than this would leave no room."""
+
+PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
+
+
+class Limits(BaseModel):
+    """Limits of one run. Every one is enforced; each has a default that suits a small tool.
+
+    Raises:
+        pydantic.ValidationError: for a value out of range, a bool, or an unknown name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    fuel: PositiveInt = 100_000_000_000
+    """WebAssembly instructions; deterministic. The default is roughly a minute of computing."""
+    memory_bytes: Annotated[int, Field(strict=True, ge=MIN_MEMORY_BYTES, le=4096 * MIB)] = 256 * MIB
+    """Ceiling of the guest's linear memory in bytes, 64 MiB to 4 GiB; the interpreter itself needs about 40 MiB."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 180.0
+    """Deadline in seconds of wall time, for computing and sleeping alike; at most a day."""
+    output_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 1 * MIB
+    """Bytes kept of stdout and of stderr, each; what is past it is dropped and counted in ``Usage``."""
+    result_bytes: Annotated[int, Field(strict=True, gt=0, le=1024 * MIB)] = 16 * MIB
+    """Largest accepted size of the pickled result, in bytes."""
+
+
+class SandboxConfig(BaseModel):
+    """A named sandbox configuration, as agent servers store it.
+
+    Its ``fingerprint`` tells whether two configurations mean the same environment.
+    """
+
+    id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=r"^sandbox-")
+    type: Literal["wasm", "local", "e2b", "modal"] = "wasm"
+    organization_id: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    def fingerprint(self) -> str:
+        """A decimal string that identifies type, organisation and configuration, not the id.
+
+        It is the SHA-256 of their canonical JSON, read as one big-endian integer.
+        """
+        text = json.dumps(
+            {"type": self.type, "organization_id": self.organization_id, "config": self.config},
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+        return str(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))

@@ -1,0 +1,217 @@
+"""The functions of wasmtime's C API that wasmtime-py wraps at a cost or not at all.
+
+wasmtime-py allocates an entry in an unlocked, process-wide table for every Python callback, and
+keeps "the last exception" of a callback in one global: with several guests on several threads
+both go wrong. So host functions, instances and calls are bound here, straight to the C API
+(https://docs.wasmtime.dev/c-api/). Nothing else in the library touches a private name of
+wasmtime-py; what is missing is found when this module is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_size_t, c_uint8, c_uint64, c_void_p
+from typing import Any
+
+import wasmtime
+
+try:
+    from wasmtime import _ffi
+except ImportError as error:  # pragma: no cover - a wasmtime-py of another shape
+    raise ImportError(f"wasmtime-py {wasmtime.__version__} has no C API module: install wasmtime 50.x") from error
+
+HostCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_void_p, c_size_t)
+"""``(env, caller, raw values, count) -> trap or 0``; results replace the parameters."""
+
+EpochCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, POINTER(c_uint64), POINTER(c_uint8))
+"""``(context, data, out: ticks until the next call, out: kind) -> error or 0``."""
+
+_PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "wasmtime_linker_define_func_unchecked": (
+        c_void_p,
+        [c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, HostCallback, c_void_p, c_void_p],
+    ),
+    "wasmtime_store_epoch_deadline_callback": (None, [c_void_p, EpochCallback, c_void_p, c_void_p]),
+    "wasmtime_instance_pre_instantiate": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
+    "wasmtime_instance_export_get": (c_bool, [c_void_p, c_void_p, c_char_p, c_size_t, c_void_p]),
+    "wasmtime_func_call_unchecked": (c_void_p, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p]),
+    "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
+    "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
+    "wasmtime_trap_new": (c_void_p, [c_char_p, c_size_t]),
+    "wasmtime_trap_code": (c_bool, [c_void_p, c_void_p]),
+    "wasm_trap_message": (None, [c_void_p, c_void_p]),
+    "wasm_trap_delete": (None, [c_void_p]),
+    "wasmtime_error_new": (c_void_p, [c_char_p]),
+    "wasmtime_error_message": (None, [c_void_p, c_void_p]),
+    "wasmtime_error_delete": (None, [c_void_p]),
+    "wasm_byte_vec_delete": (None, [c_void_p]),
+}
+
+
+def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
+    try:
+        # Item access makes a function object of our own; attribute access would change wasmtime-py's.
+        function = _ffi.dll[name]
+    except AttributeError as error:
+        raise ImportError(f"wasmtime-py {wasmtime.__version__} has no {name}: install wasmtime 50.x") from error
+    function.restype, function.argtypes = result, arguments
+    return function
+
+
+_c = {name: _bind(name, *types) for name, types in _PROTOTYPES.items()}
+_export_get = _c["wasmtime_instance_export_get"]
+_call_unchecked = _c["wasmtime_func_call_unchecked"]
+_memory_data = _c["wasmtime_memory_data"]
+_memory_data_size = _c["wasmtime_memory_data_size"]
+
+RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
+"""Distance between two values in the array that a `HostCallback` gets."""
+
+EPOCH_CONTINUE = 0
+"""``kind`` of an `EpochCallback` that lets the guest go on."""
+
+_NO_FINALIZER = c_void_p(None)
+
+
+class GuestStopped(Exception):
+    """A guest call ended by a trap or an engine error instead of returning.
+
+    Attributes:
+        code: wasmtime's trap code, or ``None`` for a trap that the host raised.
+        message: the engine's own text.
+    """
+
+    def __init__(self, code: int | None, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def _text_of(read: Callable[[Any, Any], None], pointer: int) -> str:
+    vec = _ffi.wasm_byte_vec_t()
+    read(pointer, byref(vec))
+    text = ctypes.string_at(vec.data, vec.size).rstrip(b"\0").decode("utf-8", "replace")
+    _c["wasm_byte_vec_delete"](byref(vec))
+    return text
+
+
+def _stopped(error: int | None, trap: int | None) -> GuestStopped:
+    """Take ownership of an engine error or a trap, and free it."""
+    if trap:
+        code = c_uint8()
+        has_code = _c["wasmtime_trap_code"](trap, byref(code))
+        text = _text_of(_c["wasm_trap_message"], trap)
+        _c["wasm_trap_delete"](trap)
+        return GuestStopped(code.value if has_code else None, text)
+    text = _text_of(_c["wasmtime_error_message"], error or 0)
+    _c["wasmtime_error_delete"](error)
+    return GuestStopped(None, text)
+
+
+def new_trap(message: bytes) -> int:
+    """A trap for a `HostCallback` to return; the engine frees it."""
+    return int(_c["wasmtime_trap_new"](message, len(message)))
+
+
+def new_error(message: bytes) -> int:
+    """An error for an `EpochCallback` to return; the engine frees it."""
+    return int(_c["wasmtime_error_new"](message))
+
+
+def define_host_function(
+    linker: wasmtime.Linker, module: str, name: str, type_: wasmtime.FuncType, callback: Any
+) -> None:
+    """Define an import for every store of the linker's engine. ``callback`` must outlive the linker."""
+    m, n = module.encode(), name.encode()
+    error = _c["wasmtime_linker_define_func_unchecked"](
+        linker.ptr(), m, len(m), n, len(n), type_.ptr(), callback, None, _NO_FINALIZER
+    )
+    if error:
+        raise _stopped(error, None)
+
+
+def set_epoch_callback(store: wasmtime.Store, callback: Any) -> None:
+    """Call ``callback`` when the store's epoch deadline passes, instead of trapping at once."""
+    _c["wasmtime_store_epoch_deadline_callback"](store.ptr(), callback, None, _NO_FINALIZER)
+
+
+class Instance:
+    """One instance of a pre-linked module: its memory and its exported functions.
+
+    Raises:
+        GuestStopped: when instantiation fails, for example because the memory limit is too low.
+    """
+
+    def __init__(self, store: wasmtime.Store, pre: wasmtime.InstancePre) -> None:
+        self._store = store  # keeps the context alive
+        self._context = store._context()
+        self._instance = _ffi.wasmtime_instance_t()
+        self._functions: dict[str, Any] = {}
+        trap = c_void_p()
+        error = _c["wasmtime_instance_pre_instantiate"](
+            pre.ptr(), self._context, byref(self._instance), byref(trap)
+        )
+        if error or trap:
+            raise _stopped(error, trap.value)
+        self._memory = self._export("memory").of.memory
+
+    def _export(self, name: str) -> Any:
+        item, raw = _ffi.wasmtime_extern_t(), name.encode()
+        if not _export_get(self._context, byref(self._instance), raw, len(raw), byref(item)):
+            raise GuestStopped(None, f"the module does not export {name}")
+        return item
+
+    def memory(self) -> tuple[int, int]:
+        """Address and size in bytes of the linear memory, valid until the guest runs again."""
+        memory = byref(self._memory)
+        return (
+            _memory_data(self._context, memory) or 0,
+            _memory_data_size(self._context, memory),
+        )
+
+    def read(self, start: int, size: int) -> bytes:
+        """Bytes of the linear memory; raises `GuestStopped` for a range outside it."""
+        base, limit = self.memory()
+        if not 0 <= start <= start + size <= limit:
+            raise GuestStopped(None, f"{size} bytes at {start} are outside the guest's memory")
+        return ctypes.string_at(base + start, size)
+
+    def write(self, start: int, data: bytes) -> None:
+        """Write into the linear memory; raises `GuestStopped` for a range outside it."""
+        base, limit = self.memory()
+        if not 0 <= start <= start + len(data) <= limit:
+            raise GuestStopped(None, f"{len(data)} bytes at {start} are outside the guest's memory")
+        ctypes.memmove(base + start, data, len(data))
+
+    def call(self, name: str, *arguments: int) -> int:
+        """Call an exported function of i32 parameters; its i32 result, unsigned (0 if it has none).
+
+        Raises:
+            GuestStopped: the guest trapped, or a host function stopped it.
+        """
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._export(name).of.func
+        values = (_ffi.wasmtime_val_raw_t * max(1, len(arguments)))()
+        for i, argument in enumerate(arguments):
+            values[i].i64 = argument
+        trap = c_void_p()
+        error = _call_unchecked(self._context, byref(function), values, len(values), byref(trap))
+        if error or trap:
+            raise _stopped(error, trap.value)
+        return int(values[0].i64) & 0xFFFFFFFF
+
+    def table_entries(self, name: str) -> list[bytes]:
+        """The identity of every entry of an exported table of functions."""
+        table = self._export(name).of.table
+        value, entries = _ffi.wasmtime_val_t(), []
+        while _ffi.wasmtime_table_get(self._context, byref(table), len(entries), byref(value)):
+            entries.append(bytes(value.of.funcref))
+        return entries
+
+    def global_value(self, name: str) -> int:
+        """The current value of an exported i32 or i64 global."""
+        value = _ffi.wasmtime_val_t()
+        _ffi.wasmtime_global_get(self._context, byref(self._export(name).of.global_), byref(value))
+        return int(value.of.i64 if value.kind == _ffi.WASMTIME_I64.value else value.of.i32)

@@ -1,0 +1,203 @@
+"""One run: a script and limits in, an outcome out; never an exception for what a guest did."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import wasmtime
+
+from wasm_sandbox.config import Limits
+from wasm_sandbox.frame import HEADER_BYTES
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.ticker import EpochTicker
+from wasm_sandbox.guest.wasi import Halt, HostFunctions, LiveSurroundings, World, environ_block
+
+TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
+MAX_REPORT_BYTES = 1 << 20
+NEAR_CEILING_BYTES = 1 << 20
+
+_TRAPS = wasmtime.TrapCode
+
+
+class Ending(Enum):
+    """How a guest ended."""
+
+    EXITED = "exited"
+    OUT_OF_FUEL = "out of fuel"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    STACK_OVERFLOW = "stack overflow"
+    OUT_OF_MEMORY = "out of memory"
+    TRAPPED = "trapped"
+
+
+@dataclass(frozen=True)
+class ExecutionRequest:
+    """A script to run and what to run it with."""
+
+    script: str
+    environ: Mapping[str, str]
+    limits: Limits
+    script_name: str = "script.py"
+    tool_name: str = "tool.py"
+    """File name for the tool's part of the script, in tracebacks."""
+    tool_first_line: int = 0
+    tool_line_count: int = 0
+
+    def encode(self) -> bytes:
+        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""
+        texts = [self.script.encode(errors="surrogatepass"), self.script_name.encode(), self.tool_name.encode()]
+        head = struct.pack("<5I", *map(len, texts), self.tool_first_line, self.tool_line_count)
+        return head + b"\0".join(texts) + b"\0"
+
+
+@dataclass(frozen=True)
+class GuestException:
+    """What the guest reports of an exception that nothing caught."""
+
+    name: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended, before anything of its output is interpreted."""
+
+    ending: Ending
+    exit_code: int
+    exception: GuestException | None
+    detail: str
+    """The engine's or the host's own words for an abnormal ending."""
+    stdout: bytes
+    stderr: bytes
+    stdout_dropped_bytes: int
+    stderr_dropped_bytes: int
+    fuel: int
+    wall_seconds: float
+    memory_bytes: int
+    host_calls: int
+
+
+def execute(
+    image: Image, ticker: EpochTicker, request: ExecutionRequest, surroundings: LiveSurroundings
+) -> Outcome:
+    """Run a script in a fresh instance of an image, on the calling thread.
+
+    Args:
+        image: what the instance is made of.
+        ticker: the ticker of the image's engine.
+        request: the script, its environment and its limits.
+        surroundings: clocks, entropy and the caller's way to cancel.
+
+    Returns:
+        The outcome, whatever the guest did.
+
+    Raises:
+        BaseException: only what a defect of a host function raised.
+    """
+    limits = request.limits
+    started = time.monotonic()
+    frame_bytes = limits.result_bytes + HEADER_BYTES
+    world = World(
+        environ=environ_block(request.environ),
+        stdout=OutputPipe(limits.output_bytes + frame_bytes, frame_bytes + TAIL_SLACK_BYTES),
+        stderr=OutputPipe(limits.output_bytes),
+        surroundings=surroundings,
+        deadline=started + limits.timeout_seconds,
+    )
+    store = wasmtime.Store(image.engine)
+    try:
+        store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=1, tables=1)
+        store.set_fuel(limits.fuel)
+        store.set_epoch_deadline(1)
+        _capi.set_epoch_callback(store, image.host_functions.epoch_callback)
+        stopped, exit_code, exception = _call(image.host_functions, world, store, image, ticker, request)
+        memory_bytes = world.instance.memory()[1] if world.instance else 0
+        fuel_left = store.get_fuel()
+    finally:
+        world.instance = None
+        store.close()
+    if world.host_failure is not None:
+        raise world.host_failure
+    return Outcome(
+        ending=_ending(world, stopped, memory_bytes, limits.memory_bytes),
+        exit_code=exit_code,
+        exception=exception,
+        detail=stopped.message if stopped else "",
+        stdout=world.stdout.contents(),
+        stderr=world.stderr.contents(),
+        stdout_dropped_bytes=world.stdout.dropped_bytes,
+        stderr_dropped_bytes=world.stderr.dropped_bytes,
+        fuel=limits.fuel - fuel_left,
+        wall_seconds=time.monotonic() - started,
+        memory_bytes=memory_bytes,
+        host_calls=world.host_calls,
+    )
+
+
+def _call(
+    functions: HostFunctions,
+    world: World,
+    store: wasmtime.Store,
+    image: Image,
+    ticker: EpochTicker,
+    request: ExecutionRequest,
+) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
+    """Instantiate and run: why the guest was stopped (if it was), its exit code, its exception."""
+    functions.enter(world)
+    try:
+        with ticker:
+            if world.halt_reason() is not None:
+                return _capi.GuestStopped(None, "cancelled before it started"), 0, None
+            instance = world.instance = _capi.Instance(store, image.pre)
+            encoded = request.encode()
+            address = instance.call("sandbox_alloc", len(encoded))
+            if not address:
+                code = _TRAPS.ALLOCATION_TOO_LARGE.value
+                return _capi.GuestStopped(code, "the script does not fit the guest's memory"), 0, None
+            instance.write(address, encoded)
+            exit_code = instance.call("sandbox_run", address)
+            return None, exit_code, _read_report(instance) if exit_code else None
+    except _capi.GuestStopped as stopped:
+        return stopped, world.exit_code, None
+    finally:
+        functions.leave()
+
+
+def _read_report(instance: _capi.Instance) -> GuestException | None:
+    """The guest's report, read as hostile: bounded, checked, decoded with replacement."""
+    address = instance.call("sandbox_report")
+    if not address:
+        return None
+    texts, room = [], MAX_REPORT_BYTES
+    for _ in range(3):
+        (size,) = struct.unpack("<I", instance.read(address, 4))
+        texts.append(instance.read(address + 4, min(size, room)).decode("utf-8", "replace"))
+        room -= min(size, room)
+        address += 4 + size
+    return GuestException(*texts)
+
+
+def _ending(world: World, stopped: _capi.GuestStopped | None, memory_bytes: int, ceiling: int) -> Ending:
+    if stopped is None or world.halt is Halt.EXIT:
+        return Ending.EXITED
+    if world.halt is Halt.DEADLINE:
+        return Ending.DEADLINE
+    if world.halt is Halt.CANCELLED:
+        return Ending.CANCELLED
+    if stopped.code == _TRAPS.OUT_OF_FUEL.value:
+        return Ending.OUT_OF_FUEL
+    if stopped.code == _TRAPS.STACK_OVERFLOW.value:
+        return Ending.STACK_OVERFLOW
+    if stopped.code == _TRAPS.ALLOCATION_TOO_LARGE.value:
+        return Ending.OUT_OF_MEMORY
+    if memory_bytes and memory_bytes + NEAR_CEILING_BYTES > ceiling and stopped.code == _TRAPS.UNREACHABLE.value:
+        return Ending.OUT_OF_MEMORY  # C and Rust code that cannot do without memory aborts
+    return Ending.TRAPPED

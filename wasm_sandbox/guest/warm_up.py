@@ -1,0 +1,93 @@
+"""What an image has already done when a run starts: modules imported, code paths warm.
+
+All of it is part of the image's identity.
+"""
+
+from __future__ import annotations
+
+from wasm_sandbox.script import generate_script
+from wasm_sandbox.tool import Tool
+
+PRELOAD = (
+    "typing", "pickle", "sys", "base64", "struct", "hashlib", "os", "asyncio", "json", "re", "datetime", "decimal",
+    "collections", "collections.abc", "dataclasses", "enum", "functools", "itertools", "math", "random", "statistics",
+    "string", "textwrap", "time", "uuid", "fractions", "heapq", "bisect", "copy", "operator", "io", "csv", "traceback",
+    "linecache", "contextlib", "contextvars", "inspect", "logging", "urllib.parse", "zoneinfo", "pathlib", "types",
+    "warnings", "packaging.version", "pydantic", "pydantic.main", "pydantic.config", "pydantic.fields",
+    "pydantic.types", "pydantic.functional_validators", "pydantic.functional_serializers", "pydantic.type_adapter",
+    "pydantic.root_model", "pydantic.json_schema", "pydantic_core", "typing_extensions", "annotated_types",
+)  # fmt: skip
+"""Modules that scripts and common tools import. Anything else is imported on demand from the frozen library."""
+
+
+def _tool(name: str, source_code: str) -> Tool:
+    parameters = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "object"}}}
+    return Tool(name=name, source_code=source_code, json_schema={"name": name, "parameters": parameters})
+
+
+_PLAIN_TOOL = _tool("add", "def add(x: int, y: dict) -> int:\n    return x + len(y)")
+_ASYNC_TOOL = _tool(
+    "gather",
+    "async def gather(x: int, y: dict) -> list:\n"
+    "    return await asyncio.gather(*(asyncio.sleep(0, n) for n in range(x)))",
+)
+_FAILING_TOOL = _tool("fail", "def fail(x: int, y: dict):\n    raise ValueError('warm-up')")
+
+_LIBRARIES = '''
+import asyncio, collections, dataclasses, datetime, decimal, enum, json, logging, random, re, uuid, zoneinfo
+from typing import Annotated, Literal
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+class Colour(enum.Enum):
+    RED = "red"
+
+class Item(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1)
+    price: decimal.Decimal = decimal.Decimal("1.5")
+    colour: Colour = Colour.RED
+    when: datetime.datetime | None = None
+    kind: Literal["a", "b"] = "a"
+    tags: list[str] = []
+
+    @field_validator("name")
+    @classmethod
+    def strip(cls, value):
+        return value.strip()
+
+class Order(BaseModel):
+    items: Annotated[list[Item], Field(max_length=9)]
+
+order = Order.model_validate({"items": [{"name": " x ", "price": "2", "when": "2024-01-02T03:04:05Z"}]})
+order.model_dump(), order.model_dump_json(), Order.model_json_schema(), Order.model_validate_json(order.model_dump_json())
+TypeAdapter(dict[str, int | None]).validate_python({"a": "1"})
+try:
+    Order(items="no")
+except ValidationError as error:
+    str(error)
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+
+dataclasses.asdict(Point(1))
+json.loads(json.dumps({"a": [1, 2.5, None, True, "é"]}, indent=1))
+re.sub(r"(\\w+)@(\\w+)", r"\\2", "a@b")
+collections.Counter("abca").most_common(1), collections.defaultdict(list)["x"], sorted({3, 1, 2}, key=lambda n: -n)
+decimal.Decimal("9.90").quantize(decimal.Decimal("0.1"))
+datetime.datetime.now(datetime.timezone.utc).isoformat(), str(uuid.uuid4()), random.random()
+f"{3.14159:.2f} {'x':>5} {10**20:,}"
+'''
+
+
+def warm_up_scripts() -> list[str]:
+    """The scripts that the scratch instance runs before it becomes a snapshot, in order.
+
+    The generated shapes themselves run several times: CPython specialises code on the way.
+    """
+    args = {"x": 2, "y": {"a": 1}}
+    plain, asynchronous = (generate_script(tool, args).text for tool in (_PLAIN_TOOL, _ASYNC_TOOL))
+    failing = generate_script(_FAILING_TOOL, args).text
+    caught = f"try:\n    exec({failing!r})\nexcept ValueError as error:\n    import traceback\n    traceback.format_exception(error)\n"
+    return [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, caught, *[plain] * 16, _LIBRARIES, asynchronous, plain]

@@ -1,0 +1,364 @@
+"""What the guest sees of the world: our own few WASI functions, and "not capable" for all the rest.
+
+WASI preview 1 as the guest imports it (witx: ``wasi_snapshot_preview1``). Served are the environment,
+standard output and error, an empty standard input, clocks, entropy, sleep and exit. There is no
+file system, no socket and no process behind any of them; wasmtime's own WASI is not linked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import Any
+
+import wasmtime
+
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.pipe import OutputPipe
+
+WASI_MODULE = "wasi_snapshot_preview1"
+
+# errno values of preview 1
+SUCCESS, EBADF, EFAULT, EINVAL, ESPIPE, ENOTCAPABLE = 0, 8, 21, 28, 70, 76
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
+EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = range(3)
+ABSOLUTE_TIME = 1  # subclockflags
+
+MAX_VECTORS = 1024  # IOV_MAX of common systems; also bounds the subscriptions of one poll
+ENTROPY_CHUNK = 1 << 16
+NANOSECONDS = 1_000_000_000
+
+SERVED = frozenset(
+    {
+        "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_close", "fd_fdstat_get",
+        "fd_filestat_get", "fd_prestat_get", "fd_read", "fd_seek", "fd_tell", "fd_write", "poll_oneoff",
+        "proc_exit", "random_get", "sched_yield",
+    }
+)  # fmt: skip
+"""The functions that do something; every other one answers ``ENOTCAPABLE``."""
+
+
+class Halt(Enum):
+    """Why a host function, or the epoch, ended a guest."""
+
+    EXIT = "exit"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    HOST_FAILURE = "host failure"
+
+
+class _Stop(Exception):
+    """Ends the guest from inside a host function."""
+
+
+class _Fault(Exception):
+    """A guest pointer outside the guest's memory."""
+
+
+class LiveSurroundings:
+    """Real clocks, real entropy, and a sleep that ends early on cancellation."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+        self._clocks: tuple[Callable[[], int], ...] = (
+            time.time_ns,
+            time.monotonic_ns,
+            time.thread_time_ns,
+            time.thread_time_ns,
+        )
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set()
+
+    def clock(self, clock_id: int) -> int:
+        """Nanoseconds of one of the four preview 1 clocks."""
+        return self._clocks[clock_id]()
+
+    def entropy(self, size: int) -> bytes:
+        return os.urandom(size)
+
+    def sleep(self, seconds: float) -> None:
+        self._cancelled.wait(min(seconds, threading.TIMEOUT_MAX))
+
+
+class FixedSurroundings:
+    """Clocks that start at a fixed origin and step at every look, seeded entropy, no real sleeping.
+
+    The same guest sees the same world every time: used for making snapshots.
+    """
+
+    ORIGIN = 1_700_000_000 * NANOSECONDS
+    STEP = 1_000
+
+    cancelled = False
+
+    def __init__(self, seed: int = 0) -> None:
+        self._now = self.ORIGIN
+        self._random = Random(seed)
+
+    def clock(self, clock_id: int) -> int:
+        self._now += self.STEP
+        return self._now if clock_id == CLOCK_REALTIME else self._now - self.ORIGIN
+
+    def entropy(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+    def sleep(self, seconds: float) -> None:
+        self._now += int(seconds * NANOSECONDS)
+
+
+Surroundings = LiveSurroundings | FixedSurroundings
+
+
+@dataclass
+class World:
+    """One instance's side of the border: what it may see, what it wrote, why it was ended."""
+
+    environ: list[bytes]
+    """Entries ``NAME=value`` with the NUL that ends them."""
+    stdout: OutputPipe
+    stderr: OutputPipe
+    surroundings: Surroundings
+    deadline: float
+    """On the clock of `time.monotonic`, in seconds."""
+    instance: _capi.Instance | None = None
+    halt: Halt | None = None
+    exit_code: int = 0
+    host_failure: BaseException | None = None
+    host_calls: int = 0
+
+    def check(self) -> None:
+        """End the guest if its time is over or its caller has gone."""
+        if self.halt_reason() is not None:
+            raise _Stop
+
+    def halt_reason(self) -> Halt | None:
+        """Notes, once, that the guest must end now, and why."""
+        if self.halt is None:
+            if self.surroundings.cancelled:
+                self.halt = Halt.CANCELLED
+            elif time.monotonic() >= self.deadline:
+                self.halt = Halt.DEADLINE
+        return self.halt
+
+    # -- the guest's memory ----------------------------------------------------------------------
+
+    def span(self, pointer: int, size: int) -> int:
+        """The address of a range of guest memory, checked against its present size."""
+        if self.instance is None:
+            raise _Fault
+        base, limit = self.instance.memory()
+        if pointer + size > limit:
+            raise _Fault
+        return base + pointer
+
+    def load(self, pointer: int, size: int) -> bytes:
+        return ctypes.string_at(self.span(pointer, size), size)
+
+    def store(self, pointer: int, data: bytes) -> None:
+        ctypes.memmove(self.span(pointer, len(data)), data, len(data))
+
+    # -- the functions, each (arguments as unsigned integers) -> errno -----------------------------
+
+    def environ_sizes_get(self, count: int, size: int) -> int:
+        self.store(count, struct.pack("<I", len(self.environ)))
+        self.store(size, struct.pack("<I", sum(map(len, self.environ))))
+        return SUCCESS
+
+    def environ_get(self, pointers: int, block: int) -> int:
+        addresses, at = [], block
+        for entry in self.environ:
+            addresses.append(at)
+            at += len(entry)
+        self.span(block, at - block)
+        self.store(pointers, struct.pack(f"<{len(addresses)}I", *addresses))
+        self.store(block, b"".join(self.environ))
+        return SUCCESS
+
+    def clock_res_get(self, clock_id: int, result: int) -> int:
+        if clock_id > CLOCK_THREAD:
+            return EINVAL
+        self.store(result, struct.pack("<Q", 1))
+        return SUCCESS
+
+    def clock_time_get(self, clock_id: int, precision: int, result: int) -> int:
+        if clock_id > CLOCK_THREAD:
+            return EINVAL
+        self.store(result, struct.pack("<Q", self.surroundings.clock(clock_id)))
+        return SUCCESS
+
+    def random_get(self, buffer: int, size: int) -> int:
+        self.span(buffer, size)
+        for start in range(0, size, ENTROPY_CHUNK):
+            self.check()
+            self.store(buffer + start, self.surroundings.entropy(min(ENTROPY_CHUNK, size - start)))
+        return SUCCESS
+
+    def fd_write(self, fd: int, vectors: int, count: int, written: int) -> int:
+        if fd not in (STDOUT, STDERR):
+            return EBADF
+        if count > MAX_VECTORS:
+            return EINVAL
+        pipe = self.stdout if fd == STDOUT else self.stderr
+        pairs = list(struct.iter_unpack("<II", self.load(vectors, 8 * count)))
+        total = sum(size for _, size in pairs)
+        if total > 0xFFFFFFFF:
+            return EINVAL
+        spans = [(self.span(pointer, size), size) for pointer, size in pairs]
+        self.store(written, struct.pack("<I", total))
+        for address, size in spans:
+            pipe.write_from(address, size)
+        return SUCCESS
+
+    def fd_read(self, fd: int, vectors: int, count: int, read: int) -> int:
+        if fd != STDIN:
+            return EBADF
+        self.store(read, struct.pack("<I", 0))  # always at its end
+        return SUCCESS
+
+    def fd_close(self, fd: int) -> int:
+        return SUCCESS if fd <= STDERR else EBADF
+
+    def fd_seek(self, fd: int, offset: int, whence: int, result: int) -> int:
+        return ESPIPE if fd <= STDERR else EBADF
+
+    def fd_tell(self, fd: int, result: int) -> int:
+        return ESPIPE if fd <= STDERR else EBADF
+
+    def fd_fdstat_get(self, fd: int, result: int) -> int:
+        if fd > STDERR:
+            return EBADF
+        # An unknown file type, no flags: neither a terminal nor a file. Rights: read, write, poll.
+        rights = (1 << 1) | (1 << 6) | (1 << 27)
+        self.store(result, struct.pack("<BxHxxxxQQ", 0, 0, rights, 0))
+        return SUCCESS
+
+    def fd_filestat_get(self, fd: int, result: int) -> int:
+        if fd > STDERR:
+            return EBADF
+        self.store(result, bytes(64))
+        return SUCCESS
+
+    def fd_prestat_get(self, fd: int, result: int) -> int:
+        return EBADF  # there is no preopened directory: ends libc's scan
+
+    def sched_yield(self) -> int:
+        return SUCCESS
+
+    def poll_oneoff(self, subscriptions: int, events: int, count: int, result: int) -> int:
+        """Wait for the earliest clock; standard streams are always ready."""
+        if not 0 < count <= MAX_VECTORS:
+            return EINVAL
+        raw = self.load(subscriptions, 48 * count)
+        self.span(events, 32 * count)
+        ready, timers = [], []
+        for at in range(0, len(raw), 48):
+            userdata, kind = struct.unpack_from("<QB", raw, at)
+            if kind == EVENT_CLOCK:
+                clock_id, timeout, _, flags = struct.unpack_from("<IxxxxQQH", raw, at + 16)
+                if clock_id > CLOCK_MONOTONIC:
+                    ready.append((userdata, EINVAL, kind))
+                    continue
+                if flags & ABSOLUTE_TIME:
+                    timeout = max(0, timeout - self.surroundings.clock(clock_id))
+                timers.append((timeout, userdata))
+            elif kind in (EVENT_FD_READ, EVENT_FD_WRITE):
+                (fd,) = struct.unpack_from("<I", raw, at + 16)
+                ready.append((userdata, SUCCESS if fd <= STDERR else EBADF, kind))
+            else:
+                return EINVAL
+        if not ready:
+            shortest = min(timeout for timeout, _ in timers)
+            self._sleep(shortest / NANOSECONDS)
+            ready = [(userdata, SUCCESS, EVENT_CLOCK) for timeout, userdata in timers if timeout <= shortest]
+        packed = b"".join(struct.pack("<QHB21x", userdata, errno, kind) for userdata, errno, kind in ready)
+        self.store(events, packed)
+        self.store(result, struct.pack("<I", len(ready)))
+        return SUCCESS
+
+    def _sleep(self, seconds: float) -> None:
+        if isinstance(self.surroundings, LiveSurroundings):
+            seconds = min(seconds, max(0.0, self.deadline - time.monotonic()))
+        self.surroundings.sleep(seconds)
+        self.check()
+
+    def proc_exit(self, code: int) -> int:
+        self.halt, self.exit_code = Halt.EXIT, code
+        raise _Stop
+
+
+def environ_block(variables: Mapping[str, str]) -> list[bytes]:
+    """The entries of a WASI environment; names and values must have been checked."""
+    return [f"{name}={value}\0".encode() for name, value in variables.items()]
+
+
+class HostFunctions:
+    """The imports of a module, defined once per linker and routed to the instance of the calling thread."""
+
+    def __init__(self, linker: wasmtime.Linker, module: wasmtime.Module) -> None:
+        self._local = threading.local()
+        self._callbacks: list[Any] = []  # ctypes callbacks must outlive the linker
+        for import_ in module.imports:
+            if import_.module != WASI_MODULE or not isinstance(import_.type, wasmtime.FuncType):
+                raise ValueError(f"the guest imports {import_.module}.{import_.name}: only {WASI_MODULE} is served")
+            callback = self._callback(str(import_.name), import_.type)
+            self._callbacks.append(callback)
+            _capi.define_host_function(linker, WASI_MODULE, str(import_.name), import_.type, callback)
+        self.epoch_callback = _capi.EpochCallback(self._on_epoch)
+
+    def enter(self, world: World) -> None:
+        """Route the calls of this thread's guest to ``world``."""
+        self._local.world = world
+
+    def leave(self) -> None:
+        self._local.world = None
+
+    def _callback(self, name: str, type_: wasmtime.FuncType) -> Any:
+        serve = getattr(World, name) if name in SERVED else None
+        parameters = [str(p) for p in type_.params]
+        masks = [0xFFFFFFFF if p == "i32" else 0xFFFFFFFFFFFFFFFF for p in parameters]
+        slots = ctypes.c_uint64 * (max(1, len(masks)) * _capi.RAW_VALUE_BYTES // 8)
+        stride = _capi.RAW_VALUE_BYTES // 8
+        local = self._local
+
+        def host_function(_env: int, _caller: int, values: int, _count: int) -> int:
+            world: World = local.world
+            try:
+                world.host_calls += 1
+                cells = slots.from_address(values)
+                errno = ENOTCAPABLE
+                if serve is not None:
+                    try:
+                        errno = serve(world, *[cells[i * stride] & mask for i, mask in enumerate(masks)])
+                    except _Fault:
+                        errno = EFAULT
+                cells[0] = errno
+                return 0
+            except _Stop:
+                return _capi.new_trap(b"stopped by the host")
+            except BaseException as error:  # nothing may cross the C frames below
+                world.halt, world.host_failure = Halt.HOST_FAILURE, error
+                return _capi.new_trap(b"a host function failed")
+
+        return _capi.HostCallback(host_function)
+
+    def _on_epoch(self, _context: int, _data: int, ticks: Any, kind: Any) -> int:
+        """Called in the guest's thread at every tick: go on, or end it."""
+        world: World = self._local.world
+        if world.halt_reason() is not None:
+            return _capi.new_error(b"stopped by the host")
+        ticks[0], kind[0] = 1, _capi.EPOCH_CONTINUE
+        return 0

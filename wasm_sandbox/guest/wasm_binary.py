@@ -1,0 +1,183 @@
+"""Reading and writing the parts of the WebAssembly binary format that a snapshot changes.
+
+Format: https://webassembly.github.io/spec/core/binary/ (sections, vectors and LEB128 numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+HEADER = b"\0asm\x01\0\0\0"
+PAGE_BYTES = 65536
+
+CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT = range(13)
+
+EXPORT_MEMORY, EXPORT_GLOBAL = 2, 3
+IMPORT_MEMORY, IMPORT_GLOBAL = 2, 3
+
+_END = 0x0B
+_I32_CONST, _I64_CONST, _F32_CONST, _F64_CONST = 0x41, 0x42, 0x43, 0x44
+_CONST_BYTES = {_F32_CONST: 4, _F64_CONST: 8}
+_I32, _I64 = 0x7F, 0x7E
+
+
+class MalformedModule(ValueError):
+    """The bytes are not a WebAssembly module that can be rewritten."""
+
+
+def unsigned(value: int) -> bytes:
+    """LEB128 of a number that is not negative."""
+    out = bytearray()
+    while True:
+        low, value = value & 0x7F, value >> 7
+        if not value:
+            out.append(low)
+            return bytes(out)
+        out.append(low | 0x80)
+
+
+def signed(value: int) -> bytes:
+    """Signed LEB128."""
+    out = bytearray()
+    while True:
+        low, value = value & 0x7F, value >> 7
+        if (value == 0 and not low & 0x40) or (value == -1 and low & 0x40):
+            out.append(low)
+            return bytes(out)
+        out.append(low | 0x80)
+
+
+class Reader:
+    """A cursor over a section."""
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.data, self.at = data, at
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise MalformedModule("the module is cut short")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                return value
+            shift += 7
+
+    def take(self, size: int) -> bytes:
+        if self.at + size > len(self.data):
+            raise MalformedModule("the module is cut short")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def name(self) -> str:
+        return self.take(self.unsigned()).decode()
+
+
+def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
+    """The sections of a module in order: number and body."""
+    if module[:8] != HEADER:
+        raise MalformedModule("not a WebAssembly 1.0 module")
+    reader = Reader(module, 8)
+    while reader.at < len(module):
+        number = reader.byte()
+        yield number, reader.take(reader.unsigned())
+
+
+def section(number: int, body: bytes) -> bytes:
+    """The bytes of one section."""
+    return bytes([number]) + unsigned(len(body)) + body
+
+
+@dataclass(frozen=True)
+class Export:
+    """One entry of the export section."""
+
+    name: str
+    kind: int
+    index: int
+
+    def encode(self) -> bytes:
+        name = self.name.encode()
+        return unsigned(len(name)) + name + bytes([self.kind]) + unsigned(self.index)
+
+
+def read_exports(body: bytes) -> list[Export]:
+    reader = Reader(body)
+    return [Export(reader.name(), reader.byte(), reader.unsigned()) for _ in range(reader.unsigned())]
+
+
+def write_exports(exports: list[Export]) -> bytes:
+    return unsigned(len(exports)) + b"".join(export.encode() for export in exports)
+
+
+@dataclass(frozen=True)
+class Global:
+    """One entry of the global section: its bytes, and how to write it with another value."""
+
+    type: int
+    mutable: bool
+    encoded: bytes
+
+    def with_value(self, value: int) -> bytes:
+        if self.type not in (_I32, _I64):
+            raise MalformedModule(f"a mutable global of type {self.type:#x} cannot be set")
+        return bytes([self.type, 1, _I32_CONST if self.type == _I32 else _I64_CONST]) + signed(value) + bytes([_END])
+
+
+def read_globals(body: bytes) -> list[Global]:
+    """The globals of a module whose initialisers are constants."""
+    reader, found = Reader(body), []
+    for _ in range(reader.unsigned()):
+        start, type_, mutable, opcode = reader.at, reader.byte(), reader.byte(), reader.byte()
+        if opcode in (_I32_CONST, _I64_CONST):
+            reader.unsigned()
+        elif opcode in _CONST_BYTES:
+            reader.take(_CONST_BYTES[opcode])
+        else:
+            raise MalformedModule(f"a global is initialised by opcode {opcode:#x}, not by a constant")
+        if reader.byte() != _END:
+            raise MalformedModule("a global's initialiser is not one constant")
+        found.append(Global(type_, bool(mutable), body[start : reader.at]))
+    return found
+
+
+def memory_with_minimum(body: bytes, pages: int) -> bytes:
+    """A memory section of one memory, with another minimum size."""
+    reader = Reader(body)
+    if reader.unsigned() != 1:
+        raise MalformedModule("the module has more than one memory")
+    flags = reader.byte()
+    if flags not in (0, 1):
+        raise MalformedModule("the module's memory is shared or 64-bit")
+    reader.unsigned()
+    maximum = unsigned(reader.unsigned()) if flags else b""
+    return unsigned(1) + bytes([flags]) + unsigned(pages) + maximum
+
+
+def active_data(segments: list[tuple[int, bytes]]) -> bytes:
+    """A data section that fills memory 0: (address, bytes) pairs."""
+    parts = [unsigned(len(segments))]
+    for address, data in segments:
+        as_i32 = address - (1 << 32) if address >= 1 << 31 else address
+        parts += [b"\0", bytes([_I32_CONST]), signed(as_i32), bytes([_END]), unsigned(len(data)), data]
+    return b"".join(parts)
+
+
+def import_kinds(body: bytes) -> set[int]:
+    """The kinds of things that an import section brings in."""
+    reader, kinds = Reader(body), set()
+    for _ in range(reader.unsigned()):
+        reader.name()
+        reader.name()
+        kind = reader.byte()
+        kinds.add(kind)
+        if kind != 0:  # what follows differs by kind; one foreign kind is enough to know
+            break
+        reader.unsigned()
+    return kinds

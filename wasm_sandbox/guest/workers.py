@@ -1,0 +1,92 @@
+"""Threads that guests run on: with a native stack that is large enough, and none in the way at exit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TypeVar
+
+NATIVE_STACK_BYTES = 8 << 20
+"""The guest's own 2 MiB (`engine.WASM_STACK_BYTES`), host functions, and room to spare; the default of
+some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
+
+MAX_WORKERS = 256
+"""More runs than this wait for a thread; their deadlines start when they do."""
+
+T = TypeVar("T")
+
+
+class Workers:
+    """A pool of daemon threads that grows with demand.
+
+    `concurrent.futures.ThreadPoolExecutor` is not used because the interpreter joins its threads at
+    exit before anything can stop the guests on them: a sleeping guest would hold up the exit.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Run ``work`` on a thread of the pool.
+
+        Raises:
+            RuntimeError: the pool is closed, because the interpreter is exiting.
+        """
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = work()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the interpreter is exiting: no guest can be started")
+            if self._idle:
+                self._idle -= 1
+            elif len(self._threads) < MAX_WORKERS:
+                self._start_thread()
+        self._queue.put(job)
+        return future
+
+    def _start_thread(self) -> None:
+        name = f"wasm-sandbox-worker-{len(self._threads)}"
+        thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        # The size is a setting of the process that `start` reads: set it for this one thread.
+        before = threading.stack_size(NATIVE_STACK_BYTES)
+        try:
+            thread.start()
+        finally:
+            threading.stack_size(before)
+        self._threads.append(thread)
+
+    def _serve(self) -> None:
+        while True:
+            job = self._queue.get()
+            if job is None:
+                return
+            job()
+            del job  # holds the result of the run
+            with self._lock:
+                self._idle += 1
+
+    def close(self, timeout_seconds: float) -> None:
+        """Let every thread end after its present job, and wait for each up to a time."""
+        with self._lock:
+            self._closed = True
+            threads = list(self._threads)
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            thread.join(timeout_seconds)

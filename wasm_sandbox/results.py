@@ -1,0 +1,92 @@
+"""What a run gives back: the result, the error and what the run used."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ErrorKind(StrEnum):
+    """Why a run failed. The set is closed: every failure of a guest is one of these."""
+
+    TOOL_EXCEPTION = "tool_exception"
+    """The tool, or code it called, raised an exception that nothing caught."""
+    SYNTAX_ERROR = "syntax_error"
+    """The tool's source does not compile."""
+    BAD_ARGUMENTS = "bad_arguments"
+    """An argument does not fit the tool's JSON schema; nothing was run."""
+    OUT_OF_FUEL = "out_of_fuel"
+    """The instruction budget (``Limits.fuel``) was used up."""
+    TIMEOUT = "timeout"
+    """The deadline (``Limits.timeout_seconds``) passed."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """The memory ceiling (``Limits.memory_bytes``) was reached and the tool did not cope."""
+    STACK_OVERFLOW = "stack_overflow"
+    """The guest recursed past its native stack, where CPython does not count."""
+    NO_RESULT = "no_result"
+    """The guest ended without writing a framed result."""
+    CORRUPTED_RESULT = "corrupted_result"
+    """A framed result was there but is cut, too large, or fails its checksum."""
+    FORBIDDEN_RESULT = "forbidden_result"
+    """The result is not plain data: decoding it would have to execute something."""
+    GUEST_TRAP = "guest_trap"
+    """The guest died of an illegal operation that is none of the above."""
+    CANCELLED = "cancelled"
+    """The caller stopped the run."""
+
+
+class ToolError(BaseModel):
+    """A failed run: its kind, and the guest's exception where there was one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ErrorKind
+    message: str
+    """One human sentence; for a guest exception, its ``str()``."""
+    exception_name: str | None = None
+    """Class name of the guest's exception."""
+    traceback: str | None = None
+    """The guest's formatted traceback, with the tool's own line numbers."""
+
+
+class Usage(BaseModel):
+    """What one run used of its limits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    fuel: int
+    """WebAssembly instructions executed, as wasmtime counts them."""
+    wall_seconds: float
+    """From the start of the instance until the guest ended, in seconds."""
+    peak_memory_bytes: int
+    """Size of the guest's linear memory at its end; it never shrinks."""
+    stdout_dropped_bytes: int = 0
+    """Bytes of standard output past ``Limits.output_bytes`` that were dropped."""
+    stderr_dropped_bytes: int = 0
+    """Bytes of standard error past ``Limits.output_bytes`` that were dropped."""
+
+
+class ToolExecutionResult(BaseModel):
+    """The outcome of one tool run, in the shape that agent servers already use."""
+
+    status: Literal["success", "error"]
+    func_return: Any = None
+    """The tool's value as plain data; on an error, a friendly text that names it."""
+    agent_state: Any = None
+    """The agent state after the run; always ``None`` on an error."""
+    stdout: list[str] | None = None
+    """What the tool printed, one item (no item if it printed nothing)."""
+    stderr: list[str] | None = None
+    """What the guest wrote to standard error, one item (no item if nothing)."""
+    sandbox_config_fingerprint: str | None = None
+    error: ToolError | None = None
+    """Set exactly when ``status`` is ``"error"``."""
+    usage: Usage | None = None
+    """``None`` when nothing was run."""
+
+    @property
+    def success_flag(self) -> bool:
+        """Whether the run succeeded."""
+        return self.status == "success"
