@@ -7,6 +7,7 @@ import datetime
 import decimal
 import enum
 import json
+import math
 import pathlib
 import pickle
 import reprlib
@@ -58,14 +59,15 @@ def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, 
     """
     if not args:
         return {}
-    parameters = (json_schema or {}).get("parameters")
-    properties = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    parameters: Any = (json_schema or {}).get("parameters")
+    properties, required = None, ()
+    if isinstance(parameters, Mapping):
+        properties, required = parameters.get("properties"), parameters.get("required") or ()
     if not isinstance(properties, Mapping):
         raise BadArguments(
             'the tool takes arguments but its json_schema has no ["parameters"]["properties"]; '
             "build the tool with Tool.from_function or Tool.from_source, or add them"
         )
-    required = parameters.get("required") or ()
     return {
         name: argument_literal(properties[name], value, name, required=name in required)
         for name, value in args.items()
@@ -211,7 +213,7 @@ def _integer_literal(value: int) -> str:
 
 
 def _float_literal(value: float) -> str:
-    if value != value:
+    if math.isnan(value):
         return "(1e999-1e999)"  # the words nan and inf are no literals, and a tool may rebind float
     return {float("inf"): "1e999", float("-inf"): "-1e999"}.get(value) or repr(value)
 
@@ -259,7 +261,7 @@ def _state_data(value: Any, path: str) -> Any:
     for container in (list, tuple, set, frozenset):
         if isinstance(value, container):
             return container(_state_data(item, f"{path}[{index}]") for index, item in enumerate(value))
-    for plain in (str, int, float, bytes):
+    for plain in (str, int, float):
         if isinstance(value, plain):
             return plain(value)
     if isinstance(value, pathlib.PurePath):

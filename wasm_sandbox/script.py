@@ -6,8 +6,8 @@ positional-only parameters, and those of which only the call shows whether to aw
 """
 
 from __future__ import annotations
-
 import __future__ as future_features
+
 import ast
 import builtins
 import keyword
@@ -110,20 +110,21 @@ def generate_script(
     literals = argument_literals(tool.json_schema, args)
     for name in source.injected:
         literals.pop(name, None)  # the injected value wins over an argument of that name
+    _check_distinct(literals)
     state = pickled_agent_state(agent_state) if "agent_state" in source.injected else None
     call = _Call(tool.name, source, literals, state is not None, markers, top_level_await, marker)
 
-    before = [_IMPORTS, _CLIENT_IMPORT, *_agent_state_blocks(source, state), _CLIENT]
-    if source.futures:
-        before.insert(0, f"from __future__ import {', '.join(source.futures)}")
+    before = [f"from __future__ import {', '.join(source.futures)}"] if source.futures else []
+    before.append(_IMPORTS)
+    if source.kind != "sync":
+        before.append("import asyncio")
+    before += [_CLIENT_IMPORT, *_agent_state_blocks(source, state), _CLIENT]
     if "agent_id" in source.injected:
         before.append(f"agent_id = {_agent_id(agent_state, agent_id)!r}")
     if call.needs_guard:
         before.append(_guard(call))
         after = [f"{'await ' if top_level_await else ''}{_DELIVER}({tool.name})"]
     else:
-        if source.kind == "async":
-            before.insert(before.index(_CLIENT_IMPORT), "import asyncio")
         arguments, after = _plain_call(call)
         before += arguments
     blocks = [*before, *([source.text] if source.text else []), *after]
@@ -237,8 +238,7 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
     """
     text = source_code.removeprefix(_BOM).rstrip()
     try:
-        tree = _parse(text)
-        table = symtable.symtable(text, "<tool>", "exec")
+        tree, table = _parse(text), _symbols(text)
     except _UNPARSABLE:
         header = re.search(rf"\bdef\s+{re.escape(tool_name)}\b(.*?)\)\s*(->[^\n]*?)?:", text, re.DOTALL)
         words = re.findall(r"\w+", header[1]) if header else []
@@ -271,6 +271,12 @@ def _parse(source_code: str) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tool's invalid escapes are no business of the host's log
         return ast.parse(source_code)
+
+
+def _symbols(source_code: str) -> symtable.SymbolTable:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return symtable.symtable(source_code, "<tool>", "exec")
 
 
 def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
@@ -392,7 +398,7 @@ def _hands_on(function: _Function, makers: set[str]) -> bool:
 
 
 def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]:
-    """Take the ``from __future__`` imports, which are legal only on a script's first line, out of a source."""
+    """Take the ``from __future__`` imports, legal only on a script's first line, out of a source."""
     body = tree.body
     if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
         body = body[1:]
@@ -444,6 +450,10 @@ class _Call:
     marker: bytes
 
     @property
+    def tool_root(self) -> str:
+        return self.tool_name.partition(".")[0]
+
+    @property
     def needs_guard(self) -> bool:
         source = self.source
         return (
@@ -451,7 +461,7 @@ class _Call:
             or source.kind == "unknown"
             or bool(source.positional_only)
             or not source.rebinds.isdisjoint(self.names_read_after_the_tool)
-            or (source.kind == "async" and self.tool_name in _WRAPPER_LOCALS)
+            or (source.kind == "async" and self.tool_root in _WRAPPER_LOCALS)
         )
 
     @property
@@ -464,7 +474,7 @@ class _Call:
     def may_be_global(self, name: str) -> bool:
         """Whether an argument can be assigned to a global of its name without changing anything else."""
         canonical = unicodedata.normalize("NFKC", name)  # as Python reads it
-        taken = self.names_read_after_the_tool | self.source.binds | {self.tool_name.partition(".")[0]}
+        taken = self.names_read_after_the_tool | self.source.binds | {self.tool_root}
         if self.source.kind == "async":
             taken |= _WRAPPER_LOCALS
         return (
@@ -629,20 +639,20 @@ class AgentState(dict):
     __setattr__ = dict.__setitem__
     __delattr__ = dict.__delitem__
 
-    def __getattribute__(self, name, item=dict.__getitem__, attribute=dict.__getattribute__, missing=KeyError):
+    def __getattribute__(self, name, item=dict.__getitem__, other=dict.__getattribute__, missing=KeyError):
         if name[:2] != '__':
             try:
                 return item(self, name)
             except missing:
                 pass
-        return attribute(self, name)
+        return other(self, name)
 
-def _agent_state_as(mapping, value, dict=dict, list=list, tuple=tuple, isinstance=isinstance, hasattr=hasattr):
+def _agent_state_as(mapping, value, is_a=isinstance, dict=dict, list=list, tuple=tuple, hasattr=hasattr):
     def rebuilt(value):
-        if isinstance(value, dict):
+        if is_a(value, dict):
             return mapping({key: rebuilt(item) for key, item in dict.items(value)})
-        if isinstance(value, (list, tuple)):
-            return (list if isinstance(value, list) else tuple)([rebuilt(item) for item in value])
+        if is_a(value, (list, tuple)):
+            return (list if is_a(value, list) else tuple)([rebuilt(item) for item in value])
         return value.model_dump() if hasattr(value, 'model_dump') else value
     return rebuilt(value)"""
 

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+import contextlib
+import inspect
+import textwrap
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
+
+_RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
+
+
+class ToolSourceError(ValueError):
+    """A source, or a function, of which no tool can be made."""
 
 
 class Tool(BaseModel):
-    """One Python function that an agent may call."""
+    """One Python function that an agent may call.
+
+    Attributes:
+        name: The function's name; it is what the script calls.
+        source_code: The source that defines the function.
+        json_schema: ``{"name", "description", "parameters"}``; ``parameters`` is the JSON schema of an
+            object with one property per parameter.
+        args_json_schema: A JSON schema by which the guest validates the arguments.
+        description: What the tool does, for the agent.
+        pip_requirements: Packages that the tool needs.
+        id: The identifier under which a store keeps the tool.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -18,3 +45,247 @@ class Tool(BaseModel):
     args_json_schema: dict[str, Any] | None = None
     description: str | None = None
     pip_requirements: list[Any] | None = None
+    id: str | None = None
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any]) -> Tool:
+        """Make a tool of a function that this program defines.
+
+        Only the function's own source goes along, its decorators included: what it needs besides, it
+        must import or define itself.
+
+        Args:
+            function: A function, sync or async, defined in a file.
+
+        Returns:
+            The tool; its JSON schema is derived from the signature and the docstring (Google, NumPy or
+            reST style).
+
+        Raises:
+            ToolSourceError: if it is no named function, its source cannot be found, or it uses variables
+                of an enclosing function.
+        """
+        inner = inspect.unwrap(function)
+        if not inspect.isfunction(inner) or inner.__name__ == "<lambda>":
+            raise ToolSourceError(f"{function!r} is not a function defined with def")
+        if inner.__code__.co_freevars:
+            names = ", ".join(inner.__code__.co_freevars)
+            raise ToolSourceError(
+                f"{inner.__name__} uses variables of an enclosing function ({names}), which do not go along; "
+                "pass them as arguments"
+            )
+        try:
+            source = inspect.getsource(inner)
+        except (OSError, TypeError):
+            raise ToolSourceError(
+                f"the source of {inner.__name__} is not in a file; use Tool.from_source(text)"
+            ) from None
+        annotations = _annotations_of(inner)
+        parameters = [
+            _Parameter(name, annotations.get(name, _UNTYPED), parameter.default)
+            for name, parameter in inspect.signature(inner).parameters.items()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        ]
+        return cls._described(inner.__name__, _dedented(source), inspect.getdoc(inner), parameters)
+
+    @classmethod
+    def from_source(cls, text: str, name: str | None = None) -> Tool:
+        """Make a tool of a source that nobody trusts: it is read, never executed.
+
+        An annotation counts if it can be understood without running anything: builtins, ``typing``,
+        ``datetime`` and the like, constraints with literal values, and models, dataclasses, typed
+        dictionaries and enums that the source itself defines. Any other parameter gets no type.
+
+        Args:
+            text: The source.
+            name: The tool's function; by default the last function at the source's top level, one
+                without a leading underscore if there is any.
+
+        Returns:
+            The tool, its JSON schema derived as by ``from_function``.
+
+        Raises:
+            ToolSourceError: if the source does not parse or has no such function.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes and the like are the source's own affair
+                module = ast.parse(text.removeprefix("\ufeff"))
+        except SyntaxError as error:
+            raise ToolSourceError(f"the source does not parse: {error.msg} (line {error.lineno})") from None
+        except (ValueError, RecursionError, MemoryError) as error:
+            raise ToolSourceError(f"the source does not parse: {error}") from None
+        function = _chosen(module, name)
+        parameters = [*_static_parameters(function, AnnotationReader(module))]
+        return cls._described(function.name, text, ast.get_docstring(function), parameters)
+
+    @classmethod
+    def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
+        # Loading it costs more than the rest, and only tools made of functions need it.
+        from docstring_parser import parse  # noqa: PLC0415
+
+        docstring = parse(doc or "")
+        described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
+        description = "\n\n".join(filter(None, (docstring.short_description, docstring.long_description)))
+        shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
+        return cls(
+            name=name,
+            source_code=source,
+            json_schema={
+                "name": name,
+                "description": description,
+                "parameters": _parameters_schema(shown, described),
+            },
+            description=description or None,
+        )
+
+
+_UNTYPED: Any = inspect.Parameter.empty
+_NO_DEFAULT: Any = inspect.Parameter.empty
+_UNKNOWN_DEFAULT: Any = object()
+
+
+class _Parameter(NamedTuple):
+    name: str
+    annotation: Any
+    default: Any
+
+
+def _dedented(source: str) -> str:
+    """The source of a function at the left margin."""
+    text = textwrap.dedent(source)
+    # A string in the function whose lines start at the margin keeps the rest from moving there.
+    return text if not text[:1].isspace() else f"if True:\n{text}"
+
+
+def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The evaluated annotations; those that do not evaluate, one by one, are left out."""
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # an annotation is any expression, so it may raise anything
+        return {
+            name: annotation
+            for name, annotation in inspect.get_annotations(function).items()
+            if not isinstance(annotation, str)
+        }
+
+
+def _chosen(module: ast.Module, name: str | None) -> ast.FunctionDef | ast.AsyncFunctionDef:
+    functions = [node for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if name is None:
+        candidates = [node for node in functions if not node.name.startswith("_")] or functions
+        missing = "the source defines no function at its top level"
+    else:
+        candidates = [node for node in functions if node.name == name]
+        known = ", ".join(dict.fromkeys(node.name for node in functions)) or "none"
+        missing = f"the source defines no function {name!r} at its top level (it defines: {known})"
+    if not candidates:
+        raise ToolSourceError(missing)
+    return candidates[-1]
+
+
+def _static_parameters(
+    function: ast.FunctionDef | ast.AsyncFunctionDef, reader: AnnotationReader
+) -> Iterator[_Parameter]:
+    positional = [*function.args.posonlyargs, *function.args.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(function.args.defaults))
+    pairs = [
+        *zip(positional, [*defaults, *function.args.defaults], strict=True),
+        *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
+    ]
+    for parameter, default in pairs:
+        annotation = _UNTYPED
+        if parameter.annotation is not None:
+            with contextlib.suppress(UnknownAnnotation):
+                annotation = reader.type_of(parameter.annotation)
+        value = _NO_DEFAULT
+        if default is not None:
+            literal = reader.default_of(default)
+            value = literal.value if literal.is_literal else _UNKNOWN_DEFAULT
+        yield _Parameter(parameter.arg, annotation, value)
+
+
+def _parameters_schema(parameters: list[_Parameter], described: dict[str, str]) -> dict[str, Any]:
+    """The JSON schema of an object with these parameters as properties."""
+    adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
+        (parameter.name, "validation", adapter)
+        for parameter in parameters
+        if (adapter := _adapter(parameter.annotation)) is not None
+    ]
+    schemas, shared = TypeAdapter.json_schemas(adapters, schema_generator=_QuietSchema)
+    definitions = shared.get("$defs", {})
+    properties: dict[str, Any] = {}
+    for parameter in parameters:
+        found = dict(schemas.get((parameter.name, "validation"), {}))
+        if parameter.name in described:
+            found.setdefault("description", described[parameter.name])
+        reference = found.pop("$ref", None)
+        if reference is not None:  # a property shows its type itself, so that arguments are read by it
+            found = {**definitions[reference.rpartition("/")[2]], **found}
+        if _is_json(parameter.default):
+            found["default"] = parameter.default
+        properties[parameter.name] = found
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": [parameter.name for parameter in parameters if parameter.default is _NO_DEFAULT],
+    }
+    if used := _referenced(properties, definitions):
+        schema["$defs"] = used
+    return schema
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """Pydantic's generator without its warnings, for example of a default that JSON cannot hold."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - as in the base
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """An adapter that has a JSON schema; ``None`` for types that JSON cannot carry."""
+    if annotation is _UNTYPED:
+        return None
+    if typing.get_origin(annotation) is Annotated and (text := _description_in(annotation)):
+        annotation = Annotated[annotation, Field(description=text)]
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        adapter.json_schema(schema_generator=_QuietSchema)
+    except Exception:  # pydantic runs hooks of the types, which may raise anything
+        return None
+    return adapter
+
+
+def _description_in(annotation: Any) -> str | None:
+    """The text in ``Annotated[int, "text"]``, a usual way to describe a parameter."""
+    return next((item for item in typing.get_args(annotation)[1:] if isinstance(item, str)), None)
+
+
+def _is_json(value: Any) -> bool:
+    match value:
+        case None | bool() | int() | str():
+            return type(value) in (type(None), bool, int, str)
+        case float():
+            return value - value == 0
+        case list():
+            return all(_is_json(item) for item in value)
+        case dict():
+            return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+        case _:
+            return False
+
+
+def _referenced(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The definitions that a schema refers to, directly or through others."""
+    used: dict[str, Any] = {}
+    pending = [schema]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            name = str(node.get("$ref", "")).rpartition("/")[2]
+            if name in definitions and name not in used:
+                used[name] = definitions[name]
+                pending.append(definitions[name])
+            pending += node.values()
+        elif isinstance(node, list):
+            pending += node
+    return used

@@ -12,14 +12,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_size_t, c_uint8, c_uint64, c_void_p
+from importlib.metadata import version
 from typing import Any
 
 import wasmtime
 
 try:
     from wasmtime import _ffi
-except ImportError as error:  # pragma: no cover - a wasmtime-py of another shape
-    raise ImportError(f"wasmtime-py {wasmtime.__version__} has no C API module: install wasmtime 50.x") from error
+except ImportError as error:
+    raise ImportError(f"wasmtime-py {version('wasmtime')} has no C API module: install wasmtime 50.x") from error
 
 HostCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_void_p, c_size_t)
 """``(env, caller, raw values, count) -> trap or 0``; results replace the parameters."""
@@ -54,7 +55,7 @@ def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
         # Item access makes a function object of our own; attribute access would change wasmtime-py's.
         function = _ffi.dll[name]
     except AttributeError as error:
-        raise ImportError(f"wasmtime-py {wasmtime.__version__} has no {name}: install wasmtime 50.x") from error
+        raise ImportError(f"wasmtime-py {version('wasmtime')} has no {name}: install wasmtime 50.x") from error
     function.restype, function.argtypes = result, arguments
     return function
 
@@ -67,6 +68,8 @@ _memory_data_size = _c["wasmtime_memory_data_size"]
 
 RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
 """Distance between two values in the array that a `HostCallback` gets."""
+
+_STRATEGY_BASELINE = 2  # wasmtime_strategy_enum, Winch; wasmtime-py names only the first two
 
 EPOCH_CONTINUE = 0
 """``kind`` of an `EpochCallback` that lets the guest go on."""
@@ -117,6 +120,12 @@ def new_trap(message: bytes) -> int:
 def new_error(message: bytes) -> int:
     """An error for an `EpochCallback` to return; the engine frees it."""
     return int(_c["wasmtime_error_new"](message))
+
+
+def use_baseline_compiler(config: wasmtime.Config) -> None:
+    """Compile with Winch, quickly, for code that runs once. Not on every machine: making an engine
+    or a module with it can fail."""
+    _ffi.wasmtime_config_strategy_set(config.ptr(), _STRATEGY_BASELINE)
 
 
 def define_host_function(

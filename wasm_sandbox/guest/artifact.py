@@ -8,12 +8,10 @@ import lzma
 from dataclasses import dataclass
 from pathlib import Path
 
+from wasm_sandbox.errors import ArtifactError
+
 FILE_NAME = "guest.wasm.xz"
 DESCRIPTION_NAME = "guest.json"
-
-
-class ArtifactError(RuntimeError):
-    """The guest module that belongs to this installation is missing or damaged."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ import platformdirs
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
+from wasm_sandbox.errors import CacheError
+
 DIRECTORY_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
-
-
-class CacheError(RuntimeError):
-    """The cache directory cannot be used; the message says which and why."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one wasmtime engine of the process: its configuration, its ticker and threads, its end."""
+"""The one engine of the process: its image, its ticker and threads, its end."""
 
 from __future__ import annotations
 
@@ -6,73 +6,70 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
 
 import wasmtime
 
+from wasm_sandbox.guest.execution import Outcome, execute
+from wasm_sandbox.guest.image import Image, Progress, load_image
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers
 
-WASM_STACK_BYTES = 2 << 20
-"""What CPython's recursion limits were measured with. More than 2 MiB aborts the process unless the
-size of asynchronous stacks is raised too, which wasmtime-py has no call for."""
-
 EXIT_GRACE_SECONDS = 1.0
-
-SETTINGS = {
-    "consume_fuel": True,
-    "epoch_interruption": True,
-    "max_wasm_stack": WASM_STACK_BYTES,
-    "cranelift_opt_level": "speed",
-    "wasm_threads": False,
-}
-"""Every setting that changes the compiled code: part of the key of the cache."""
-
-T = TypeVar("T")
-
-
-def _configuration() -> wasmtime.Config:
-    config = wasmtime.Config()
-    for name, value in SETTINGS.items():
-        setattr(config, name, value)
-    return config
 
 
 class GuestEngine:
-    """The engine, the ticker that its deadlines need, and the threads that its guests run on."""
+    """The wasmtime engine, the image that runs in it, and the threads that guests run on."""
 
     def __init__(self) -> None:
-        self.engine = wasmtime.Engine(_configuration())
-        self.ticker = EpochTicker(self.engine)
+        self._engine = wasmtime.Engine(engine_configuration())
+        self._ticker = EpochTicker(self._engine)
         self._workers = Workers()
+        self._image: Image | None = None
+        self._image_lock = threading.Lock()
         self._running: set[LiveSurroundings] = set()
-        self._lock = threading.Lock()
+        self._running_lock = threading.Lock()
 
-    def submit(self, work: Callable[[], T], surroundings: LiveSurroundings) -> Future[T]:
-        """Run ``work`` on a guest thread; `shutdown` cancels it through its surroundings."""
+    def image(self, progress: Progress | None = None) -> Image:
+        """The default image, loaded or prepared once; raises as `load_image`."""
+        if self._image is None:
+            with self._image_lock:
+                if self._image is None:
+                    self._image = load_image(self._engine, progress)
+        return self._image
 
-        def tracked() -> T:
-            with self._lock:
+    def start(self, request: ExecutionRequest, surroundings: LiveSurroundings) -> Future[Outcome]:
+        """Run a request on a guest thread.
+
+        Returns:
+            A future of the outcome; it raises what `image` raises if there is no image.
+
+        Raises:
+            HostError: the interpreter is exiting.
+        """
+
+        def work() -> Outcome:
+            with self._running_lock:
                 self._running.add(surroundings)
             try:
-                return work()
+                return execute(self.image(), self._ticker, request, surroundings)
             finally:
-                with self._lock:
+                with self._running_lock:
                     self._running.discard(surroundings)
 
-        return self._workers.submit(tracked)
+        return self._workers.submit(work)
 
     def shutdown(self) -> None:
-        """Stop every guest, then the threads. A guest thread must not outlive the interpreter."""
+        """Stop every guest, then the threads: none may outlive the interpreter."""
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
-        with self._lock:
+        with self._running_lock:
             for surroundings in self._running:
                 surroundings.cancel()
-        self._workers.close(max(0.0, deadline - time.monotonic()))
-        self.ticker.stop()
+        self._workers.close(deadline)
+        self._ticker.stop()
 
 
 class _Process:
@@ -102,7 +99,7 @@ def _shut_down() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _Process.lock = threading.Lock()  # may have been held by a thread that is gone
+    _Process.lock = threading.Lock()  # may have been held by a thread that the child does not have
 
 
 if hasattr(os, "register_at_fork"):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 import wasmtime
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.image import Image
 from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.wasi import Halt, HostFunctions, LiveSurroundings, World, environ_block
 
@@ -35,26 +34,6 @@ class Ending(Enum):
     STACK_OVERFLOW = "stack overflow"
     OUT_OF_MEMORY = "out of memory"
     TRAPPED = "trapped"
-
-
-@dataclass(frozen=True)
-class ExecutionRequest:
-    """A script to run and what to run it with."""
-
-    script: str
-    environ: Mapping[str, str]
-    limits: Limits
-    script_name: str = "script.py"
-    tool_name: str = "tool.py"
-    """File name for the tool's part of the script, in tracebacks."""
-    tool_first_line: int = 0
-    tool_line_count: int = 0
-
-    def encode(self) -> bytes:
-        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""
-        texts = [self.script.encode(errors="surrogatepass"), self.script_name.encode(), self.tool_name.encode()]
-        head = struct.pack("<5I", *map(len, texts), self.tool_first_line, self.tool_line_count)
-        return head + b"\0".join(texts) + b"\0"
 
 
 @dataclass(frozen=True)

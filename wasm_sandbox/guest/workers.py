@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
 
+from wasm_sandbox.errors import HostError
+
 NATIVE_STACK_BYTES = 8 << 20
-"""The guest's own 2 MiB (`engine.WASM_STACK_BYTES`), host functions, and room to spare; the default of
+"""The guest's own 2 MiB (`settings.WASM_STACK_BYTES`), host functions, and room to spare; the default of
 some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
 
 MAX_WORKERS = 256
@@ -36,7 +39,7 @@ class Workers:
         """Run ``work`` on a thread of the pool.
 
         Raises:
-            RuntimeError: the pool is closed, because the interpreter is exiting.
+            HostError: the pool is closed, because the interpreter is exiting.
         """
         future: Future[T] = Future()
 
@@ -52,7 +55,7 @@ class Workers:
 
         with self._lock:
             if self._closed:
-                raise RuntimeError("the interpreter is exiting: no guest can be started")
+                raise HostError("the interpreter is exiting: no guest can be started")
             if self._idle:
                 self._idle -= 1
             elif len(self._threads) < MAX_WORKERS:
@@ -81,12 +84,12 @@ class Workers:
             with self._lock:
                 self._idle += 1
 
-    def close(self, timeout_seconds: float) -> None:
-        """Let every thread end after its present job, and wait for each up to a time."""
+    def close(self, deadline: float) -> None:
+        """Let every thread end after its present job, and wait for them until ``deadline`` (`time.monotonic`)."""
         with self._lock:
             self._closed = True
             threads = list(self._threads)
         for _ in threads:
             self._queue.put(None)
         for thread in threads:
-            thread.join(timeout_seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))

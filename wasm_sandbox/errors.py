@@ -1,0 +1,27 @@
+"""The exceptions that a caller can meet. What a guest does never raises: it is in the result."""
+
+from __future__ import annotations
+
+
+class SandboxError(Exception):
+    """Base of every exception of this library."""
+
+
+class InvalidEnvironment(SandboxError, ValueError):
+    """An environment variable for the guest has a wrong name or value; the message names it, never its value."""
+
+
+class HostError(SandboxError, RuntimeError):
+    """The host cannot run guests at all; the message says what to do."""
+
+
+class ArtifactError(HostError):
+    """The guest module that belongs to this installation is missing or damaged."""
+
+
+class CacheError(HostError):
+    """The directory of compiled images cannot be used."""
+
+
+class ImageError(HostError):
+    """The guest could not be initialised, captured or compiled."""

@@ -1,0 +1,29 @@
+"""What a run starts from: the script, its environment and its limits."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from wasm_sandbox.config import Limits
+
+
+@dataclass(frozen=True)
+class ExecutionRequest:
+    """A script to run and what to run it with."""
+
+    script: str
+    environ: Mapping[str, str]
+    limits: Limits
+    script_name: str = "script.py"
+    tool_name: str = "tool.py"
+    """File name for the tool's part of the script, in tracebacks."""
+    tool_first_line: int = 0
+    tool_line_count: int = 0
+
+    def encode(self) -> bytes:
+        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""
+        texts = [self.script.encode(), self.script_name.encode(), self.tool_name.encode()]
+        head = struct.pack("<5I", *map(len, texts), self.tool_first_line, self.tool_line_count)
+        return head + b"\0".join(texts) + b"\0"

@@ -1,0 +1,25 @@
+"""How the engine is set: everything here that changes compiled code is part of the cache's key."""
+
+from __future__ import annotations
+
+import wasmtime
+
+WASM_STACK_BYTES = 2 << 20
+"""What CPython's recursion limits were measured with. More than 2 MiB aborts the process unless the
+size of asynchronous stacks is raised too, which wasmtime-py has no call for."""
+
+ENGINE_SETTINGS = {
+    "consume_fuel": True,
+    "epoch_interruption": True,
+    "max_wasm_stack": WASM_STACK_BYTES,
+    "cranelift_opt_level": "speed",
+    "wasm_threads": False,
+}
+
+
+def engine_configuration() -> wasmtime.Config:
+    """A fresh configuration with `ENGINE_SETTINGS`."""
+    config = wasmtime.Config()
+    for name, value in ENGINE_SETTINGS.items():
+        setattr(config, name, value)
+    return config

@@ -1,0 +1,179 @@
+"""From the outcome of a run to the tool's result: the frame found, checked and decoded, errors named. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from wasm_sandbox.config import Limits
+from wasm_sandbox.frame import MARKER, FramedOutput, FrameDamage, split_frames
+from wasm_sandbox.plain_types import CorruptedPickle, ForbiddenPickle
+from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
+from wasm_sandbox.safe_pickle import decode_envelope
+
+if TYPE_CHECKING:
+    from wasm_sandbox.guest.execution import Outcome
+
+MAX_FRIENDLY_CHARACTERS = 1000
+
+_SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
+
+
+def friendly_error_message(function_name: str, exception_name: str, exception_message: str) -> str:
+    """The text that a failed tool returns to its agent, at most 1,000 characters."""
+    return f"Error executing function {function_name}: {exception_name}: {exception_message}"[:MAX_FRIENDLY_CHARACTERS]
+
+
+def failed_before_running(tool_name: str, error: ToolError, fingerprint: str | None) -> ToolExecutionResult:
+    """The result of a run that was refused before any guest was started."""
+    return ToolExecutionResult(
+        status="error",
+        func_return=friendly_error_message(tool_name, error.exception_name or error.kind, error.message),
+        stdout=[],
+        stderr=[],
+        sandbox_config_fingerprint=fingerprint,
+        error=error,
+    )
+
+
+def interpret(
+    outcome: Outcome,
+    limits: Limits,
+    tool_name: str,
+    *,
+    marker: bytes = MARKER,
+    agent_state: Any = None,
+    injects_agent_state: bool = False,
+    fingerprint: str | None = None,
+) -> ToolExecutionResult:
+    """Turn an outcome into a result.
+
+    Args:
+        outcome: how the run ended, and its raw output.
+        limits: the limits it ran with.
+        tool_name: for the texts of errors.
+        marker: what opens a frame.
+        agent_state: what the caller passed; a pydantic model decides the class of what comes back.
+        injects_agent_state: whether the tool was given the agent state. If not, none comes back.
+        fingerprint: of the sandbox configuration.
+    """
+    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
+    stdout = output.text[: limits.output_bytes]
+    usage = Usage(
+        fuel=outcome.fuel,
+        wall_seconds=outcome.wall_seconds,
+        peak_memory_bytes=outcome.memory_bytes,
+        stdout_dropped_bytes=outcome.stdout_dropped_bytes + len(output.text) - len(stdout),
+        stderr_dropped_bytes=outcome.stderr_dropped_bytes,
+    )
+    value = state = None
+    error = _guest_error(outcome, limits, tool_name) or _missing_frame(outcome, output, limits)
+    if error is None and output.payload is not None:
+        value, state, error = _decode(output.payload, agent_state if injects_agent_state else None, injects_agent_state)
+    if error is not None:
+        value, state = _friendly(error, tool_name), None
+    return ToolExecutionResult(
+        status="success" if error is None else "error",
+        func_return=value,
+        agent_state=state,
+        stdout=_lines(stdout),
+        stderr=_lines(outcome.stderr),
+        sandbox_config_fingerprint=fingerprint,
+        error=error,
+        usage=usage,
+    )
+
+
+def _lines(data: bytes) -> list[str]:
+    return [data.decode("utf-8", "replace")] if data else []
+
+
+def _friendly(error: ToolError, tool_name: str) -> str:
+    if error.kind is ErrorKind.TIMEOUT:
+        return error.message
+    return friendly_error_message(tool_name, error.exception_name or error.kind, error.message)
+
+
+def _guest_error(outcome: Outcome, limits: Limits, tool_name: str) -> ToolError | None:
+    """The error of a guest that did not end by itself, with exit code 0."""
+    match outcome.ending.name:
+        case "EXITED":
+            return _exit_error(outcome)
+        case "DEADLINE":
+            message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
+            return ToolError(kind=ErrorKind.TIMEOUT, message=message)
+        case "OUT_OF_FUEL":
+            message = f"the run used up its fuel of {limits.fuel} (Limits.fuel)"
+            return ToolError(kind=ErrorKind.OUT_OF_FUEL, message=message)
+        case "OUT_OF_MEMORY":
+            return ToolError(kind=ErrorKind.OUT_OF_MEMORY, message=_memory_message(limits))
+        case "CANCELLED":
+            return ToolError(kind=ErrorKind.CANCELLED, message="the caller stopped the run")
+        case "STACK_OVERFLOW":
+            return ToolError(kind=ErrorKind.STACK_OVERFLOW, message="the tool recursed past the guest's native stack")
+        case _:
+            detail = outcome.detail.strip().splitlines()
+            reason = detail[-1].strip() if detail else "the guest trapped"
+            return ToolError(kind=ErrorKind.GUEST_TRAP, message=reason)
+
+
+def _exit_error(outcome: Outcome) -> ToolError | None:
+    exception = outcome.exception
+    if exception is not None:
+        if exception.name == "MemoryError":
+            kind = ErrorKind.OUT_OF_MEMORY
+        elif exception.name in _SYNTAX_ERRORS and not exception.traceback.startswith("Traceback"):
+            kind = ErrorKind.SYNTAX_ERROR  # no frame: the script did not compile
+        else:
+            kind = ErrorKind.TOOL_EXCEPTION
+        return ToolError(
+            kind=kind, message=exception.message, exception_name=exception.name, traceback=exception.traceback
+        )
+    if outcome.exit_code:
+        message = f"the guest ended with exit code {outcome.exit_code}"
+        return ToolError(kind=ErrorKind.NO_RESULT, message=message, exception_name="SystemExit")
+    return None
+
+
+def _memory_message(limits: Limits) -> str:
+    return f"the guest needs more than its {limits.memory_bytes} bytes of memory (Limits.memory_bytes)"
+
+
+def _missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> ToolError | None:
+    """The error of a guest that ended well but left no valid frame."""
+    if output.payload is not None:
+        return None
+    match output.damage:
+        case None:
+            message = "the tool ended the interpreter before it returned a value (exit code 0)"
+            if outcome.stdout_dropped_bytes:
+                message = f"no result among the output, {outcome.stdout_dropped_bytes} bytes of which were dropped"
+            return ToolError(kind=ErrorKind.NO_RESULT, message=message)
+        case FrameDamage.OVERSIZED:
+            message = f"the result takes {output.declared_bytes} bytes, at most {limits.result_bytes} are accepted"
+            message += " (Limits.result_bytes)"
+        case FrameDamage.CUT:
+            message = "the framed result is cut short"
+        case FrameDamage.CHECKSUM:
+            message = "the framed result does not match its checksum"
+        case FrameDamage.FLOOD:
+            message = "the output holds more false frames than are looked at"
+    return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=message)
+
+
+def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, Any, ToolError | None]:
+    try:
+        envelope = decode_envelope(payload)
+    except ForbiddenPickle as error:
+        return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=str(error))
+    except CorruptedPickle as error:
+        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
+    state = envelope.agent_state if wants_state else None
+    if state is not None and isinstance(agent_state, BaseModel):
+        try:
+            state = type(agent_state).model_validate(state)
+        except ValidationError as error:
+            message = f"the agent state that came back is no {type(agent_state).__name__}: {error}"
+            return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=message)
+    return envelope.results, state, None
