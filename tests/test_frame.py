@@ -42,9 +42,7 @@ class TestResultAndText:
         assert split(b"") == frame.FramedOutput(None, b"")
 
     def test_text_around_the_frame_is_joined_in_order(self) -> None:
-        assert split(b"before" + encode_frame(b"result") + b"after") == frame.FramedOutput(
-            b"result", b"beforeafter"
-        )
+        assert split(b"before" + encode_frame(b"result") + b"after") == frame.FramedOutput(b"result", b"beforeafter")
 
     def test_empty_payload_is_a_result(self) -> None:
         assert split(b"x" + encode_frame(b"")) == frame.FramedOutput(b"", b"x")

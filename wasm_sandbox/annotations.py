@@ -56,6 +56,8 @@ _ENUM_BASES = {"enum.Enum", "enum.IntEnum", "enum.StrEnum"}
 _RECORD_BASES = {"pydantic.BaseModel", "typing.TypedDict", "typing_extensions.TypedDict"}
 _DATACLASS_DECORATORS = {"dataclasses.dataclass", "pydantic.dataclasses.dataclass"}
 _MAX_DEPTH = 50
+_MAX_NODES = 2000
+"""Expressions read for one source: aliases of aliases could else grow without bound."""
 
 
 class UnknownAnnotation(ValueError):
@@ -79,8 +81,9 @@ class AnnotationReader:
     def __init__(self, module: ast.Module) -> None:
         self._imports: dict[str, str] = {}
         self._definitions: dict[str, ast.stmt] = {}
-        self._types: dict[str, Any] = {}
+        self._classes: dict[str, Any] = {}
         self._in_progress: list[str] = []
+        self._nodes_left = _MAX_NODES
         for statement in module.body:
             self._learn(statement)
 
@@ -133,8 +136,9 @@ class AnnotationReader:
                 raise UnknownAnnotation(f"not a name: {ast.dump(node)[:80]}")
 
     def _read(self, node: ast.expr, depth: int) -> Any:
-        if depth == 0:
-            raise UnknownAnnotation("nested too deeply")
+        self._nodes_left -= 1
+        if depth <= 0 or self._nodes_left <= 0:
+            raise UnknownAnnotation("nested too deeply or too long")
         try:
             return self._meaning(node, depth)
         except UnknownAnnotation:
@@ -186,8 +190,7 @@ class AnnotationReader:
             kind = self._part(parts[0], depth)
             return base[(kind, *metadata)] if metadata else kind
         types = [
-            ... if isinstance(part, ast.Constant) and part.value is ... else self._part(part, depth)
-            for part in parts
+            ... if isinstance(part, ast.Constant) and part.value is ... else self._part(part, depth) for part in parts
         ]
         return base[types[0]] if len(types) == 1 else base[tuple(types)]
 
@@ -235,20 +238,22 @@ class AnnotationReader:
 
     def _defined(self, name: str, depth: int) -> Any:
         """The type that a class statement or an alias of the source defines."""
-        if name in self._types:
-            return self._types[name]
+        if name in self._classes:
+            return self._classes[name]
         if name in self._in_progress:
             return Any  # recursion: the schema says nothing about the inner occurrence
-        statement = self._definitions[name]
         self._in_progress.append(name)
         try:
-            if isinstance(statement, ast.ClassDef):
-                self._types[name] = self._class(statement, depth - 1)
-            elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-                self._types[name] = self._read(statement.value, depth - 1)
+            match self._definitions[name]:
+                case ast.ClassDef() as definition:
+                    return self._classes.setdefault(name, self._class(definition, depth - 1))
+                case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
+                    # Read anew for every use: it is written out for every use, and so must be counted.
+                    return self._read(value, depth - 1)
+                case _:
+                    raise UnknownAnnotation(f"{name} is not a type")
         finally:
             self._in_progress.remove(name)
-        return self._types[name]
 
     def _class(self, definition: ast.ClassDef, depth: int) -> Any:
         bases = [self._qualified(base) for base in definition.bases]
@@ -282,9 +287,7 @@ class AnnotationReader:
         factory: Any = next(kind for kind in kinds if issubclass(kind, enum.Enum))
         return factory(definition.name, members, type=plain)
 
-    def _record(
-        self, definition: ast.ClassDef, models: tuple[type[pydantic.BaseModel], ...], depth: int
-    ) -> Any:
+    def _record(self, definition: ast.ClassDef, models: tuple[type[pydantic.BaseModel], ...], depth: int) -> Any:
         """A model with the fields of a model, a dataclass or a TypedDict: their schemas are the same."""
         total = all(
             keyword.arg != "total" or self.default_of(keyword.value).value is not False

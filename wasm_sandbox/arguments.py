@@ -184,9 +184,7 @@ def _literal(value: Any, parents: tuple[int, ...]) -> str:
             )
 
 
-def _container_literal(
-    value: list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any], parents: tuple[int, ...]
-) -> str:
+def _container_literal(value: list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any], parents: tuple[int, ...]) -> str:
     if id(value) in parents:
         raise BadArguments("the value contains itself")
     if len(parents) == MAX_DEPTH:
@@ -253,9 +251,7 @@ def _state_data(value: Any, path: str) -> Any:
         return _state_data(value.model_dump(mode="python"), path)
     if dataclasses.is_dataclass(value):
         fields = dataclasses.fields(value)
-        return {
-            field.name: _state_data(getattr(value, field.name), f"{path}.{field.name}") for field in fields
-        }
+        return {field.name: _state_data(getattr(value, field.name), f"{path}.{field.name}") for field in fields}
     if isinstance(value, Mapping):
         return {_state_data(key, path): _state_data(item, f"{path}.{key}") for key, item in value.items()}
     for container in (list, tuple, set, frozenset):

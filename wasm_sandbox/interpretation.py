@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.config import Limits
-from wasm_sandbox.frame import MARKER, FramedOutput, FrameDamage, split_frames
+from wasm_sandbox.frame import MARKER, FrameDamage, FramedOutput, split_frames
 from wasm_sandbox.plain_types import CorruptedPickle, ForbiddenPickle
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
 from wasm_sandbox.safe_pickle import decode_envelope

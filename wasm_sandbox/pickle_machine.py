@@ -66,6 +66,9 @@ LONG = 64  # longer strings, bytes and ints (in bytes) become a Node, so that th
 # Hashing a key costs its weight, and comparing it with the few others of the same hash that many times more.
 _COMPARISONS_PER_KEY = 16
 
+# An honest pickle is longer than what its constructors copy, except where equal strings are shared.
+_COPIED_AT_LEAST = 4 << 20
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GuestClass:
@@ -82,9 +85,7 @@ class Node:
 
     __slots__ = ("container", "depth", "value", "weight")
 
-    def __init__(
-        self, value: Any, depth: int = 0, weight: int = 1, container: Container | None = None
-    ) -> None:
+    def __init__(self, value: Any, depth: int = 0, weight: int = 1, container: Container | None = None) -> None:
         self.value = value
         """The value; while ``container`` is set, the content collected for it."""
         self.depth = depth
@@ -121,13 +122,17 @@ OnState = Callable[[Instance, Any], None]
 
 
 class BareInstance(Instance):
-    """An instance without a value so far: what comes next tells what it is."""
+    """An instance without a value so far: what comes next tells what it is.
 
-    __slots__ = ()
+    One of a tool's class takes items and is then the plain container of these; a UUID takes its state.
+    """
 
-    def __init__(self, class_name: str, on_state: OnState) -> None:
+    __slots__ = ("takes_items",)
+
+    def __init__(self, class_name: str, on_state: OnState, *, takes_items: bool) -> None:
         super().__init__(class_name, on_state)
         self.container = _NOT_KNOWN_YET
+        self.takes_items = takes_items
 
 
 _NOT_KNOWN_YET = Container(Fill.NOTHING, lambda content, keys: content)
@@ -229,36 +234,30 @@ class Machine:
         node = self.stack[-1]
         if not isinstance(node, Node):
             raise CorruptedPickle("the pickle adds items to something that is no container")
-        if (
-            node.container is _NOT_KNOWN_YET
-            and isinstance(node, BareInstance)
-            and node.on_state is _refuse_state
-        ):
+        if fill is not Fill.ITEMS:
+            self.charge_keys(items[::2] if fill is Fill.PAIRS else items)
+        # Before anything else is known of the container: if it is among the items, this completes it.
+        items = self.settle_all(items, node)
+        if node.container is _NOT_KNOWN_YET and isinstance(node, BareInstance) and node.takes_items:
             node.container = _GUEST_CONTAINERS[fill]
             node.on_state = _drop_state
             node.value = []
         if node.container is None and isinstance(node.value, (list, dict, set, deque)):
             raise ForbiddenPickle("the result refers to itself: return data without cycles")
-        if (
-            node.container is None
-            or node.container.fill is not fill
-            or (fill is Fill.PAIRS and len(items) % 2)
-        ):
+        if node.container is None or node.container.fill is not fill or (fill is Fill.PAIRS and len(items) % 2):
             raise CorruptedPickle("the pickle adds items to a value that does not take them")
-        if fill is not Fill.ITEMS:
-            self.charge_keys(items[::2] if fill is Fill.PAIRS else items)
-        node.value.extend(self.settle_all(items, node))
+        node.value.extend(items)
 
     def charge_keys(self, keys: Sequence[Any]) -> None:
         if not ATOMS.issuperset(map(type, keys)):
-            self.charge_hashing(sum(key.weight for key in keys if isinstance(key, Node)))
+            # A long string keeps its hash, and no other is made to have the same.
+            nodes = (key for key in keys if isinstance(key, Node) and type(key.value) not in (str, bytes))
+            self.charge_hashing(sum(node.weight for node in nodes))
 
     def charge_hashing(self, weight: int) -> None:
         self.hashed += weight * _COMPARISONS_PER_KEY
         if self.hashed > self.limits.max_expanded:
-            raise ForbiddenPickle(
-                "the result holds a dict or set with keys too large to compare: use strings"
-            )
+            raise ForbiddenPickle("the result holds a dict or set with keys too large to compare: use strings")
 
     def settle_all(self, items: Sequence[Any], parent: Node) -> Sequence[Any]:
         """The plain values of items that become part of ``parent``."""
@@ -280,16 +279,14 @@ class Machine:
             self.close(item, item.container)
         parent.depth = max(parent.depth, item.depth + 1)
         if parent.depth > self.limits.max_depth + 1:
-            raise ForbiddenPickle(
-                f"the result is nested deeper than {self.limits.max_depth} levels: flatten it"
-            )
+            raise ForbiddenPickle(f"the result is nested deeper than {self.limits.max_depth} levels: flatten it")
         parent.weight += item.weight - 1
         return item.value
 
     def close(self, node: Node, container: Container) -> None:
         """Build a container from the content collected for it."""
         if container is _NOT_KNOWN_YET and isinstance(node, BareInstance):
-            if node.on_state is _refuse_state:
+            if node.takes_items:
                 raise _guest_instance(node.class_name)
             raise CorruptedPickle(f"the pickle holds an incomplete {node.class_name}")
         try:
@@ -309,7 +306,7 @@ class Machine:
     def charge_copying(self, size: int) -> None:
         """Constructors copy what they get, and one shared value can be given to many."""
         self.copied += size
-        if self.copied > 4 * len(self.data) + (1 << 20):
+        if self.copied > len(self.data) + _COPIED_AT_LEAST:
             raise ForbiddenPickle("the result copies its shared parts too often")
 
     # Calls
@@ -349,7 +346,7 @@ class Machine:
         if not isinstance(arguments, Node) or type(arguments.value) is not tuple:
             raise CorruptedPickle("the pickle makes an object without a tuple of arguments")
         if cls is UUID_CLASS and not arguments.value:
-            return BareInstance(cls.name, _complete_uuid)
+            return BareInstance(cls.name, _complete_uuid, takes_items=False)
         if type(cls) is PlainClass:
             raise ForbiddenPickle(f"the result makes a {cls.name} as no plain data does: {ADVICE}")
         if type(cls) is not GuestClass:
@@ -359,7 +356,7 @@ class Machine:
 
         values, depth, weight = arguments.value, arguments.depth, arguments.weight
         if not values:
-            return BareInstance(cls.name, _refuse_state)
+            return BareInstance(cls.name, _refuse_state, takes_items=True)
         if len(values) == 1 and type(values[0]) in (str, int, float, bytes, tuple):
             return Instance(cls.name, _drop_state, values[0], depth=depth - 1, weight=weight - 1)
         # What other plain type has constructor arguments in its pickle? Only a namedtuple.
@@ -371,7 +368,7 @@ class Machine:
         if isinstance(arguments, ClassArguments) or len(values) > 1:
             raise _guest_instance(cls.name)
         if not values:
-            return BareInstance(cls.name, _refuse_state)
+            return BareInstance(cls.name, _refuse_state, takes_items=True)
         depth, weight = arguments.depth - 1, arguments.weight - 1
         return Instance(cls.name, _refuse_state, values[0], depth=depth, weight=weight)
 
@@ -437,9 +434,7 @@ def _attribute(values: tuple[Any, ...]) -> PlainClass | GuestClass:
 
 
 def _guest_instance(name: str) -> ForbiddenPickle:
-    return ForbiddenPickle(
-        f"the result holds an instance of {printable(name)}, a class the tool defines: {ADVICE}"
-    )
+    return ForbiddenPickle(f"the result holds an instance of {printable(name)}, a class the tool defines: {ADVICE}")
 
 
 def _class_as_value(cls: PlainClass | GuestClass) -> ForbiddenPickle:

@@ -86,12 +86,12 @@ class KeyGuard:
             TypeError: a key is not hashable.
             ForbiddenPickle: too many keys that can collide.
         """
-        kinds = set(map(type, keys))
-        if not kinds <= _SECRET_HASHES:
-            keys = [key for key in keys if type(key) not in _SECRET_HASHES]
-            kinds -= _SECRET_HASHES
-        # A table of n keys has more than 1.5 * n slots, so the ints of the second condition hardly share any.
-        if not kinds or (kinds == {int} and min(keys) >= 0 and max(keys) < 2 * len(keys)):
+        kinds = set(map(type, keys)) - _SECRET_HASHES
+        if not kinds:
+            return
+        keys = [key for key in keys if type(key) not in _SECRET_HASHES]
+        # A table of n keys has more than 1.5 * n slots, so these ints hardly share any.
+        if kinds == {int} and min(keys) >= 0 and max(keys) < 2 * len(keys):
             return
         self._pairs += len(keys) ** 2
         if self._pairs > _MAX_KEY_PAIRS:
@@ -260,7 +260,7 @@ def _build_slice(args: tuple[Any, ...]) -> slice:
 
 def _build_set(container: Container, args: tuple[Any, ...]) -> Opened:
     _check_types(args, list)
-    return Opened(container, list(args[0]))
+    return Opened(container, args[0])
 
 
 def _build_ordered(args: tuple[Any, ...]) -> Opened:
@@ -359,6 +359,12 @@ def _host_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+# ZoneInfo's own cache forgets: reading the same files again and again would be slow.
+@lru_cache(maxsize=1024)
+def _host_zone(key: str) -> ZoneInfo:
+    return ZoneInfo(key)
+
+
 def _build_zone(args: tuple[Any, ...]) -> ZoneInfo:
     _check_types(args, str, (bool, int))
     key = args[0]
@@ -368,7 +374,7 @@ def _build_zone(args: tuple[Any, ...]) -> ZoneInfo:
             f"the result holds the time zone {printable(key)}, which this host does not know: "
             "install tzdata on the host, or return times in UTC"
         )
-    return ZoneInfo(key)
+    return _host_zone(key)
 
 
 def _build_decimal(args: tuple[Any, ...]) -> Decimal:
@@ -437,9 +443,9 @@ def add_exception_state(error: object, state: object) -> None:
         raise TypeError
     notes = state.get("__notes__", [])
     _check_types((notes,), list)
-    for note in notes:
-        _check_types((note,), str)
-        error.add_note(note)
+    if not {str}.issuperset(map(type, notes)):
+        raise TypeError
+    error.__notes__ = notes
 
 
 # The table

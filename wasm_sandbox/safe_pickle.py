@@ -58,8 +58,10 @@ _DEFAULT_LIMITS = DecodeLimits()
 def loads(payload: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> Any:
     """Decode a pickle as plain data.
 
-    Time and memory are proportional to the payload, within the limits. Relies on CPython's randomised string
-    hashes (on unless ``PYTHONHASHSEED`` is set) against colliding string keys.
+    Time and memory are proportional to the payload, within the limits. Dicts and sets with more than some
+    44,000 keys are refused if the keys are neither strings, bytes nor dense small ints: a guest could make
+    them collide. Colliding strings are prevented by CPython's hash randomisation, on unless
+    ``PYTHONHASHSEED`` is set.
 
     Args:
         payload: one pickle and nothing after it.
@@ -91,9 +93,7 @@ def decode_envelope(payload: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -
     """
     value = loads(payload, limits=limits)
     if type(value) is not dict or value.keys() != {"results", "agent_state"}:
-        raise CorruptedPickle(
-            "the pickle does not hold a result: it is no dict of 'results' and 'agent_state'"
-        )
+        raise CorruptedPickle("the pickle does not hold a result: it is no dict of 'results' and 'agent_state'")
     return Envelope(value["results"], value["agent_state"])
 
 
@@ -289,9 +289,7 @@ def _build(m: Machine) -> None:
 
 def _forbidden(name: str) -> Callable[[Machine], None]:
     def handler(m: Machine) -> None:
-        raise ForbiddenPickle(
-            f"the result uses the pickle opcode {name}, which plain data does not need: {ADVICE}"
-        )
+        raise ForbiddenPickle(f"the result uses the pickle opcode {name}, which plain data does not need: {ADVICE}")
 
     return handler
 

@@ -240,12 +240,8 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
     try:
         tree, table = _parse(text), _symbols(text)
     except _UNPARSABLE:
-        header = re.search(rf"\bdef\s+{re.escape(tool_name)}\b(.*?)\)\s*(->[^\n]*?)?:", text, re.DOTALL)
-        words = re.findall(r"\w+", header[1]) if header else []
-        return ToolSource(text, injected=tuple(name for name in _RESERVED if name in words))
-    definitions = [
-        node for node in _module_scope(tree) if isinstance(node, _Function) and node.name == tool_name
-    ]
+        return ToolSource(text, injected=_guessed_reserved(text, tool_name))
+    definitions = [node for node in _module_scope(tree) if isinstance(node, _Function) and node.name == tool_name]
     parameters = definitions[-1].args if definitions else None
     if parameters is None:
         names = parse_function_arguments(text, tool_name)
@@ -265,6 +261,15 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
         reads=reads,
         changes_globals=has_star_import or any(_reaches_namespaces(node) for node in ast.walk(tree)),
     )
+
+
+def _guessed_reserved(text: str, tool_name: str) -> tuple[str, ...]:
+    definition = re.search(rf"\bdef\s+{re.escape(tool_name)}\b", text)
+    if definition is None:
+        return ()
+    header = re.split(r"\)\s*(?:->|:)", text[definition.end() :][:2000], maxsplit=1)[0]
+    words = re.findall(r"\w+", header)
+    return tuple(name for name in _RESERVED if name in words)
 
 
 def _parse(source_code: str) -> ast.Module:
@@ -360,27 +365,47 @@ def _kind(
     is_plain = definitions and not others and not any(node.decorator_list for node in definitions)
     if not is_plain and tool_name in bound:
         return "unknown"
-    if is_plain and all(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
-        return "async"
-    if is_plain and any(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
-        return "unknown"
-    return "unknown" if tool_name.rpartition(".")[2] in _awaitable_makers(tree) else "sync"
+    makers = _awaitable_makers(tree)
+    if not any(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
+        return "unknown" if tool_name.rpartition(".")[2] in makers else "sync"
+    is_async = all(isinstance(node, ast.AsyncFunctionDef) for node in definitions)
+    returns_another = any(_returns_call_of(makers, node) for node in definitions)
+    return "async" if is_async and not returns_another else "unknown"
+
+
+def _returns_call_of(names: set[str], function: _Function) -> bool:
+    return any(
+        isinstance(node, ast.Return)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in names
+        for node in ast.walk(function)
+    )
 
 
 def _awaitable_makers(tree: ast.Module) -> set[str]:
     """Names of functions whose call may give an awaitable: async ones, and those that hand one on."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
-    makers = {node.name for node in functions if isinstance(node, ast.AsyncFunctionDef)}
+    makers = {"<asyncio>"}
+    users: dict[str, list[str]] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "asyncio":
+        if isinstance(node, ast.AsyncFunctionDef):
+            makers.add(node.name)
+        elif isinstance(node, ast.FunctionDef):
+            for name in _names_handed_on(node):
+                users.setdefault(name, []).append(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
             makers |= {alias.asname or alias.name for alias in node.names} - _LOOP_RUNNERS
-    while found := {node.name for node in functions if node.name not in makers and _hands_on(node, makers)}:
+    pending = [*makers]
+    while pending:
+        found = {*users.get(pending.pop(), ())} - makers
         makers |= found
+        pending += found
     return makers
 
 
-def _hands_on(function: _Function, makers: set[str]) -> bool:
-    """Whether a function uses a maker of awaitables other than by running it to its end."""
+def _names_handed_on(function: ast.FunctionDef) -> set[str]:
+    """Names that a function uses other than by running a coroutine to its end."""
+    names: set[str] = set()
     pending: list[ast.AST] = [*function.body]
     while pending:
         match pending.pop():
@@ -388,13 +413,14 @@ def _hands_on(function: _Function, makers: set[str]) -> bool:
                 continue
             case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in _LOOP_RUNNERS:
                 continue
-            case ast.Attribute(value=ast.Name(id="asyncio"), attr=name) if name in _ASYNCIO_MAKERS:
-                return True
-            case ast.Name(id=name) | ast.Attribute(attr=name) if name in makers:
-                return True
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr=name):
+                names.add("<asyncio>" if name in _ASYNCIO_MAKERS else name)
+            case ast.Name(id=name):
+                names.add(name)
             case node:
+                names |= {node.attr} if isinstance(node, ast.Attribute) else set()
                 pending += ast.iter_child_nodes(node)
-    return False
+    return names
 
 
 def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]:
@@ -425,14 +451,14 @@ def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]
 
 # --- How the tool is called ---------------------------------------------------------------------------
 
-_PREDEFINED = frozenset(
-    {*dir(builtins), *typing.__all__, "os", "sys", "base64", "client", "Letta", "AgentState"}
-)
+_PREDEFINED = frozenset({*dir(builtins), *typing.__all__, "os", "sys", "base64", "client", "Letta", "AgentState"})
 """Names that a tool may read without defining them."""
 
 _WRAPPER_LOCALS = frozenset(
-    {"_function_result", "BaseModel", "ConfigDict", "Any", "_TempResultWrapper", "_wrapped"}
-    | {"_serialized_result", "e", "_async_wrapper"}
+    {
+        *("_async_wrapper", "_function_result", "_TempResultWrapper", "_wrapped", "_serialized_result"),
+        *("BaseModel", "ConfigDict", "Any", "e"),
+    }
 )
 """What the plain text of an async call binds around the call."""
 
@@ -488,9 +514,7 @@ class _Call:
 
 def _check_tool(tool: ToolDefinition) -> None:
     if not all(_is_variable_name(part) for part in tool.name.split(".")):
-        raise UnsupportedToolError(
-            f"the tool's name {tool.name!r} is no Python name; give it the name of its function"
-        )
+        raise UnsupportedToolError(f"the tool's name {tool.name!r} is no Python name; give it the name of its function")
     if not isinstance(tool.source_code, str) or "\0" in tool.source_code:
         raise UnsupportedToolError(f"the source of tool {tool.name!r} is not Python text")
     try:

@@ -122,9 +122,9 @@ class Tool(BaseModel):
     @classmethod
     def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
         # Loading it costs more than the rest, and only tools made of functions need it.
-        from docstring_parser import parse  # noqa: PLC0415
+        from docstring_parser import parse
 
-        docstring = parse(doc or "")
+        docstring = parse((doc or "")[:_DOCSTRING_LIMIT])
         described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
         description = "\n\n".join(filter(None, (docstring.short_description, docstring.long_description)))
         shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
@@ -139,6 +139,9 @@ class Tool(BaseModel):
             description=description or None,
         )
 
+
+_DOCSTRING_LIMIT = 20_000
+"""Characters that are read of a docstring nobody trusts."""
 
 _UNTYPED: Any = inspect.Parameter.empty
 _NO_DEFAULT: Any = inspect.Parameter.empty

@@ -5,6 +5,7 @@ Imported once before the snapshot. The C entry point calls `begin` before every 
 a script that rebinds builtins or modules spoils no more than its own report.
 """
 
+import contextlib
 import linecache
 import sys
 import traceback
@@ -92,10 +93,8 @@ def report(exception, _describe=traceback.TracebackException, _excepthook=sys.__
     _relocate(description, set())
     text = "".join(description.format())
     if sys.excepthook is not _excepthook:
-        try:
+        with contextlib.suppress(BaseException):
             sys.excepthook(type(exception), exception, exception.__traceback__)
-        except BaseException:
-            pass
         shown = ""
     else:
         shown = text

@@ -35,9 +35,7 @@ def from_directories(file: str, expected: str, directories: Iterable[pathlib.Pat
 def debian_source(pin: dict[str, str], root: pathlib.Path) -> pathlib.Path:
     """Download the source package whose archive has the pinned hash, whatever its revision."""
     stanzas = in_root(root, "apt-cache", "showsrc", pin["package"]).stdout.split("\n\n")
-    versions = [
-        m[1] for s in stanzas if pin["sha256"] in s and (m := re.search(r"^Version: (\S+)$", s, re.MULTILINE))
-    ]
+    versions = [m[1] for s in stanzas if pin["sha256"] in s and (m := re.search(r"^Version: (\S+)$", s, re.MULTILINE))]
     (root / "tmp/pinned").mkdir(exist_ok=True)
     for version in dict.fromkeys(versions):
         # Parts of a source package may be gone while its archive is still there: look for the file, not the exit code.
@@ -68,7 +66,7 @@ def packages(lock: pathlib.Path, root: pathlib.Path, directories: list[pathlib.P
             old.unlink()
     held = {sha256(p): p for d in (debs, *directories) for p in d.glob("*.deb")}
     wanted = [(name, version) for name, version, hash_ in pins if hash_ not in held]
-    for name, version, hash_ in pins:
+    for _, _, hash_ in pins:
         if hash_ in held and held[hash_].parent != debs:
             shutil.copy(held[hash_], debs)
     if wanted:

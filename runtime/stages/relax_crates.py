@@ -32,10 +32,11 @@ def relax(text: str, registry: pathlib.Path) -> str:
         name = line.split(" ", 1)[0]
         if name in RELAXED and "=" in line:
             version = newest(registry, name)
-            line = re.sub(r'"\d[^"]*"', f'"{version}"', line, count=1)
-        if line.startswith("crate-type"):
-            line = 'crate-type = ["staticlib"]'
-        out.append(line)
+            out.append(re.sub(r'"\d[^"]*"', f'"{version}"', line, count=1))
+        elif line.startswith("crate-type"):
+            out.append('crate-type = ["staticlib"]')
+        else:
+            out.append(line)
     return "\n".join(out) + "\n"
 
 

@@ -158,9 +158,7 @@ class Instance:
         self._instance = _ffi.wasmtime_instance_t()
         self._functions: dict[str, Any] = {}
         trap = c_void_p()
-        error = _c["wasmtime_instance_pre_instantiate"](
-            pre.ptr(), self._context, byref(self._instance), byref(trap)
-        )
+        error = _c["wasmtime_instance_pre_instantiate"](pre.ptr(), self._context, byref(self._instance), byref(trap))
         if error or trap:
             raise _stopped(error, trap.value)
         self._memory = self._export("memory").of.memory
@@ -214,7 +212,8 @@ class Instance:
     def table_entries(self, name: str) -> list[bytes]:
         """The identity of every entry of an exported table of functions."""
         table = self._export(name).of.table
-        value, entries = _ffi.wasmtime_val_t(), []
+        value = _ffi.wasmtime_val_t()
+        entries: list[bytes] = []
         while _ffi.wasmtime_table_get(self._context, byref(table), len(entries), byref(value)):
             entries.append(bytes(value.of.funcref))
         return entries
@@ -223,4 +222,4 @@ class Instance:
         """The current value of an exported i32 or i64 global."""
         value = _ffi.wasmtime_val_t()
         _ffi.wasmtime_global_get(self._context, byref(self._export(name).of.global_), byref(value))
-        return int(value.of.i64 if value.kind == _ffi.WASMTIME_I64.value else value.of.i32)
+        return int(value.of.i64 if int(value.kind) == int(_ffi.WASMTIME_I64.value) else value.of.i32)

@@ -58,6 +58,9 @@ def find_artifact() -> Artifact:
         if (directory / DESCRIPTION_NAME).is_file():
             description = json.loads((directory / DESCRIPTION_NAME).read_text())
             return Artifact(
-                directory / FILE_NAME, description["sha256"], description["size_bytes"], description["versions"]
+                directory / FILE_NAME,
+                description["sha256"],
+                description["size_bytes"],
+                description["versions"],
             )
     raise ArtifactError(f"no guest module in {' or '.join(map(str, candidates))}; reinstall wasm-sandbox")

@@ -62,6 +62,11 @@ class GuestEngine:
 
         return self._workers.submit(work)
 
+    @property
+    def running_guests(self) -> int:
+        """How many guests are on a thread now."""
+        return len(self._running)
+
     def shutdown(self) -> None:
         """Stop every guest, then the threads: none may outlive the interpreter."""
         deadline = time.monotonic() + EXIT_GRACE_SECONDS

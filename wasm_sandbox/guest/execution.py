@@ -64,9 +64,7 @@ class Outcome:
     host_calls: int
 
 
-def execute(
-    image: Image, ticker: EpochTicker, request: ExecutionRequest, surroundings: LiveSurroundings
-) -> Outcome:
+def execute(image: Image, ticker: EpochTicker, request: ExecutionRequest, surroundings: LiveSurroundings) -> Outcome:
     """Run a script in a fresh instance of an image, on the calling thread.
 
     Args:

@@ -23,8 +23,8 @@ from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, WASM_STACK_BYTES
-from wasm_sandbox.guest.wasi import FixedSurroundings, HostFunctions, World
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
+from wasm_sandbox.guest.wasi import FixedSurroundings, HostFunctions, World
 
 SNAPSHOT_FORMAT = 1
 """Raised when the way a snapshot is made changes: part of an image's identity."""
@@ -66,7 +66,9 @@ def compile_key(image: str) -> str:
     return f"{image[:16]}-{digest[:16]}"
 
 
-def load_image(guest_engine: wasmtime.Engine, progress: Progress | None = None, cache: ImageCache | None = None) -> Image:
+def load_image(
+    guest_engine: wasmtime.Engine, progress: Progress | None = None, cache: ImageCache | None = None
+) -> Image:
     """The default image: from the cache, or prepared now (seconds) and put there.
 
     Args:
@@ -92,7 +94,9 @@ def load_image(guest_engine: wasmtime.Engine, progress: Progress | None = None, 
                 cache.add(key, prepare(guest_engine, artifact, progress or _log.info))
                 module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        raise ImageError(f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?")
+        raise ImageError(
+            f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
+        )
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
@@ -163,7 +167,9 @@ def pre_initialise(module: bytes, preload: tuple[str, ...] = PRELOAD, scripts: l
         world.instance = None
         store.close()
     if len(memory) > MIN_MEMORY_BYTES - 16 * MIB:
-        raise ImageError(f"the image needs {len(memory) >> 20} MiB, which leaves no room under the smallest memory limit")
+        raise ImageError(
+            f"the image needs {len(memory) >> 20} MiB, which leaves no room under the smallest memory limit"
+        )
     try:
         return snapshot.write_snapshot(module, memory, globals_, _ONCE_ONLY)
     except (snapshot.SnapshotError, ValueError) as error:
@@ -191,7 +197,11 @@ def _compile_scratch(module: bytes) -> tuple[wasmtime.Module, wasmtime.Engine]:
 
 
 def _initialise(
-    instance: _capi.Instance, world: World, globals_: list[str], preload: tuple[str, ...], scripts: list[str] | None
+    instance: _capi.Instance,
+    world: World,
+    globals_: list[str],
+    preload: tuple[str, ...],
+    scripts: list[str] | None,
 ) -> tuple[bytes, dict[str, int]]:
     """Drive the scratch instance through its life before the snapshot; its memory and globals then."""
     table = instance.table_entries(_TABLE)

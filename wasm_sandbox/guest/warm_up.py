@@ -33,7 +33,7 @@ _ASYNC_TOOL = _tool(
 )
 _FAILING_TOOL = _tool("fail", "def fail(x: int, y: dict):\n    raise ValueError('warm-up')")
 
-_LIBRARIES = '''
+_LIBRARIES = """
 import asyncio, collections, dataclasses, datetime, decimal, enum, json, logging, random, re, uuid, zoneinfo
 from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
@@ -59,7 +59,8 @@ class Order(BaseModel):
     items: Annotated[list[Item], Field(max_length=9)]
 
 order = Order.model_validate({"items": [{"name": " x ", "price": "2", "when": "2024-01-02T03:04:05Z"}]})
-order.model_dump(), order.model_dump_json(), Order.model_json_schema(), Order.model_validate_json(order.model_dump_json())
+order.model_dump(), order.model_dump_json(), Order.model_json_schema()
+Order.model_validate_json(order.model_dump_json())
 TypeAdapter(dict[str, int | None]).validate_python({"a": "1"})
 try:
     Order(items="no")
@@ -78,7 +79,7 @@ collections.Counter("abca").most_common(1), collections.defaultdict(list)["x"], 
 decimal.Decimal("9.90").quantize(decimal.Decimal("0.1"))
 datetime.datetime.now(datetime.timezone.utc).isoformat(), str(uuid.uuid4()), random.random()
 f"{3.14159:.2f} {'x':>5} {10**20:,}"
-'''
+"""
 
 
 def warm_up_scripts() -> list[str]:
@@ -89,5 +90,17 @@ def warm_up_scripts() -> list[str]:
     args = {"x": 2, "y": {"a": 1}}
     plain, asynchronous = (generate_script(tool, args).text for tool in (_PLAIN_TOOL, _ASYNC_TOOL))
     failing = generate_script(_FAILING_TOOL, args).text
-    caught = f"try:\n    exec({failing!r})\nexcept ValueError as error:\n    import traceback\n    traceback.format_exception(error)\n"
-    return [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, caught, *[plain] * 16, _LIBRARIES, asynchronous, plain]
+    caught = (
+        f"import traceback\ntry:\n    exec({failing!r})\n"
+        "except ValueError as error:\n    traceback.format_exception(error)\n"
+    )
+    return [
+        _LIBRARIES,
+        *[plain] * 4,
+        *[asynchronous] * 3,
+        caught,
+        *[plain] * 16,
+        _LIBRARIES,
+        asynchronous,
+        plain,
+    ]

@@ -1,0 +1,246 @@
+"""The border itself, probed from hand-written WebAssembly: hostile pointers, lengths, descriptors."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+
+import pytest
+import wasmtime
+
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.wasi import (
+    EBADF,
+    EFAULT,
+    EINVAL,
+    ENOTCAPABLE,
+    ESPIPE,
+    SERVED,
+    SUCCESS,
+    WASI_MODULE,
+    FixedSurroundings,
+    Halt,
+    HostFunctions,
+    LiveSurroundings,
+    World,
+    environ_block,
+)
+
+# Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.
+PREVIEW1 = {
+    "args_get": "ii", "args_sizes_get": "ii", "environ_get": "ii", "environ_sizes_get": "ii",
+    "clock_res_get": "ii", "clock_time_get": "iIi", "fd_advise": "iIIi", "fd_allocate": "iII", "fd_close": "i",
+    "fd_datasync": "i", "fd_fdstat_get": "ii", "fd_fdstat_set_flags": "ii", "fd_fdstat_set_rights": "iII",
+    "fd_filestat_get": "ii", "fd_filestat_set_size": "iI", "fd_filestat_set_times": "iIIi", "fd_pread": "iiiIi",
+    "fd_prestat_get": "ii", "fd_prestat_dir_name": "iii", "fd_pwrite": "iiiIi", "fd_read": "iiii",
+    "fd_readdir": "iiiIi", "fd_renumber": "ii", "fd_seek": "iIii", "fd_sync": "i", "fd_tell": "ii", "fd_write": "iiii",
+    "path_create_directory": "iii", "path_filestat_get": "iiiii", "path_filestat_set_times": "iiiiIIi",
+    "path_link": "iiiiiii", "path_open": "iiiiiIIii", "path_readlink": "iiiiii", "path_remove_directory": "iii",
+    "path_rename": "iiiiii", "path_symlink": "iiiii", "path_unlink_file": "iii", "poll_oneoff": "iiii",
+    "proc_exit": "i", "proc_raise": "i", "sched_yield": "", "random_get": "ii", "sock_accept": "iii",
+    "sock_recv": "iiiiii", "sock_send": "iiiii", "sock_shutdown": "ii",
+}  # fmt: skip
+
+PAGE = 65536
+HOSTILE = [0, 1, 7, PAGE - 1, PAGE, PAGE + 1, 2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1]
+
+
+def probe_module() -> str:
+    """A module that imports all of preview 1 and exports each function under its own name."""
+    types = {"i": "i32", "I": "i64"}
+    imports, exports = [], []
+    for name, parameters in PREVIEW1.items():
+        listed = " ".join(types[p] for p in parameters)
+        result = "" if name == "proc_exit" else "(result i32)"
+        imports.append(f'(import "{WASI_MODULE}" "{name}" (func ${name} (param {listed}) {result}))')
+        gets = " ".join(f"local.get {i}" for i in range(len(parameters)))
+        exports.append(f'(func (export "{name}") (param {listed}) {result} {gets} call ${name})')
+    return f'(module {" ".join(imports)} (memory (export "memory") 1 2) {" ".join(exports)})'
+
+
+class Probe:
+    """One instance of the probe module and its world."""
+
+    def __init__(self, surroundings: LiveSurroundings | FixedSurroundings | None = None, seconds: float = 30) -> None:
+        engine = wasmtime.Engine()
+        module = wasmtime.Module(engine, probe_module())
+        linker = wasmtime.Linker(engine)
+        self.functions = HostFunctions(linker, module)
+        self.store = wasmtime.Store(engine)
+        self.world = World(
+            environ_block({"A": "1", "LONG": "x" * 100}),
+            OutputPipe(1000),
+            OutputPipe(1000),
+            surroundings or FixedSurroundings(),
+            time.monotonic() + seconds,
+        )
+        self.functions.enter(self.world)
+        self.instance = _capi.Instance(self.store, linker.instantiate_pre(module))
+        self.world.instance = self.instance
+
+    def call(self, name: str, *arguments: int) -> int:
+        return self.instance.call(name, *arguments)
+
+    def close(self) -> None:
+        self.functions.leave()
+        self.world.instance = None
+        self.store.close()
+
+
+@pytest.fixture
+def probe() -> Iterator[Probe]:
+    opened = Probe()
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("name", sorted(set(PREVIEW1) - {"proc_exit"}))
+def test_hostile_numbers_get_an_errno_and_leave_memory_alone(probe: Probe, name: str) -> None:
+    """Each parameter in turn takes every hostile value, the others a harmless one."""
+    parameters = PREVIEW1[name]
+    for position in range(len(parameters)):
+        for hostile in HOSTILE:
+            arguments = [hostile if i == position else 16 for i in range(len(parameters))]
+            assert 0 <= probe.call(name, *arguments) <= 76, (name, arguments)
+    for hostile in HOSTILE:
+        assert 0 <= probe.call(name, *[hostile] * len(parameters)) <= 76
+    assert probe.world.host_failure is None
+    assert probe.instance.memory()[1] == PAGE
+
+
+@pytest.mark.parametrize("name", sorted(set(PREVIEW1) - SERVED))
+def test_what_is_not_served_is_not_capable(probe: Probe, name: str) -> None:
+    assert probe.call(name, *[0] * len(PREVIEW1[name])) == ENOTCAPABLE
+
+
+def test_pointers_past_the_end_are_faults(probe: Probe) -> None:
+    assert probe.call("random_get", PAGE - 4, 5) == EFAULT
+    assert probe.call("random_get", PAGE - 5, 5) == SUCCESS
+    assert probe.call("clock_time_get", 0, 0, PAGE - 7) == EFAULT
+    assert probe.call("environ_get", 0, PAGE - 50) == EFAULT
+    assert probe.call("environ_sizes_get", 2**32 - 1, 0) == EFAULT
+
+
+def test_write_checks_every_vector_before_it_takes_any(probe: Probe) -> None:
+    probe.instance.write(0, b"hello")
+    probe.instance.write(64, struct.pack("<IIII", 0, 5, PAGE - 1, 2))
+    assert probe.call("fd_write", 1, 64, 2, 128) == EFAULT
+    assert probe.world.stdout.contents() == b""
+    assert probe.call("fd_write", 1, 64, 1, 128) == SUCCESS
+    assert probe.world.stdout.contents() == b"hello"
+    assert struct.unpack("<I", probe.instance.read(128, 4)) == (5,)
+
+
+def test_write_refuses_a_flood_of_vectors(probe: Probe) -> None:
+    assert probe.call("fd_write", 1, 0, 1025, 0) == EINVAL
+    assert probe.call("fd_write", 1, 0, 2**32 - 1, 0) == EINVAL
+
+
+def test_only_the_standard_streams_exist(probe: Probe) -> None:
+    for fd in (3, 4, 1000, 2**31, 2**32 - 1):
+        assert probe.call("fd_write", fd, 0, 0, 0) == EBADF
+        assert probe.call("fd_read", fd, 0, 0, 0) == EBADF
+        assert probe.call("fd_fdstat_get", fd, 0) == EBADF
+        assert probe.call("fd_filestat_get", fd, 0) == EBADF
+        assert probe.call("fd_prestat_get", fd, 0) == EBADF
+        assert probe.call("fd_close", fd) == EBADF
+    assert probe.call("fd_seek", 1, 0, 0, 0) == ESPIPE
+    assert probe.call("fd_write", 0, 0, 0, 0) == EBADF  # standard input cannot be written
+
+
+def test_standard_input_is_empty(probe: Probe) -> None:
+    probe.instance.write(0, b"\xff" * 4)
+    assert probe.call("fd_read", 0, 64, 1, 0) == SUCCESS
+    assert probe.instance.read(0, 4) == bytes(4)
+
+
+def test_the_environment_is_laid_out_as_libc_reads_it(probe: Probe) -> None:
+    assert probe.call("environ_sizes_get", 0, 4) == SUCCESS
+    count, size = struct.unpack("<II", probe.instance.read(0, 8))
+    assert (count, size) == (2, len("A=1") + len("LONG=") + 100 + 2)
+    assert probe.call("environ_get", 16, 64) == SUCCESS
+    first, second = struct.unpack("<II", probe.instance.read(16, 8))
+    assert probe.instance.read(first, 4) == b"A=1\0"
+    assert probe.instance.read(second, 8) == b"LONG=xxx"
+
+
+def subscription(userdata: int, kind: int, *, clock: int = 1, timeout: int = 0, flags: int = 0, fd: int = 0) -> bytes:
+    body = struct.pack("<IxxxxQQHxxxxxx", clock, timeout, 0, flags) if kind == 0 else struct.pack("<I28x", fd)
+    return struct.pack("<QBxxxxxxx", userdata, kind) + body
+
+
+def test_poll_returns_the_earliest_clock(probe: Probe) -> None:
+    probe.instance.write(0, subscription(7, 0, timeout=10**9) + subscription(8, 0, timeout=10**12))
+    assert probe.call("poll_oneoff", 0, 512, 2, 1000) == SUCCESS
+    assert struct.unpack("<I", probe.instance.read(1000, 4)) == (1,)
+    assert struct.unpack("<QHB", probe.instance.read(512, 11)) == (7, SUCCESS, 0)
+
+
+def test_poll_of_a_stream_is_ready_at_once_and_of_anything_else_an_error(probe: Probe) -> None:
+    probe.instance.write(0, subscription(1, 1, fd=0) + subscription(2, 2, fd=9) + subscription(3, 0, timeout=2**64 - 1))
+    assert probe.call("poll_oneoff", 0, 512, 3, 1000) == SUCCESS
+    assert struct.unpack("<I", probe.instance.read(1000, 4)) == (2,)
+    assert struct.unpack("<QHB", probe.instance.read(512, 11)) == (1, SUCCESS, 1)
+    assert struct.unpack("<QHB", probe.instance.read(544, 11)) == (2, EBADF, 2)
+    assert probe.call("poll_oneoff", 0, 512, 0, 1000) == EINVAL
+    assert probe.call("poll_oneoff", 0, 512, 1025, 1000) == EINVAL
+
+
+def test_a_sleep_of_centuries_ends_at_the_deadline() -> None:
+    probe = Probe(LiveSurroundings(), seconds=0.2)
+    probe.instance.write(0, subscription(1, 0, timeout=2**64 - 1))
+    with pytest.raises(_capi.GuestStopped):
+        probe.call("poll_oneoff", 0, 512, 1, 1000)
+    assert probe.world.halt is Halt.DEADLINE
+    probe.close()
+
+
+def test_a_large_request_for_entropy_ends_at_the_deadline() -> None:
+    probe = Probe(LiveSurroundings(), seconds=-1)
+    with pytest.raises(_capi.GuestStopped):
+        probe.call("random_get", 0, PAGE)
+    assert probe.world.halt is Halt.DEADLINE
+    probe.close()
+
+
+def test_exit_ends_the_guest_at_once(probe: Probe) -> None:
+    with pytest.raises(_capi.GuestStopped):
+        probe.call("proc_exit", 3)
+    assert (probe.world.halt, probe.world.exit_code) == (Halt.EXIT, 3)
+
+
+def test_a_defect_of_a_host_function_stops_the_guest_and_is_kept(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe.world.surroundings, "clock", lambda clock_id: 1 / 0)
+    with pytest.raises(_capi.GuestStopped):
+        probe.call("clock_time_get", 0, 0, 0)
+    assert isinstance(probe.world.host_failure, ZeroDivisionError)
+
+
+def test_a_module_that_imports_something_else_is_refused() -> None:
+    engine = wasmtime.Engine()
+    module = wasmtime.Module(engine, '(module (import "env" "system" (func)))')
+    with pytest.raises(ValueError, match=r"env\.system"):
+        HostFunctions(wasmtime.Linker(engine), module)
+
+
+def test_fixed_surroundings_are_the_same_every_time() -> None:
+    def look(s: FixedSurroundings) -> list[object]:
+        return [s.clock(0), s.clock(1), s.entropy(8), s.sleep(2.5), s.clock(1)]
+
+    assert look(FixedSurroundings()) == look(FixedSurroundings())
+
+
+def test_a_pipe_keeps_the_head_and_the_tail() -> None:
+    import ctypes
+
+    data = bytes(range(256)) * 40
+    buffer = ctypes.create_string_buffer(data, len(data))
+    for step in (1, 3, 1000, len(data)):
+        pipe = OutputPipe(100, 50)
+        for at in range(0, len(data), step):
+            pipe.write_from(ctypes.addressof(buffer) + at, min(step, len(data) - at))
+        assert pipe.contents() == data[:100] + data[-50:]
+        assert pipe.dropped_bytes == len(data) - 150
+        assert pipe.written_bytes == len(data)

@@ -1,0 +1,310 @@
+"""Argument literals: what a tool receives for a value, by the type that its schema declares."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import decimal
+import enum
+import json
+import math
+from collections import OrderedDict, UserDict, namedtuple
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, argument_literal, argument_literals
+
+INF, NAN = float("inf"), float("nan")
+
+
+def received(literal: str) -> Any:
+    """What the literal evaluates to where no name means anything."""
+    return eval(literal, {"__builtins__": {}})
+
+
+def typed(kind: Any) -> dict[str, Any]:
+    return {"type": kind}
+
+
+# --- The table of section 4 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "text"),
+    [
+        ("string", "a", "'a'"),
+        ("string", 'it\'s "q"\n', "'it\\'s \"q\"\\n'"),
+        ("string", "\ud800", "'\\ud800'"),
+        ("string", 5, "5"),
+        ("string", None, "None"),
+        ("string", True, "True"),
+        ("string", [1], "[1]"),
+        ("integer", 5, "5"),
+        ("integer", "5", "5"),
+        ("integer", " 5 ", "5"),
+        ("integer", "1_000", "1000"),
+        ("integer", "٣", "3"),
+        ("integer", 5.9, "5"),
+        ("integer", -5.9, "-5"),
+        ("integer", True, "1"),
+        ("integer", 1e20, "100000000000000000000"),
+        ("boolean", True, "True"),
+        ("boolean", 1, "True"),
+        ("boolean", 0, "False"),
+        ("boolean", " FALSE ", "False"),
+        ("number", 1, "1"),
+        ("number", 1.5, "1.5"),
+        ("number", "1.5", "1.5"),
+        ("number", None, "None"),
+        ("number", True, "True"),
+        ("number", -0.0, "-0.0"),
+        ("array", [1, "a", None], "[1, 'a', None]"),
+        ("array", "[true]", "[True]"),
+        ("array", None, "None"),
+        ("array", 5, "5"),
+        ("array", {"a": 1}, "{'a': 1}"),
+        ("object", {"a": [1, None]}, "{'a': [1, None]}"),
+        ("object", '{"a": 1}', "{'a': 1}"),
+        # Where the type says nothing, JSON passes through (W9).
+        (None, {"a": [1.5, "x"]}, "{'a': [1.5, 'x']}"),
+        ("null", None, "None"),
+        ("any", "[1]", "'[1]'"),
+        ("", 1, "1"),
+        (["string", "null"], None, "None"),
+        (["integer", "null"], "5", "'5'"),
+    ],
+)
+def test_a_value_becomes_the_text_of_the_table(declared, value, text):
+    assert argument_literal(typed(declared), value) == text
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        *[("integer", value) for value in ("5.0", "0x10", "", "abc", NAN, INF, None, [], {}, "1" * 5000)],
+        *[("boolean", value) for value in (2, 1.0, "yes", "1", "", None, [], 1 << 20_000)],
+        *[("number", value) for value in ("abc", "1;2", "", "true", "[1]", "__import__('os').getcwd()")],
+        *[("array", value) for value in ("abc", "['a']", '{"a": 1}', "5", "[" * 100_000, '"text"')],
+        *[("object", value) for value in ("abc", "{'a': 1}", "[1]", "x, y", "{}; print(1)")],
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 30 else type(value).__name__,
+)
+def test_a_value_that_does_not_fit_is_refused_by_name(declared, value):
+    with pytest.raises(BadArguments, match=r"^argument 'size': expected ") as caught:
+        argument_literal(typed(declared), value, "size")
+    assert caught.value.argument == "size"
+    assert len(str(caught.value)) < 200
+
+
+def test_a_type_may_stand_in_a_nested_parameters_entry():
+    assert argument_literal({"parameters": {"type": "integer"}}, "5") == "5"
+    assert argument_literal({"type": None, "parameters": {"type": "integer"}}, "5") == "5"
+    assert argument_literal({"type": "string", "parameters": {"type": "integer"}}, "5") == "'5'"
+
+
+@pytest.mark.parametrize("spec", [{"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"$ref": "#/$defs/A"}, True])
+def test_a_property_without_a_single_type_takes_any_json(spec):
+    for value in (None, 1, "1", [1], {"a": None}):
+        assert received(argument_literal(spec, value)) == value
+
+
+@pytest.mark.parametrize("declared", ["integer", "boolean"])
+def test_none_fits_an_optional_or_nullable_property(declared):
+    assert argument_literal(typed(declared), None, required=False) == "None"
+    for nullable in ({"nullable": True}, {"default": None}, {"enum": [1, None]}):
+        assert argument_literal({"type": declared, **nullable}, None) == "None"
+    with pytest.raises(BadArguments):
+        argument_literal({"type": declared, "default": 1}, None)
+
+
+# --- Values that a literal can hold, and others -------------------------------------------------------
+
+
+@pytest.mark.parametrize("declared", ["number", "array", "object", "string", None])
+def test_infinity_and_nan_survive(declared):
+    for value in (INF, -INF):
+        assert received(argument_literal(typed(declared), value)) == value
+    assert math.isnan(received(argument_literal(typed(declared), NAN)))
+    assert received(argument_literal({}, {"a": [-INF]})) == {"a": [-INF]}
+    assert received(argument_literal(typed("number"), "Infinity")) == INF
+
+
+@pytest.mark.parametrize("digits", [4299, 4300, 100_000])
+@pytest.mark.parametrize("declared", ["integer", "number", None])
+def test_integers_of_any_size_survive(declared, digits):
+    for value in (10**digits, -(10**digits)):
+        assert received(argument_literal(typed(declared), value)) == value
+        assert received(argument_literal({}, [value])) == [value]
+
+
+def test_small_integers_are_decimal():
+    assert argument_literal({}, 10**4299) == "1" + "0" * 4299
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Loud(float):
+    def __repr__(self) -> str:
+        return "print('loud')"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (Color.RED, "red"),
+        (Number.ONE, 1),
+        (Loud(1.5), 1.5),
+        (OrderedDict(a=1), {"a": 1}),
+        (namedtuple("Pair", "a b")(1, 2), (1, 2)),
+        ((1,), (1,)),
+        ((), ()),
+        (b"\xff'", b"\xff'"),
+        ({1}, {1}),
+        (set(), set()),
+        ({1: 2, None: 3, (1, 2): 4}, {1: 2, None: 3, (1, 2): 4}),
+    ],
+)
+def test_plain_values_beyond_json_arrive_as_plain_values(value, plain):
+    found = received(argument_literal({}, value))
+    assert found == plain
+    assert type(found) is type(plain)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.date(2025, 1, 2),
+        decimal.Decimal("1.5"),
+        frozenset({1}),
+        bytearray(b"a"),
+        1j,
+        ...,
+        object(),
+        print,
+        UserDict(a=1),
+        enum.Enum("Plain", "A").A,  # type: ignore[attr-defined]
+    ],
+)
+@pytest.mark.parametrize("declared", ["string", "number", "array", "object", None])
+def test_what_is_no_plain_value_is_refused(declared, value):
+    for nested in (value, [value], {"a": value}):
+        with pytest.raises(BadArguments, match="pass JSON data") as caught:
+            argument_literal(typed(declared), nested, "x")
+        assert caught.value.argument == "x"
+
+
+def nested_list(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_deep_nesting_is_refused():
+    literal = argument_literal({}, nested_list(MAX_DEPTH))
+    assert received(literal) == nested_list(MAX_DEPTH)
+    for depth in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(BadArguments, match="nested more than 100 levels"):
+            argument_literal({}, nested_list(depth))
+
+
+def test_a_value_that_contains_itself_is_refused():
+    value: list[Any] = []
+    value.append({"again": value})
+    with pytest.raises(BadArguments, match="contains itself"):
+        argument_literal({}, value)
+
+
+def test_a_value_may_occur_twice():
+    twice = [1]
+    assert received(argument_literal({}, [twice, twice])) == [[1], [1]]
+
+
+# --- Which arguments reach the tool -------------------------------------------------------------------
+
+SCHEMA = {"parameters": {"properties": {"a": {"type": "integer"}, "b": True}, "required": ["a"]}}
+
+
+def test_only_arguments_that_the_schema_names_are_kept_in_their_order():
+    assert argument_literals(SCHEMA, {"b": [1], "self": 1, "a": "2"}) == {"b": "[1]", "a": "2"}
+
+
+def test_an_argument_that_is_not_required_may_be_none():
+    with pytest.raises(BadArguments, match="'a'"):
+        argument_literals(SCHEMA, {"a": None})
+    optional = {"parameters": {"properties": {"a": {"type": "integer"}}}}
+    assert argument_literals(optional, {"a": None}) == {"a": "None"}
+
+
+@pytest.mark.parametrize(
+    "schema", [None, {}, {"parameters": None}, {"parameters": {}}, {"parameters": {"properties": 5}}]
+)
+def test_arguments_without_a_schema_are_refused_with_the_remedy(schema):
+    assert argument_literals(schema, {}) == {}
+    with pytest.raises(BadArguments, match=r"Tool\.from_function") as caught:
+        argument_literals(schema, {"a": 1})
+    assert caught.value.argument is None
+
+
+# --- For any value ------------------------------------------------------------------------------------
+
+# The machine may be slow; no example's time says anything about the code.
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+matching = st.one_of(
+    st.tuples(st.just("string"), st.text(st.characters())),
+    st.tuples(st.just("integer"), st.integers()),
+    st.tuples(st.just("boolean"), st.booleans()),
+    st.tuples(st.just("number"), st.integers() | st.floats(allow_nan=False)),
+    st.tuples(st.just("array"), st.lists(json_values)),
+    st.tuples(st.just("object"), st.dictionaries(st.text(), json_values)),
+    st.tuples(st.none(), json_values),
+)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, and of equal types all the way down."""
+    return repr(left) == repr(right)
+
+
+@unhurried
+@given(matching)
+def test_a_value_that_matches_its_type_arrives_unchanged(case):
+    declared, value = case
+    literal = argument_literal(typed(declared), value)
+    assert same(received(literal), value)
+    assert "\n" not in literal
+    literal.encode()
+
+
+@unhurried
+@given(matching.filter(lambda case: case[0] in ("number", "array", "object")))
+def test_json_text_arrives_as_the_value_it_says(case):
+    declared, value = case
+    literal = argument_literal(typed(declared), json.dumps(value))
+    assert same(received(literal), json.loads(json.dumps(value)))
+
+
+@unhurried
+@given(st.sampled_from(["string", "integer", "boolean", "number", "array", "object", None, "odd"]), json_values)
+def test_a_literal_holds_nothing_but_data(declared, value):
+    try:
+        literal = argument_literal(typed(declared), value)
+    except BadArguments:
+        return
+    allowed = (ast.Constant, ast.List, ast.Dict, ast.UnaryOp, ast.USub, ast.Load, ast.BinOp, ast.Sub)
+    assert all(isinstance(node, allowed) for node in ast.walk(ast.parse(literal, mode="eval").body))

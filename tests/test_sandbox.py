@@ -1,0 +1,429 @@
+"""The sandbox as its users meet it: a tool in, a result or a named error out."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from wasm_sandbox import (
+    AsyncToolSandboxBase,
+    ErrorKind,
+    Limits,
+    SandboxConfig,
+    Tool,
+    ToolExecutionResult,
+    WasmToolSandbox,
+    run_tool,
+)
+from wasm_sandbox.errors import InvalidEnvironment
+
+MIB = 1 << 20
+
+
+def tool(source: str) -> Tool:
+    return Tool.from_source(source)
+
+
+def sandbox(source: str, args: dict[str, Any] | None = None, **keywords: Any) -> WasmToolSandbox:
+    made = tool(source)
+    return WasmToolSandbox(made.name, args or {}, None, "tool-1", tool_object=made, **keywords)
+
+
+def failed(result: ToolExecutionResult) -> ErrorKind:
+    assert result.status == "error"
+    assert not result.success_flag
+    assert result.error is not None
+    assert result.agent_state is None
+    return result.error.kind
+
+
+# -- success ------------------------------------------------------------------------------------------
+
+
+def test_a_function_runs_and_its_typed_value_comes_back() -> None:
+    def total(prices: list, quantity: int = 2) -> dict:
+        from decimal import Decimal
+
+        print("adding")
+        return {
+            "total": sum(map(Decimal, prices)) * quantity,
+            "items": len(prices),
+            "tags": {"a"},
+            "when": None,
+        }
+
+    result = run_tool(total, {"prices": ["1.50", "2.25"]})
+    assert result.success_flag
+    assert result.func_return == {"total": Decimal("7.50"), "items": 2, "tags": {"a"}, "when": None}
+    assert (result.stdout, result.stderr, result.error) == (["adding\n"], [], None)
+    assert result.usage is not None
+    assert result.usage.fuel > 1000
+    assert result.usage.peak_memory_bytes > 10 * MIB
+    assert result.usage.wall_seconds > 0
+
+
+async def test_the_same_through_the_class_in_an_event_loop() -> None:
+    result = await sandbox("def add(a: int, b: int) -> int:\n    return a + b", {"a": 1, "b": 2}).run()
+    assert (result.status, result.func_return, result.stdout, result.agent_state) == ("success", 3, [], None)
+
+
+async def test_the_sync_form_works_inside_a_running_event_loop() -> None:
+    assert run_tool(tool("def one() -> int:\n    return 1")).func_return == 1
+
+
+async def test_an_async_tool_gathers() -> None:
+    source = """
+import asyncio
+async def squares(n: int) -> list:
+    async def square(i):
+        await asyncio.sleep(0.001)
+        return i * i
+    return await asyncio.gather(*map(square, range(n)))
+"""
+    assert (await sandbox(source, {"n": 4}).run()).func_return == [0, 1, 4, 9]
+
+
+def test_a_tool_may_use_pydantic_models() -> None:
+    source = """
+from pydantic import BaseModel, validate_call
+class Order(BaseModel):
+    sku: str
+    quantity: int
+@validate_call
+def order(order: Order) -> Order:
+    return Order(sku=order.sku.upper(), quantity=order.quantity * 2)
+"""
+    result = run_tool(tool(source), {"order": {"sku": "a", "quantity": "2"}})
+    assert result.func_return == {"sku": "A", "quantity": 4}
+
+
+async def test_results_carry_the_fingerprint_of_the_configuration() -> None:
+    config = SandboxConfig(type="local", organization_id="org-1", config={"sandbox_dir": "/tmp/x", "use_venv": False})
+    result = await sandbox("def one():\n    return 1", sandbox_config=config).run()
+    assert result.sandbox_config_fingerprint == (
+        "4107239616699999710473264759994939025478652063875636596067533722345781846803"
+    )
+
+
+# -- errors, by kind ------------------------------------------------------------------------------------
+
+
+def test_an_exception_of_the_tool_has_its_class_message_and_own_line_numbers() -> None:
+    source = "def divide(x: int) -> float:\n    y = 0\n    return x / y\n"
+    result = run_tool(tool(source), {"x": 1})
+    assert failed(result) is ErrorKind.TOOL_EXCEPTION
+    assert result.error is not None
+    assert (result.error.exception_name, result.error.message) == ("ZeroDivisionError", "division by zero")
+    assert result.error.traceback is not None
+    assert 'File "divide.py", line 3, in divide\n    return x / y\n' in result.error.traceback
+    assert result.func_return == "Error executing function divide: ZeroDivisionError: division by zero"
+    assert result.stderr == [result.error.traceback]
+
+
+def test_an_exception_at_the_tools_top_level_has_the_tools_own_line_too() -> None:
+    source = "import json\n\nTABLE = json.loads('{')\n\ndef f() -> int:\n    return 1\n"
+    error = run_tool(tool(source)).error
+    assert error is not None
+    assert error.traceback is not None
+    assert 'File "f.py", line 3, in <module>' in error.traceback
+
+
+def test_a_source_that_does_not_compile_is_a_syntax_error_with_the_tools_line() -> None:
+    broken = Tool(name="f", source_code="def f():\n    return 1\n\nx = = 2\n", json_schema=None)
+    result = run_tool(broken)
+    assert failed(result) is ErrorKind.SYNTAX_ERROR
+    assert result.error is not None
+    assert result.error.traceback is not None
+    assert 'File "f.py", line 4' in result.error.traceback
+
+
+def test_a_syntax_error_that_the_tool_raises_is_the_tools_exception() -> None:
+    assert failed(run_tool(tool("def f():\n    compile('x = = 1', 'y', 'exec')"))) is ErrorKind.TOOL_EXCEPTION
+
+
+def test_an_argument_that_does_not_fit_is_refused_before_anything_runs() -> None:
+    result = run_tool(tool("def f(n: int):\n    return n"), {"n": "many"})
+    assert failed(result) is ErrorKind.BAD_ARGUMENTS
+    assert result.usage is None
+    assert result.error is not None
+    assert "'n'" in result.error.message
+
+
+LIMIT_CASES = {
+    "fuel": ("while True: pass", {"fuel": 50_000_000}, ErrorKind.OUT_OF_FUEL),
+    "deadline": ("while True: pass", {"timeout_seconds": 0.2}, ErrorKind.TIMEOUT),
+    "deadline, asleep": ("import time; time.sleep(60)", {"timeout_seconds": 0.2}, ErrorKind.TIMEOUT),
+    "memory": ("return bytes(10**9)", {}, ErrorKind.OUT_OF_MEMORY),
+    "stack": ("t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)", {}, ErrorKind.STACK_OVERFLOW),
+    "result size": ("return 'x' * 100_000", {"result_bytes": 10_000}, ErrorKind.CORRUPTED_RESULT),
+}
+
+
+@pytest.mark.parametrize(("body", "limits", "kind"), LIMIT_CASES.values(), ids=LIMIT_CASES.keys())
+def test_every_limit_has_its_kind_and_keeps_partial_output(body: str, limits: dict[str, Any], kind: ErrorKind) -> None:
+    result = run_tool(tool(f"def f():\n    print('partial')\n    {body}\n"), limits=Limits(**limits))
+    assert failed(result) is kind
+    assert result.stdout is not None
+    assert result.stdout[0].startswith("partial\n")
+    assert result.usage is not None
+
+
+def test_a_timeout_has_the_text_that_agents_know() -> None:
+    result = run_tool(tool("def nap():\n    import time; time.sleep(60)"), limits=Limits(timeout_seconds=0.25))
+    assert result.func_return == "Executing tool nap timed out after 0.25 seconds."
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "words"),
+    [
+        ("import sys; sys.exit(0)", ErrorKind.NO_RESULT, "exit code 0"),
+        ("import sys; sys.exit(3)", ErrorKind.NO_RESULT, "exit code 3"),
+        ("import os; os._exit(0)", ErrorKind.NO_RESULT, "exit code 0"),
+        ("raise KeyboardInterrupt", ErrorKind.TOOL_EXCEPTION, ""),
+    ],
+)
+def test_success_needs_a_frame_and_exit_code_0(statement: str, kind: ErrorKind, words: str) -> None:
+    result = run_tool(tool(f"def f():\n    {statement}\n"))
+    assert failed(result) is kind
+    assert result.error is not None
+    assert words in result.error.message
+
+
+@pytest.mark.parametrize(
+    "statement", ["sys.stdout = None", "sys.stdout = open", "del sys.modules['pickle']", "sys.stderr = 1"]
+)
+def test_a_tool_that_replaces_what_the_script_uses_still_returns(statement: str) -> None:
+    assert run_tool(tool(f"import sys\ndef f():\n    {statement}\n    return 7\n")).func_return == 7
+
+
+def test_arguments_and_results_may_be_nested_a_hundred_deep() -> None:
+    value: Any = 1
+    for _ in range(98):
+        value = [value]
+    assert run_tool(tool("def f(x: list) -> list:\n    return [x]"), {"x": value}).func_return == [value]
+
+
+def test_a_forged_frame_and_exit_is_the_tools_own_result_and_no_more() -> None:
+    """The tool can write its own frame: it is decoded as hostile data like any other."""
+    source = """
+def f():
+    import hashlib, os, struct, sys
+    payload = b"cos\\nsystem\\n(S'touch /tmp/owned'\\ntR."
+    head = bytes.fromhex("92c8e49843d35fb3919da69eb3e5c5c6") + struct.pack(">I", len(payload))
+    sys.stdout.buffer.write(head + hashlib.md5(payload).hexdigest().encode() + payload)
+    os._exit(0)
+"""
+    assert failed(run_tool(tool(source))) is ErrorKind.FORBIDDEN_RESULT
+
+
+def test_a_frame_followed_by_a_failure_is_no_success() -> None:
+    source = "import atexit, os\ndef f():\n    atexit.register(os._exit, 3)\n    return 1\n"
+    result = run_tool(tool(source))
+    assert failed(result) is ErrorKind.NO_RESULT
+    assert result.func_return != 1
+
+
+def test_an_instance_of_a_class_of_the_tool_is_forbidden_and_says_what_to_return() -> None:
+    result = run_tool(tool("class Point:\n    pass\ndef f():\n    return Point()\n"))
+    assert failed(result) is ErrorKind.FORBIDDEN_RESULT
+    assert result.error is not None
+    assert "Point" in result.error.message
+    assert "dataclass" in result.error.message
+
+
+def test_an_enum_of_the_tool_arrives_as_its_value() -> None:
+    source = "import enum\nclass Colour(enum.Enum):\n    RED = 'red'\ndef f():\n    return [Colour.RED]\n"
+    assert run_tool(tool(source)).func_return == ["red"]
+
+
+def test_output_past_the_cap_is_flagged_and_the_result_is_still_found() -> None:
+    source = "def f():\n    for _ in range(100): print('x' * 100_000)\n    return 'found'\n"
+    result = run_tool(tool(source), limits=Limits(output_bytes=1000, result_bytes=5000))
+    assert result.func_return == "found"
+    assert result.stdout == ["x" * 1000]
+    assert result.usage is not None
+    assert result.usage.stdout_dropped_bytes == 100 * 100_001 - 1000
+
+
+def test_output_that_is_no_utf8_does_not_hide_the_result() -> None:
+    source = """
+import sys
+def f():
+    sys.stdout.buffer.write(b'a\\xffb')
+    sys.stderr.buffer.write(b'\\xfe')
+    return 1
+"""
+    result = run_tool(tool(source))
+    assert (result.func_return, result.stdout, result.stderr) == (1, ["a\ufffdb"], ["\ufffd"])
+
+
+def test_a_large_argument_and_result_go_through() -> None:
+    text = "é" * 2_000_000
+    result = run_tool(tool("def f(s: str) -> str:\n    return s[::-1]"), {"s": text})
+    assert result.func_return == text
+
+
+def test_an_argument_that_does_not_fit_the_memory_is_out_of_memory() -> None:
+    result = run_tool(
+        tool("def f(s: str):\n    return len(s)"),
+        {"s": "x" * 90_000_000},
+        limits=Limits(memory_bytes=64 * MIB),
+    )
+    assert failed(result) is ErrorKind.OUT_OF_MEMORY
+
+
+# -- the caller's mistakes ---------------------------------------------------------------------------------
+
+
+async def test_a_tool_that_is_not_there_raises_the_known_text() -> None:
+    class User:
+        organization_id = "org-7"
+
+    with pytest.raises(ValueError, match="invoke tool nope that does not exist for organization org-7"):
+        await WasmToolSandbox("nope", {}, User(), "tool-1").run()
+
+
+async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
+    with pytest.raises(InvalidEnvironment, match="TOKEN must be a string, not int") as caught:
+        await sandbox("def f():\n    return 1").run(additional_env_vars={"TOKEN": 12345})  # type: ignore[dict-item]
+    assert "12345" not in str(caught.value)
+
+
+def test_limits_are_checked_when_they_are_made() -> None:
+    for wrong in (
+        {"fuel": True},
+        {"fuel": 0},
+        {"fuel": 2**63},
+        {"memory_bytes": 1},
+        {"timeout_seconds": 0},
+        {"typo": 1},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Limits(**wrong)
+
+
+# -- environment and agent state -------------------------------------------------------------------------
+
+
+async def test_the_environment_has_its_layers_and_nothing_of_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOST_SECRET", "s3cret")
+    source = "def f():\n    import os\n    return dict(os.environ)"
+    run = sandbox(source, agent_id="agent-1", project_id="p-1", sandbox_env_vars={"A": "1", "B": "1", "C": "1"})
+    result = await run.run(additional_env_vars={"B": "2", "C": None})  # type: ignore[dict-item]
+    assert result.func_return == {
+        "A": "1",
+        "B": "2",
+        "LETTA_AGENT_ID": "agent-1",
+        "LETTA_PROJECT_ID": "p-1",
+        "LETTA_TOOL_ID": "tool-1",
+    }
+    assert "s3cret" not in result.model_dump_json()
+
+
+class State(BaseModel):
+    id: str
+    memo: str = ""
+    tags: list[str] = []
+
+
+@dataclasses.dataclass
+class PlainState:
+    id: str
+    memo: str = ""
+
+
+REMEMBER = "def remember(text: str, agent_state) -> str:\n    agent_state.memo = text\n    return agent_state['id']\n"
+
+
+async def test_an_agent_state_is_changed_and_comes_back_as_what_it_was() -> None:
+    state = State(id="agent-1", tags=["a"])
+    result = await sandbox(REMEMBER, {"text": "hi"}).run(agent_state=state)
+    assert result.func_return == "agent-1"
+    assert result.agent_state == State(id="agent-1", memo="hi", tags=["a"])
+    assert state.memo == ""
+
+
+@pytest.mark.parametrize("state", [PlainState("agent-2"), {"id": "agent-2", "memo": ""}])
+async def test_an_agent_state_of_another_kind_comes_back_as_data(state: Any) -> None:
+    result = await sandbox(REMEMBER, {"text": "hi"}).run(agent_state=state)
+    assert result.agent_state == {"id": "agent-2", "memo": "hi"}
+
+
+async def test_an_agent_state_is_lost_with_an_error_and_ignored_by_a_tool_without_it() -> None:
+    source = "def f(agent_state):\n    agent_state.memo = 'x'\n    raise ValueError\n"
+    assert failed(await sandbox(source).run(agent_state=State(id="a"))) is ErrorKind.TOOL_EXCEPTION
+    forged = "agent_state = {'id': 'forged'}\ndef f():\n    return 1\n"
+    assert (await sandbox(forged).run(agent_state=State(id="a"))).agent_state is None
+
+
+async def test_an_agent_state_that_is_no_longer_valid_is_forbidden() -> None:
+    source = "def f(agent_state):\n    agent_state.tags = 7\n    return 1\n"
+    result = await sandbox(source).run(agent_state=State(id="a"))
+    assert failed(result) is ErrorKind.FORBIDDEN_RESULT
+
+
+# -- concurrency and cancelling ----------------------------------------------------------------------------
+
+
+async def test_many_runs_at_once_each_get_their_own_result() -> None:
+    source = "def f(n: int) -> int:\n    print(n)\n    return sum(range(n * 1000))\n"
+    results = await asyncio.gather(*(sandbox(source, {"n": n}).run() for n in range(40)))
+    assert [r.func_return for r in results] == [sum(range(n * 1000)) for n in range(40)]
+    assert [r.stdout for r in results] == [[f"{n}\n"] for n in range(40)]
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "import time; time.sleep(600)"])
+async def test_cancelling_the_task_stops_the_guest(body: str) -> None:
+    from wasm_sandbox.guest.engine import process_engine
+
+    engine = process_engine()
+    task = asyncio.create_task(sandbox(f"def f():\n    {body}\n").run())
+    await asyncio.sleep(0.3)
+    assert engine.running_guests == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(1000):
+        if not engine.running_guests:
+            break
+        await asyncio.sleep(0.005)
+    assert engine.running_guests == 0
+
+
+async def test_the_event_loop_stays_free_while_a_guest_computes() -> None:
+    task = asyncio.create_task(sandbox("def f():\n    while True: pass", limits=Limits(timeout_seconds=0.5)).run())
+    turns = 0
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        turns += not task.done()
+        if task.done():
+            break
+    assert turns > 5
+    assert failed(task.result()) is ErrorKind.TIMEOUT
+
+
+def test_runs_from_plain_threads_work() -> None:
+    results: list[Any] = []
+    made = tool("def f(n: int) -> int:\n    return n + 1")
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(run_tool(made, {"n": n}).func_return)) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == list(range(1, 9))
+
+
+def test_the_sandbox_is_a_backend_of_the_base_class() -> None:
+    assert issubclass(WasmToolSandbox, AsyncToolSandboxBase)
+    positional = WasmToolSandbox("f", {}, None, "tool-1", "agent-1", "project-1")
+    assert (positional.agent_id, positional.project_id, positional.tool) == ("agent-1", "project-1", None)

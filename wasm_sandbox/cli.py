@@ -1,0 +1,430 @@
+"""The ``wasm-sandbox`` command: every verb is one call into the library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+import wasm_sandbox
+from wasm_sandbox.errors import HostError, InvalidEnvironment
+
+# What is heavy (wasmtime, pydantic, rich) is imported where it is used, as the package's public names are:
+# `--help` and `--version` need none of it.
+if TYPE_CHECKING:
+    from wasm_sandbox.config import Limits
+    from wasm_sandbox.tool import Tool
+
+EXIT_TOOL_ERROR = 1
+EXIT_BAD_USAGE = 2
+EXIT_LIMIT = 3
+EXIT_HOST = 4
+EXIT_INTERRUPTED = 130
+
+TRACEBACK_VARIABLE = "WASM_SANDBOX_TRACEBACK"
+"""Set it to see the traceback of an internal error."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class CommandError(click.ClickException):
+    """Ends the command with one line on stderr."""
+
+    exit_code = EXIT_BAD_USAGE
+
+    def show(self, file: Any = None) -> None:
+        from wasm_sandbox.display import complain
+
+        complain(self.message)
+
+
+class HostUnfit(CommandError):
+    """This host cannot run guests."""
+
+    exit_code = EXIT_HOST
+
+
+class _Verbs(click.Group):
+    """Turns what the library raises for the host's sake into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InvalidEnvironment as error:
+            raise CommandError(str(error)) from error
+        except HostError as error:
+            raise HostUnfit(str(error)) from error
+
+
+# --- What the user hands in -----------------------------------------------------------------------------
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes: ``1500000``, ``64K``, ``128M``, ``64MiB``, ``1G``; the units are powers of 1024."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no size; write bytes, or for example 64K, 128M or 1G")
+    number, unit = match.groups()
+    factor: int = 1024 ** " kmgt".index(unit.lower() or " ")
+    return int(number) * factor if number.isdigit() else int(float(number) * factor)
+
+
+def read_source(file: str) -> str:
+    """The text of a Python file, or of stdin for ``-``."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except FileNotFoundError:
+        raise CommandError(f"{file}: there is no such file; name a .py file") from None
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{file}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    if "\0" in text:
+        raise CommandError(f"{file}: holds a NUL character, so it is no Python text")
+    return text
+
+
+def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
+    """The tool in a file, which is read and never executed here."""
+    from wasm_sandbox.tool import ToolSourceError
+
+    text = read_source(file)
+    try:
+        tool = wasm_sandbox.Tool.from_source(text, name)
+    except ToolSourceError as error:
+        found = name or _last_function(text)
+        if not found or _parses(text):
+            raise CommandError(f"{file}: {error}") from None
+        # The guest's Python may be newer than this one: it decides, and shows the error at its place.
+        parameters = {"type": "object", "properties": {argument: {} for argument in args}}
+        return wasm_sandbox.Tool(name=found, source_code=text, json_schema={"parameters": parameters})
+    _tell_left_out(f"{file}: {tool.name}", tool, args)
+    return tool
+
+
+def _tell_left_out(name: str, tool: Tool, args: Mapping[str, Any]) -> None:
+    """What a tool does not take is dropped, as agents rely on; but a user may have mistyped a name."""
+    from wasm_sandbox.display import complain
+
+    known = (tool.json_schema or {}).get("parameters", {}).get("properties", {})
+    if unknown := [argument for argument in args if argument not in known]:
+        has = ", ".join(known) or "none"
+        complain(f"{name}: there is no parameter {', '.join(unknown)}, so it is left out (it has: {has})")
+
+
+def _parses(text: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def _last_function(text: str) -> str | None:
+    names = re.findall(r"^(?:async[ \t]+)?def[ \t]+(\w+)", text, re.MULTILINE)
+    return names[-1] if names else None
+
+
+def read_json_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option gives: as text, as ``@FILE``, or on stdin (``-``)."""
+    source = option
+    try:
+        if text == "-":
+            source, text = f"{option} (stdin)", sys.stdin.buffer.read().decode("utf-8-sig")
+        elif text.startswith("@"):
+            source, text = f"{option} {text}", Path(text[1:]).read_bytes().decode("utf-8-sig")
+        value = json.loads(text)
+    except OSError as error:
+        raise CommandError(f"{source}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{source}: is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CommandError(f'{source}: must be a JSON object such as {{"x": 1}}, not {type(value).__name__}')
+    return value
+
+
+def _args(_ctx: click.Context, _param: click.Parameter, value: str) -> dict[str, Any]:
+    return read_json_object("--args", value)
+
+
+def _agent_state(_ctx: click.Context, _param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    return None if value is None else read_json_object("--agent-state", value)
+
+
+def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    from wasm_sandbox.environment import merge_environment
+
+    pairs = [value.partition("=") for value in values]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise CommandError(f"--env {wrong[0]}: give a value, as in --env {wrong[0]}=VALUE")
+    return merge_environment({name: value for name, _, value in pairs})
+
+
+def _limits(options: Mapping[str, Any]) -> Limits:
+    from pydantic import ValidationError
+
+    try:
+        return wasm_sandbox.Limits(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as errors:
+        first = errors.errors()[0]
+        option = _LIMIT_OPTIONS[str(first["loc"][0])]
+        reason = first["msg"].replace("Input should be", "must be")
+        unit = " bytes" if option not in ("--fuel", "--timeout") else ""
+        raise CommandError(f"{option} {first['input']}: {reason}{unit}") from None
+
+
+_LIMIT_OPTIONS = {
+    "fuel": "--fuel",
+    "memory_bytes": "--memory",
+    "timeout_seconds": "--timeout",
+    "output_bytes": "--output-limit",
+    "result_bytes": "--result-limit",
+}
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_limit_options = _options(
+    click.option("--fuel", type=int, metavar="N", help="WebAssembly instructions.  [default: 100000000000]"),
+    click.option("--memory", "memory_bytes", type=parse_size, metavar="SIZE", help="Memory.  [default: 256M]"),
+    click.option("--timeout", "timeout_seconds", type=float, metavar="S", help="Seconds.  [default: 180]"),
+    click.option(
+        "--output-limit",
+        "output_bytes",
+        type=parse_size,
+        metavar="SIZE",
+        help="Kept of stdout and of stderr, each.  [default: 1M]",
+    ),
+    click.option(
+        "--result-limit",
+        "result_bytes",
+        type=parse_size,
+        metavar="SIZE",
+        help="Largest result.  [default: 16M]",
+    ),
+)
+_environment_option = click.option(
+    "--env",
+    "environ",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_environment,
+    help="An environment variable for the guest; may be repeated.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+_call_options = _options(
+    click.option("--tool", "name", metavar="NAME", help="The function; by default the file's last one."),
+    click.option(
+        "--args",
+        default="{}",
+        metavar="JSON",
+        callback=_args,
+        help="The arguments, a JSON object; @FILE reads a file, - reads stdin.",
+    ),
+    click.option(
+        "--agent-state",
+        metavar="JSON",
+        callback=_agent_state,
+        help="For a tool that takes agent_state: a JSON object, @FILE or -.",
+    ),
+)
+
+
+# --- The verbs ------------------------------------------------------------------------------------------
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(wasm_sandbox.__version__, prog_name="wasm-sandbox")
+def cli() -> None:
+    """Run untrusted Python in a CPython on WASI: no files, no network, hard limits.
+
+    \b
+    Exit codes: 0 success; 1 the tool failed; 2 bad usage, or arguments that do not fit;
+    3 a limit was reached; 4 this host cannot run guests (see wasm-sandbox doctor);
+    130 interrupted.
+    """
+
+
+@cli.command()
+@click.argument("file")
+@_call_options
+@_environment_option
+@_limit_options
+@_json_option
+def run(
+    *,
+    file: str,
+    name: str | None,
+    args: dict[str, Any],
+    agent_state: dict[str, Any] | None,
+    environ: dict[str, str],
+    as_json: bool,
+    **limits: Any,
+) -> None:
+    """Run the tool in FILE, a .py file, and print its result.
+
+    What the tool prints goes to stdout and stderr when it ends, then its result to stdout: a string as it
+    is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
+    result instead: status, value, agent state, output, error and usage.
+    """
+    from wasm_sandbox.display import Output, show
+    from wasm_sandbox.progress import ready_image
+
+    checked = _limits(limits)
+    tool = load_tool(file, name, args)
+    ready_image()
+    result = wasm_sandbox.run_tool(tool, args, limits=checked, agent_state=agent_state, additional_env_vars=environ)
+    sys.exit(show(Output.of(result), f"{file}: {tool.name}", as_json=as_json))
+
+
+@cli.command("exec")
+@click.argument("script")
+@_environment_option
+@_limit_options
+@_json_option
+def execute(*, script: str, environ: dict[str, str], as_json: bool, **limits: Any) -> None:
+    """Run SCRIPT, any Python program, or stdin (-), in the guest.
+
+    Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
+    generated ones do, has its result shown as by run; any other needs no result to succeed.
+    """
+    from wasm_sandbox.display import show
+    from wasm_sandbox.plain_script import run_script
+    from wasm_sandbox.progress import ready_image
+
+    checked = _limits(limits)
+    text = read_source(script)
+    ready_image()
+    name = "<stdin>" if script == "-" else Path(script).name
+    sys.exit(show(run_script(text, name=name, environ=environ, limits=checked), script, as_json=as_json))
+
+
+@cli.command()
+@click.argument("file")
+@_call_options
+@click.option("--no-markers", is_flag=True, help="End in an expression instead of writing the framed result.")
+def script(
+    *,
+    file: str,
+    name: str | None,
+    args: dict[str, Any],
+    agent_state: dict[str, Any] | None,
+    no_markers: bool,
+) -> None:
+    """Print the script that runs the tool in FILE; nothing is run."""
+    import asyncio
+
+    from wasm_sandbox.arguments import BadArguments
+    from wasm_sandbox.display import write
+    from wasm_sandbox.script import UnsupportedToolError
+
+    tool = load_tool(file, name, args)
+    sandbox = wasm_sandbox.WasmToolSandbox(tool.name, args, None, None, tool_object=tool)
+    try:
+        text = asyncio.run(sandbox.generate_execution_script(agent_state, wrap_print_with_markers=not no_markers))
+    except (BadArguments, UnsupportedToolError) as error:
+        raise CommandError(f"{file}: {tool.name}: {error}") from None
+    write(sys.stdout, text)
+
+
+@cli.command()
+def warm() -> None:
+    """Prepare the guest image now, so that the first run need not."""
+    from wasm_sandbox.display import write
+    from wasm_sandbox.progress import ready_image
+
+    image = ready_image()
+    write(sys.stdout, f"image {image.id[:16]} is ready: {image.path}\n")
+
+
+@cli.command()
+@_json_option
+def doctor(as_json: bool) -> None:
+    """Say what is installed, and try whether this host is fit.
+
+    Shows the guest module and the image in use, the cache, sizes and versions, and runs a trivial guest.
+    Exits with 0 if the host is fit, else with 1; a check that fails says what to do.
+    """
+    from wasm_sandbox.display import write
+    from wasm_sandbox.doctor import examine
+
+    report = examine()
+    write(sys.stdout, report.to_json() if as_json else report.to_text())
+    sys.exit(0 if report.fit else 1)
+
+
+# --- The entry point ------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit."""
+    try:
+        code = _run(arguments)
+    except KeyboardInterrupt:
+        # At once: a guest, or a compiler thread, must not be waited for. Nothing needs tidying up: the
+        # cache is only ever changed by renaming complete files, and its lock ends with the process.
+        _flush()
+        os._exit(EXIT_INTERRUPTED)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    from wasm_sandbox.display import complain
+
+    try:
+        code = cli.main(arguments, prog_name="wasm-sandbox", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_BAD_USAGE
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "wasm-sandbox"
+        complain(f"{error.format_message().rstrip('.')} (see {command} --help)")
+        return EXIT_BAD_USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        complain(f"{type(error).__name__}: {reason} (a defect? {TRACEBACK_VARIABLE}=1 shows where)")
+        return EXIT_HOST
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What the command prints: results, output streams, one-line errors. It works whatever a guest returned."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from wasm_sandbox.results import ToolError, ToolExecutionResult
+
+MAX_LINE_CHARACTERS = 600
+
+_LIMIT_OPTIONS = {
+    "out_of_fuel": "--fuel",
+    "timeout": "--timeout",
+    "out_of_memory": "--memory",
+    "stack_overflow": None,
+}
+"""The kinds of error that are limits, and the option that raises each."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result with the raw output that belongs to it."""
+
+    result: ToolExecutionResult
+    stdout: bytes
+    stderr: bytes
+    has_value: bool = True
+    """Whether there is a value to show when the run succeeded; a plain script has none."""
+
+    @classmethod
+    def of(cls, result: ToolExecutionResult) -> Output:
+        """The result of a tool, its output taken from the result itself."""
+        return cls(result, "".join(result.stdout or []).encode(), "".join(result.stderr or []).encode())
+
+
+def exit_code(error: ToolError | None) -> int:
+    """0 success, 1 tool error, 2 bad arguments, 3 limit."""
+    if error is None:
+        return 0
+    if error.kind.value == "bad_arguments":
+        return 2
+    return 3 if error.kind.value in _LIMIT_OPTIONS else 1
+
+
+def show(output: Output, name: str, *, as_json: bool) -> int:
+    """Print a result, and what was printed on the way; the exit code that says how it went."""
+    result = output.result
+    if as_json:
+        write(sys.stdout, document(result) + "\n")
+        return exit_code(result.error)
+    shows_value = result.error is None and output.has_value
+    write(sys.stdout, _whole_lines(output.stdout) if shows_value else output.stdout)
+    if output.stderr:
+        write(sys.stderr, _whole_lines(output.stderr))
+    if result.usage is not None:
+        _tell_dropped("stdout", result.usage.stdout_dropped_bytes)
+        _tell_dropped("stderr", result.usage.stderr_dropped_bytes)
+    if result.error is not None:
+        complain(f"{name}: {explain(result.error)}")
+    elif shows_value:
+        write(sys.stdout, value_text(result.func_return) + "\n")
+    return exit_code(result.error)
+
+
+def value_text(value: Any) -> str:
+    """A tool's value for a reader: a string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return _json(value) or _repr(value)
+
+
+def document(result: ToolExecutionResult) -> str:
+    """The whole result as one JSON document."""
+    fields = result.model_dump()
+    text = _json(fields)
+    if text is None:  # something that JSON cannot express, such as half a surrogate pair
+        shown = {name: _repr(fields[name]) for name in ("func_return", "agent_state")}
+        text = _json({**fields, **shown}) or _json({**fields, "func_return": None, "agent_state": None})
+    return text or "{}"
+
+
+def explain(error: ToolError) -> str:
+    """One line about a failed run, with what to do where that is known."""
+    message = error.message.strip().partition("\n")[0]
+    parts = [error.kind.value, error.exception_name or "", message]
+    line = ": ".join(part for part in parts if part)
+    option = _LIMIT_OPTIONS.get(error.kind.value)
+    if error.kind.value == "corrupted_result" and "Limits.result_bytes" in message:
+        option = "--result-limit"
+    return f"{line.rstrip('.')}; raise it with {option}" if option else line
+
+
+def complain(message: str) -> None:
+    """One line on stderr. It may quote a guest: no control character of it reaches the terminal."""
+    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) > MAX_LINE_CHARACTERS:
+        line = line[: MAX_LINE_CHARACTERS - 3] + "..."
+    write(sys.stderr, f"wasm-sandbox: {line}\n")
+
+
+def write(stream: TextIO | None, data: str | bytes) -> None:
+    """Write to a standard stream at once; a reader that has gone away is no error."""
+    if stream is None or not data:
+        return
+    if isinstance(data, str):
+        data = data.encode(stream.encoding or "utf-8", "backslashreplace")
+    try:
+        stream.flush()
+        stream.buffer.write(data)
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so that the flush at exit is quiet too
+
+
+def _whole_lines(data: bytes) -> bytes:
+    return data + b"\n" if data and not data.endswith(b"\n") else data
+
+
+def _tell_dropped(stream: str, dropped: int) -> None:
+    if dropped:
+        complain(f"{dropped} bytes of {stream} were dropped; keep more with --output-limit")
+
+
+def _json(value: Any) -> str | None:
+    from pydantic_core import to_json
+
+    try:
+        return to_json(value, indent=2, bytes_mode="base64", inf_nan_mode="strings", fallback=_text).decode()
+    except Exception:  # cyclic, too deep, lone surrogates, ...
+        return None
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, PurePath) else _repr(value)
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # too deep, or an integer of too many digits
+        return f"<{type(value).__name__}: {error}>"

@@ -1,0 +1,223 @@
+"""Whether this host can run guests: what is installed, where things are, and checks that try it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from wasm_sandbox import __version__
+from wasm_sandbox.errors import HostError
+
+if TYPE_CHECKING:
+    from wasm_sandbox.guest.artifact import Artifact
+    from wasm_sandbox.guest.cache import ImageCache
+
+PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
+"""Those that both wasmtime's wheels and its compiler are for."""
+
+IMAGE_BYTES = 200 << 20
+"""Free space that preparing an image asks for: the image, its temporary copy, and some room."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What was found; on a failure, what to do as well."""
+
+
+class NotFit(Exception):
+    """A check failed; the message says what was found and what to do."""
+
+
+@dataclass
+class Report:
+    """What `examine` found."""
+
+    versions: dict[str, str]
+    platform: dict[str, str]
+    guest: dict[str, Any] = field(default_factory=dict)
+    image: dict[str, Any] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def fit(self) -> bool:
+        """Whether guests can run here."""
+        return all(check.ok for check in self.checks)
+
+    def to_json(self) -> str:
+        """One JSON document."""
+        return json.dumps({"fit": self.fit, **asdict(self)}, indent=2) + "\n"
+
+    def to_text(self) -> str:
+        """The same for a reader."""
+        lines: list[str] = []
+        for title in ("versions", "platform", "guest", "image", "cache"):
+            lines += [title, *_indented(getattr(self, title))]
+        lines.append("checks")
+        lines += [f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}" for check in self.checks]
+        lines.append("this host is fit" if self.fit else "this host is not fit: see FAIL above")
+        return "\n".join(lines) + "\n"
+
+
+def examine() -> Report:
+    """Look at everything and try it: one trivial guest is run, after preparing the image if need be."""
+    report = Report(versions=_versions(), platform=_platform())
+    found = _Examination(report)
+    for name, check in found.steps():
+        try:
+            report.checks.append(Check(name, ok=True, detail=check()))
+        except (NotFit, HostError) as error:
+            report.checks.append(Check(name, ok=False, detail=str(error)))
+        except Exception as error:  # whatever it is, it is what makes this host unfit
+            report.checks.append(Check(name, ok=False, detail=f"{type(error).__name__}: {error}"))
+    return report
+
+
+class _Examination:
+    """The checks in order; a later one needs what an earlier one found, and fails shortly without it."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self.artifact: Artifact | None = None
+        self.cache: ImageCache | None = None
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        return [
+            ("python", self.python),
+            ("processor", self.processor),
+            ("wasmtime", self.wasmtime),
+            ("guest module", self.guest_module),
+            ("cache directory", self.cache_directory),
+            ("compiled image", self.compiled_image),
+            ("trial run", self.trial_run),
+        ]
+
+    def python(self) -> str:
+        if sys.maxsize < 1 << 32:
+            raise NotFit("this Python is a 32-bit one; a guest needs 4 GiB of addresses: use a 64-bit Python")
+        return f"{platform.python_version()}, 64-bit"
+
+    def processor(self) -> str:
+        machine = platform.machine()
+        if machine.lower() not in PROCESSORS:
+            raise NotFit(f"{machine} is not supported; use one of {', '.join(sorted(PROCESSORS))}")
+        return machine
+
+    def wasmtime(self) -> str:
+        try:
+            from wasm_sandbox.guest import engine
+        except Exception as error:
+            raise NotFit(f"wasmtime does not load: {error}; reinstall it, or install its version 50") from error
+        engine.process_engine()
+        return self.report.versions["wasmtime"]
+
+    def guest_module(self) -> str:
+        from wasm_sandbox.guest.artifact import find_artifact
+
+        artifact = find_artifact()
+        self.report.guest.update(
+            path=str(artifact.path),
+            sha256=artifact.sha256,
+            compressed_bytes=artifact.compressed_bytes,
+            module_bytes=artifact.size_bytes,
+            versions=artifact.versions,
+        )
+        artifact.read()
+        self.artifact = artifact
+        return "sha256 verified"
+
+    def cache_directory(self) -> str:
+        from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache, cache_directory
+
+        self.report.cache.update(path=str(cache_directory()), variable=DIRECTORY_VARIABLE)
+        cache = ImageCache()
+        try:
+            with tempfile.TemporaryFile(dir=cache.directory) as file:
+                file.write(b"x")
+        except OSError as error:
+            raise NotFit(
+                f"{cache.directory} cannot be written ({error.strerror}): make it writable, "
+                f"or name another one in {DIRECTORY_VARIABLE}"
+            ) from error
+        free = shutil.disk_usage(cache.directory).free
+        self.report.cache.update(path=str(cache.directory), free_bytes=free)
+        self.cache = cache
+        return "private and writable"
+
+    def compiled_image(self) -> str:
+        if self.artifact is None or self.cache is None:
+            raise NotFit("not looked at: it needs the guest module and the cache directory")
+        from wasm_sandbox.guest.image import compile_key, image_id
+        from wasm_sandbox.progress import ready_image
+
+        identity = image_id(self.artifact)
+        key = compile_key(identity)
+        path = self.cache.path(key)
+        self.report.image.update(id=identity, path=str(path))
+        was_there = self.cache.find(key) is not None
+        if was_there and self.cache.find(key, full_check=True) is None:
+            raise NotFit(f"{path} is not what was written there: delete it, and the next run prepares it again")
+        free = self.report.cache["free_bytes"]
+        if not was_there and free < IMAGE_BYTES:
+            raise NotFit(f"{self.cache.directory} has {free >> 20} MiB free, {IMAGE_BYTES >> 20} are needed")
+        started = time.monotonic()
+        image = ready_image()
+        seconds = time.monotonic() - started
+        self.report.image.update(compiled_bytes=image.path.stat().st_size)
+        return "sha256 verified" if was_there else f"prepared now, in {seconds:.1f} s"
+
+    def trial_run(self) -> str:
+        if "compiled_bytes" not in self.report.image:
+            raise NotFit("not tried: it needs the compiled image")
+        from wasm_sandbox.config import Limits
+        from wasm_sandbox.plain_script import run_script
+
+        output = run_script("print(6 * 7)", name="trial.py", environ={}, limits=Limits(timeout_seconds=30))
+        if output.stdout != b"42\n" or output.result.usage is None:
+            reason = output.result.error.message if output.result.error else f"it printed {output.stdout!r}"
+            raise NotFit(f"a guest that prints 42 did not: {reason}")
+        return f"a guest ran in {output.result.usage.wall_seconds * 1000:.1f} ms"
+
+
+def _versions() -> dict[str, str]:
+    found = {"wasm-sandbox": __version__, "python": platform.python_version()}
+    for package in ("wasmtime", "pydantic"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _platform() -> dict[str, str]:
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "python": f"{platform.python_implementation()} at {sys.executable}",
+    }
+
+
+def _indented(values: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            lines.append(f"  {name}: " + ", ".join(f"{key} {item}" for key, item in value.items()))
+        elif name.endswith("_bytes"):
+            lines.append(f"  {name.removesuffix('_bytes').replace('_', ' ')}: {value / (1 << 20):.1f} MiB")
+        else:
+            lines.append(f"  {name}: {value}")
+    return lines

@@ -1,0 +1,49 @@
+"""Running a script that is no tool: any Python text, with output and exit code instead of a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wasm_sandbox.config import Limits
+from wasm_sandbox.display import Output
+from wasm_sandbox.frame import MARKER, split_frames
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.execution import Ending, Outcome
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.interpretation import interpret
+from wasm_sandbox.progress import wait_for
+
+
+def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limits) -> Output:
+    """Run a script and wait for its end; ``KeyboardInterrupt`` stops the guest.
+
+    Args:
+        text: the script.
+        name: what tracebacks call it.
+        environ: the guest's whole environment.
+        limits: what the run may use.
+
+    Returns:
+        Its output, and a result whose value is that of a framed result, if it wrote one.
+
+    Raises:
+        HostError: this host cannot run guests; the message says what to do.
+    """
+    surroundings = LiveSurroundings()
+    request = ExecutionRequest(text, environ, limits, script_name=name)
+    try:
+        outcome = wait_for(process_engine().start(request, surroundings))
+    except BaseException:
+        surroundings.cancel()
+        raise
+    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
+    result = interpret(outcome, limits, name)
+    has_frame = output.payload is not None or output.damage is not None
+    if not has_frame and _ended_well(outcome):
+        result = result.model_copy(update={"status": "success", "func_return": None, "error": None})
+    return Output(result, output.text[: limits.output_bytes], outcome.stderr, has_frame)
+
+
+def _ended_well(outcome: Outcome) -> bool:
+    return outcome.ending is Ending.EXITED and outcome.exit_code == 0 and outcome.exception is None
