@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -144,9 +145,11 @@ def read_json_object(option: str, text: str) -> dict[str, Any]:
     source = option
     try:
         if text == "-":
-            source, text = f"{option} (stdin)", sys.stdin.buffer.read().decode("utf-8-sig")
+            source = f"{option} (stdin)"
+            text = sys.stdin.buffer.read().decode("utf-8-sig")
         elif text.startswith("@"):
-            source, text = f"{option} {text}", Path(text[1:]).read_bytes().decode("utf-8-sig")
+            source = f"{option} {text}"
+            text = Path(text[1:]).read_bytes().decode("utf-8-sig")
         value = json.loads(text)
     except OSError as error:
         raise CommandError(f"{source}: cannot be read: {error.strerror or error}") from None
@@ -171,7 +174,10 @@ def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[
     pairs = [value.partition("=") for value in values]
     if wrong := [name for name, equals, _ in pairs if not equals]:
         raise CommandError(f"--env {wrong[0]}: give a value, as in --env {wrong[0]}=VALUE")
-    return merge_environment({name: value for name, _, value in pairs})
+    try:
+        return merge_environment({name: value for name, _, value in pairs})
+    except InvalidEnvironment as error:
+        raise CommandError(f"--env: {error}") from None
 
 
 def _limits(options: Mapping[str, Any]) -> Limits:
@@ -182,9 +188,24 @@ def _limits(options: Mapping[str, Any]) -> Limits:
     except ValidationError as errors:
         first = errors.errors()[0]
         option = _LIMIT_OPTIONS[str(first["loc"][0])]
-        reason = first["msg"].replace("Input should be", "must be")
-        unit = " bytes" if option not in ("--fuel", "--timeout") else ""
-        raise CommandError(f"{option} {first['input']}: {reason}{unit}") from None
+        raise CommandError(f"{option}: {_bound(first, in_bytes=option in _SIZE_OPTIONS)}") from None
+
+
+def _bound(error: Mapping[str, Any], *, in_bytes: bool) -> str:
+    """What is wrong with the value of a limit, its bound in the unit that the option is written in."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    for name, bound in error.get("ctx", {}).items():
+        if name in words:
+            return f"must be {words[name]} {_size_text(int(bound)) if in_bytes else f'{bound:g}'}"
+    return str(error["msg"]).replace("Input should", "must")
+
+
+def _size_text(size: int) -> str:
+    """A size as `parse_size` reads it."""
+    for power, unit in ((3, "G"), (2, "M"), (1, "K")):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power}{unit}"
+    return str(size)
 
 
 _LIMIT_OPTIONS = {
@@ -194,6 +215,7 @@ _LIMIT_OPTIONS = {
     "output_bytes": "--output-limit",
     "result_bytes": "--result-limit",
 }
+_SIZE_OPTIONS = frozenset({"--memory", "--output-limit", "--result-limit"})
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -317,7 +339,8 @@ def execute(*, script: str, environ: dict[str, str], as_json: bool, **limits: An
     text = read_source(script)
     ready_image()
     name = "<stdin>" if script == "-" else Path(script).name
-    sys.exit(show(run_script(text, name=name, environ=environ, limits=checked), script, as_json=as_json))
+    output = run_script(text, name=name, environ=environ, limits=checked)
+    sys.exit(show(output, "stdin" if script == "-" else script, as_json=as_json))
 
 
 @cli.command()
@@ -407,23 +430,22 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.Abort:
-        return EXIT_INTERRUPTED
+    except click.Abort as error:  # what click makes of Ctrl-C
+        raise KeyboardInterrupt from error
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        complain(f"{type(error).__name__}: {reason} (a defect? {TRACEBACK_VARIABLE}=1 shows where)")
+        if isinstance(error, OSError):  # files are read with care, so it is an output that cannot be written
+            complain(f"the output cannot be written: {error.strerror or error}")
+        else:
+            complain(f"{type(error).__name__}: {error} (a defect; {TRACEBACK_VARIABLE}=1 shows where)")
         return EXIT_HOST
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            pass
+        with contextlib.suppress(OSError, AttributeError):  # a stream that was closed by the caller is None
+            stream.flush()
 
 
 if __name__ == "__main__":

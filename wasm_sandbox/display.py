@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
@@ -101,7 +102,8 @@ def complain(message: str) -> None:
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     if len(line) > MAX_LINE_CHARACTERS:
         line = line[: MAX_LINE_CHARACTERS - 3] + "..."
-    write(sys.stderr, f"wasm-sandbox: {line}\n")
+    with contextlib.suppress(OSError):  # there is nowhere to say that stderr cannot be written
+        write(sys.stderr, f"wasm-sandbox: {line}\n")
 
 
 def write(stream: TextIO | None, data: str | bytes) -> None:

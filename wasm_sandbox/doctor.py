@@ -65,7 +65,8 @@ class Report:
         """The same for a reader."""
         lines: list[str] = []
         for title in ("versions", "platform", "guest", "image", "cache"):
-            lines += [title, *_indented(getattr(self, title))]
+            if section := getattr(self, title):
+                lines += [title, *_indented(section)]
         lines.append("checks")
         lines += [f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}" for check in self.checks]
         lines.append("this host is fit" if self.fit else "this host is not fit: see FAIL above")
@@ -217,7 +218,8 @@ def _indented(values: dict[str, Any]) -> list[str]:
         if isinstance(value, dict):
             lines.append(f"  {name}: " + ", ".join(f"{key} {item}" for key, item in value.items()))
         elif name.endswith("_bytes"):
-            lines.append(f"  {name.removesuffix('_bytes').replace('_', ' ')}: {value / (1 << 20):.1f} MiB")
+            shown = f"{value / (1 << 30):.1f} GiB" if value >= 10 << 30 else f"{value / (1 << 20):.1f} MiB"
+            lines.append(f"  {name.removesuffix('_bytes').replace('_', ' ')}: {shown}")
         else:
             lines.append(f"  {name}: {value}")
     return lines

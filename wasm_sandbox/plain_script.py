@@ -8,11 +8,12 @@ from wasm_sandbox.config import Limits
 from wasm_sandbox.display import Output
 from wasm_sandbox.frame import MARKER, split_frames
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Ending, Outcome
+from wasm_sandbox.guest.execution import Ending
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.interpretation import interpret
 from wasm_sandbox.progress import wait_for
+from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 
 
 def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limits) -> Output:
@@ -40,10 +41,15 @@ def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limi
     output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
     result = interpret(outcome, limits, name)
     has_frame = output.payload is not None or output.damage is not None
-    if not has_frame and _ended_well(outcome):
-        result = result.model_copy(update={"status": "success", "func_return": None, "error": None})
+    if not has_frame and outcome.ending is Ending.EXITED and outcome.exception is None:
+        result = _without_value(result, outcome.exit_code)
     return Output(result, output.text[: limits.output_bytes], outcome.stderr, has_frame)
 
 
-def _ended_well(outcome: Outcome) -> bool:
-    return outcome.ending is Ending.EXITED and outcome.exit_code == 0 and outcome.exception is None
+def _without_value(result: ToolExecutionResult, exit_code: int) -> ToolExecutionResult:
+    """A script that ended by itself needs no result: its exit code says how it went."""
+    if exit_code == 0:
+        return result.model_copy(update={"status": "success", "func_return": None, "error": None})
+    message = f"the script ended with exit code {exit_code}"
+    error = ToolError(kind=ErrorKind.TOOL_EXCEPTION, message=message, exception_name="SystemExit")
+    return result.model_copy(update={"func_return": message, "error": error})

@@ -87,7 +87,9 @@ static PyStatus configure(PyConfig *config)
         PyStatus status = PyConfig_SetBytesString(config, texts[i].field, texts[i].value);
         if (PyStatus_Exception(status)) return status;
     }
-    return Py_InitializeFromConfig(config);
+    /* As the other executors of these scripts run them; standard error is for what the tool says. */
+    PyStatus status = PyWideStringList_Append(&config->warnoptions, L"ignore");
+    return PyStatus_Exception(status) ? status : Py_InitializeFromConfig(config);
 }
 
 static PyObject *attribute(const char *module, const char *name)
@@ -217,14 +219,19 @@ static void reseed_random(void)
     PyErr_Clear();
 }
 
-static PyObject *fresh_main(void)
+static const char *script_name_of(const struct request *r) { return r->texts + r->script_size + 1; }
+static const char *tool_name_of(const struct request *r) { return script_name_of(r) + r->script_name_size + 1; }
+
+static PyObject *fresh_main(const struct request *r)
 {
     PyObject *module = PyModule_New("__main__"), *globals = module ? PyModule_GetDict(module) : NULL;
-    if (globals && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0
-        && PyDict_SetItemString(PyImport_GetModuleDict(), "__main__", module) == 0)
-        return module;
-    Py_XDECREF(module);
-    return NULL;
+    PyObject *file = PyUnicode_FromStringAndSize(script_name_of(r), r->script_name_size);
+    int ready = globals && file && PyDict_SetItemString(globals, "__builtins__", PyEval_GetBuiltins()) == 0
+        && PyDict_SetItemString(globals, "__file__", file) == 0
+        && PyDict_SetItemString(PyImport_GetModuleDict(), "__main__", module) == 0;
+    Py_XDECREF(file);
+    if (!ready) Py_CLEAR(module);
+    return module;
 }
 
 /* Give the tool's functions and classes their own file name and line numbers. In place: nobody else
@@ -246,8 +253,7 @@ static void relocate(PyObject *constants, PyObject *name, int first, int count, 
 
 static PyObject *compile_script(const struct request *r)
 {
-    const char *script = r->texts, *script_name = script + r->script_size + 1;
-    const char *tool_name = script_name + r->script_name_size + 1;
+    const char *script = r->texts, *script_name = script_name_of(r), *tool_name = tool_name_of(r);
     PyObject *none = PyObject_CallFunction(begin, "ss#s#II", script_name, script, (Py_ssize_t)r->script_size, tool_name,
                                            (Py_ssize_t)r->tool_name_size, r->tool_first_line, r->tool_line_count);
     Py_XDECREF(none);
@@ -366,7 +372,7 @@ EXPORT("sandbox_run") int sandbox_run(const struct request *request)
 {
     reload_environ();
     reseed_random();
-    PyObject *module = fresh_main();
+    PyObject *module = fresh_main(request);
     PyObject *code = module ? compile_script(request) : NULL;
     PyObject *globals = code ? PyModule_GetDict(module) : NULL;
     PyObject *none = code ? PyEval_EvalCode(code, globals, globals) : NULL;

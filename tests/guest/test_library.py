@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from wasm_sandbox.guest.execution import Outcome
+
 StdoutOf = Callable[..., str]
 
 NAMED_MODULES = (
@@ -229,6 +231,18 @@ class E(enum.Enum):
 print(pickle.loads(pickle.dumps(Q(3))), typing.get_type_hints(Q), __name__, sys.modules["__main__"].Q is Q, E(1))
 """
     assert stdout_of(script) == "Q(x=3) {'x': <class 'int'>} __main__ True E.A\n"
+
+
+def test_functions_of_the_script_have_their_source(stdout_of: StdoutOf) -> None:
+    script = "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), __file__)"
+    assert stdout_of(script) == "def f():\n    return 1\n script.py\n"
+
+
+def test_warnings_are_silent_unless_asked_for(run_script: Callable[..., Outcome]) -> None:
+    assert run_script("import warnings\nwarnings.warn('x')\nasync def f(): pass\nf()").stderr == b""
+    assert (
+        b"UserWarning: x" in run_script("import warnings\nwarnings.simplefilter('always')\nwarnings.warn('x')").stderr
+    )
 
 
 def test_the_collector_still_collects(stdout_of: StdoutOf) -> None:

@@ -83,6 +83,8 @@ class _Process:
     engine: GuestEngine | None = None
     pid = 0
     lock = threading.Lock()
+    inherited: GuestEngine | None = None
+    """A parent's engine, seen from a forked child: never used, and never freed, for its threads are gone."""
 
 
 def process_engine() -> GuestEngine:
@@ -93,6 +95,7 @@ def process_engine() -> GuestEngine:
     if _Process.engine is None or _Process.pid != os.getpid():
         with _Process.lock:
             if _Process.engine is None or _Process.pid != os.getpid():
+                _Process.inherited = _Process.engine
                 _Process.engine, _Process.pid = GuestEngine(), os.getpid()
     return _Process.engine
 

@@ -35,6 +35,11 @@ class Workers:
         self._idle = 0
         self._closed = False
 
+    @property
+    def threads(self) -> int:
+        """How many threads there are, busy and idle."""
+        return len(self._threads)
+
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Run ``work`` on a thread of the pool.
 

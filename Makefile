@@ -1,0 +1,64 @@
+# Two commands do everything, each with its own set-up, each safe to repeat:
+#
+#   make demo     run an example tool in the sandbox
+#   make test     run the test suite                  (PYTEST_ARGS="tests/test_cli.py -x")
+#
+# Besides: make lint, make types, make format, make clean. Nothing but Python 3.11+ and make is needed;
+# PYTHON=... chooses the interpreter, VENV=... the directory of the virtual environment.
+
+VENV ?= .venv
+PYTHON ?=
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are written last, so that an interrupted set-up is repeated; they are older than pyproject.toml
+# when the dependencies may have changed.
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml
+	@set -eu; \
+	fits='import sys; sys.exit(sys.version_info < (3, 11))'; \
+	if ! $(BIN)/python -c "$$fits" 2> /dev/null; then \
+	    for python in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3 python); do \
+	        if "$$python" -c "$$fits" 2> /dev/null; then found=$$python; break; fi; \
+	    done; \
+	    if [ -z "$${found:-}" ]; then \
+	        echo "Python 3.11 or newer is needed, and none was found; name it: make PYTHON=/path/to/python3" >&2; exit 1; \
+	    fi; \
+	    echo "making $(VENV) with $$("$$found" -V)"; \
+	    if ! "$$found" -m venv --clear $(VENV); then \
+	        rm -rf $(VENV); \
+	        echo "$$found cannot make a virtual environment: install its venv module" \
+	            "(on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; \
+	    fi; \
+	fi
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null # uv makes it without
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@

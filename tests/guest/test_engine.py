@@ -1,0 +1,185 @@
+"""The engine of the process: its threads, and its life across fork, exit and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import wasmtime
+
+from wasm_sandbox.config import Limits
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.ticker import LINGER_SECONDS, EpochTicker
+from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.guest.workers import Workers
+
+SETUP = """
+import os, sys, threading, time
+from wasm_sandbox import Limits, Tool, run_tool
+from wasm_sandbox.guest.engine import process_engine
+one = Tool.from_source("def one() -> int:\\n    return 1\\n")
+forever = Tool.from_source("def forever():\\n    while True: pass\\n")
+sleeper = Tool.from_source("def sleeper():\\n    import time; time.sleep(600)\\n")
+def in_background(tool):
+    threading.Thread(target=run_tool, args=(tool,), daemon=True).start()
+    while not process_engine().running_guests:
+        time.sleep(0.01)
+"""
+
+
+def python(body: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    script = SETUP + textwrap.dedent(body)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.mark.parametrize("tool", ["forever", "sleeper"])
+def test_the_interpreter_exits_while_guests_run(tool: str) -> None:
+    done = python(f"run_tool(one)\nin_background({tool})\nin_background({tool})\nprint('leaving')")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
+
+
+def test_an_exception_at_the_top_ends_the_process_as_usual() -> None:
+    done = python("in_background(forever)\nraise SystemExit(7)")
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_gets_an_engine_of_its_own() -> None:
+    done = python(
+        """
+        assert run_tool(one).func_return == 1
+        in_background(sleeper)
+        child = os.fork()
+        if not child:
+            assert process_engine().running_guests == 0
+            print("child", run_tool(one).func_return, flush=True)
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        print("parent", run_tool(one).func_return)
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "child 1\nparent 1\n"), done.stderr
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_multiprocessing_workers_can_run_guests(method: str, tmp_path: object) -> None:
+    import multiprocessing
+    from pathlib import Path
+
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    path = Path(str(tmp_path)) / "pooled.py"
+    path.write_text(
+        "import multiprocessing\n"
+        + SETUP
+        + "def double(n):\n"
+        + "    return run_tool(Tool.from_source('def f(n: int) -> int:\\n    return 2 * n\\n'), {'n': n}).func_return\n"
+        + "if __name__ == '__main__':\n"
+        + "    assert double(2) == 4\n"
+        + f"    with multiprocessing.get_context({method!r}).Pool(2) as pool:\n"
+        + "        print(pool.map(double, range(4)))\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(path)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "[0, 2, 4, 6]\n"), done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_stops_a_waiting_caller_and_the_guest() -> None:
+    script = SETUP + textwrap.dedent(
+        """
+        run_tool(one)
+        print("ready", flush=True)
+        try:
+            run_tool(forever)
+        except KeyboardInterrupt:
+            for _ in range(500):
+                if not process_engine().running_guests:
+                    break
+                time.sleep(0.01)
+            print("interrupted", process_engine().running_guests)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "interrupted 0\n"
+
+
+def test_the_ticker_ticks_only_while_guests_run() -> None:
+    ticker = EpochTicker(wasmtime.Engine())
+    assert not ticker.ticking
+    with ticker, ticker:
+        assert ticker.ticking
+    for _ in range(200):
+        if not ticker.ticking:
+            break
+        time.sleep(LINGER_SECONDS / 10)
+    assert not ticker.ticking
+    with ticker:
+        assert ticker.ticking
+    ticker.stop()
+
+
+def test_workers_are_reused_and_grow_with_demand() -> None:
+    workers = Workers()
+    for _ in range(5):
+        workers.submit(lambda: None).result()
+        time.sleep(0.02)
+    assert workers.threads == 1
+    release = threading.Event()
+    futures = [workers.submit(release.wait) for _ in range(4)]
+    assert workers.threads == 4
+    release.set()
+    assert [f.result() for f in futures] == [True] * 4
+    workers.close(time.monotonic() + 5)
+
+
+def test_a_worker_survives_what_its_work_raises() -> None:
+    workers = Workers()
+    with pytest.raises(ZeroDivisionError):
+        workers.submit(lambda: 1 / 0).result()
+    assert workers.submit(lambda: 1).result() == 1
+    workers.close(time.monotonic() + 5)
+
+
+def test_a_closed_pool_refuses_work_in_words() -> None:
+    workers = Workers()
+    workers.close(time.monotonic())
+    with pytest.raises(RuntimeError, match="interpreter is exiting"):
+        workers.submit(lambda: 1)
+
+
+def test_hundreds_of_runs_leave_nothing_behind() -> None:
+    """Stores, instances and threads are given back; a leak of a store would be 2 MB a run."""
+
+    def runs(count: int) -> None:
+        for n in range(count):
+            script = ["pass", "raise ValueError", "import os; os._exit(1)", "while True: pass"][n % 4]
+            request = ExecutionRequest(script, {}, Limits(fuel=20_000_000))
+            process_engine().start(request, LiveSurroundings()).result()
+
+    def resident_pages() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1])
+
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("no /proc here")
+    runs(60)
+    threads, before = threading.active_count(), resident_pages()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    runs(400)
+    assert threading.active_count() <= threads
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    grown = (resident_pages() - before) * os.sysconf("SC_PAGE_SIZE")
+    assert grown < 16 << 20
