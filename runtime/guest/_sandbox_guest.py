@@ -1,10 +1,11 @@
-"""The guest's own Python: source lines for tracebacks, the report of an uncaught exception.
+"""The guest's own Python: scripts half prepared, source lines for tracebacks, the report of an exception.
 
 Imported once before the snapshot. The C entry point calls `begin` before every script and
 `report` after an uncaught exception; both keep private references to what they use, so that
 a script that rebinds builtins or modules spoils no more than its own report.
 """
 
+import builtins
 import contextlib
 import linecache
 import sys
@@ -17,9 +18,8 @@ MAX_TRACEBACK = 256 << 10
 class _Source:
     """Where the lines of the running script and of the tool inside it are found."""
 
-    script_name = tool_name = ""
-    script = ""
-    first_line = line_count = 0
+    script_name = tool_name = script = ""
+    first_line = line_count = closing_line = 0
 
     def tool_text(self):
         lines = self.script.splitlines(keepends=True)
@@ -33,13 +33,86 @@ class _Source:
 _source = _Source()
 
 
-def begin(script_name, script, tool_name, first_line, line_count, _cache=linecache.cache):
-    """Make the source lines of this run known to `linecache`, without splitting them yet."""
+class _Template:
+    """The constant first and last lines of generated scripts, made ready before the snapshot.
+
+    The opening (imports, the optional client) has been executed: a run takes its names. The closing
+    has been compiled, twice: as it is, and without the class that it defines to pass the result through
+    pydantic, for the usual case that this class can be the one made before the snapshot.
+    """
+
+    def __init__(self, opening, closing, class_block):
+        self.opening, self.closing = opening, closing
+        self.padding = "\n" * opening.count("\n")
+        self.names = self._executed(opening)
+        self.class_names = self._executed(class_block)
+        before, after = closing.split(class_block)
+        quick = before + "    pass\n" + "\n" * (class_block.count("\n") - 1) + after
+        self.closing_code = compile(closing, "script.py", "exec")
+        self.quick_closing_code = compile(quick, "script.py", "exec")
+
+    @staticmethod
+    def _executed(source):
+        namespace = {"__name__": "__main__", "__builtins__": builtins}
+        exec(source if source[0] != " " else f"if True:\n{source}", namespace)
+        return {k: v for k, v in namespace.items() if k not in ("__name__", "__builtins__")}
+
+    def closing_for(
+        self, namespace, _modules=sys.modules, _import=builtins.__import__, _build=builtins.__build_class__
+    ):
+        """The code that ends a script, chosen after the tool has run, and by how many lines to move it.
+
+        Whatever the tool did to what the class is made of must show: then the class is made anew.
+        """
+        pydantic, typing = _modules.get("pydantic"), _modules.get("typing")
+        if (
+            builtins.__import__ is _import
+            and builtins.__build_class__ is _build
+            and getattr(pydantic, "BaseModel", None) is self.class_names["BaseModel"]
+            and getattr(pydantic, "ConfigDict", None) is self.class_names["ConfigDict"]
+            and getattr(typing, "Any", None) is self.class_names["Any"]
+        ):
+            namespace.update(self.class_names)
+            code = self.quick_closing_code
+        else:
+            code = self.closing_code
+        return code, _source.closing_line + 1 - code.co_firstlineno
+
+
+_templates = []
+
+
+def register_template(opening, closing, class_block):
+    """Called by the warm-up, once for each shape of generated script."""
+    _templates.append(_Template(opening, closing, class_block))
+
+
+def begin(script_name, script, tool_name, first_line, line_count, _cache=linecache.cache, _compile=compile):
+    """Make the source lines of this run known, and recognise a prepared script.
+
+    Returns None for a script to be compiled whole, else: the names that its opening binds, the code of
+    its middle, and the function that gives the code of its closing.
+    """
     _source.script_name, _source.script = script_name, script
     _source.tool_name, _source.first_line, _source.line_count = tool_name, first_line, line_count
+    _source.closing_line = 0
     _cache[script_name] = (_source.script_text,)
     if line_count:
         _cache[tool_name] = (_source.tool_text,)
+    for template in _templates:
+        if script.startswith(template.opening) and script.endswith(template.closing):
+            middle = script[len(template.opening) : -len(template.closing)]
+            # A future import is legal only at the top of the whole script; a middle that does not end its
+            # last statement does not compile alone.
+            if not middle.endswith("\n") or "__future__" in middle:
+                continue
+            try:
+                code = _compile(template.padding + middle, script_name, "exec", dont_inherit=True)
+            except (SyntaxError, ValueError, MemoryError, RecursionError):
+                return None  # the whole script will say it in its own lines
+            _source.closing_line = template.padding.count("\n") + middle.count("\n")
+            return template.names, code, template.closing_for
+    return None
 
 
 def _to_tool_line(line):

@@ -251,25 +251,75 @@ static void relocate(PyObject *constants, PyObject *name, int first, int count, 
     }
 }
 
-static PyObject *compile_script(const struct request *r)
+/* A script in up to two parts: the second is known only after the first has run. */
+struct program {
+    PyObject *names;   /* dict to start from, or NULL */
+    PyObject *code;
+    PyObject *closing; /* called with the globals, gives the second part and how far to move its lines; or NULL */
+};
+
+static void clear_program(struct program *p)
+{
+    Py_CLEAR(p->names);
+    Py_CLEAR(p->code);
+    Py_CLEAR(p->closing);
+}
+
+/* Fills in what _sandbox_guest.begin has prepared, or compiles the script whole. */
+static int compile_script(const struct request *r, struct program *p)
 {
     const char *script = r->texts, *script_name = script_name_of(r), *tool_name = tool_name_of(r);
-    PyObject *none = PyObject_CallFunction(begin, "ss#s#II", script_name, script, (Py_ssize_t)r->script_size, tool_name,
-                                           (Py_ssize_t)r->tool_name_size, r->tool_first_line, r->tool_line_count);
-    Py_XDECREF(none);
-    if (!none) return NULL;
-    if (strlen(script) != r->script_size) {
+    PyObject *prepared = PyObject_CallFunction(begin, "ss#s#II", script_name, script, (Py_ssize_t)r->script_size, tool_name,
+                                               (Py_ssize_t)r->tool_name_size, r->tool_first_line, r->tool_line_count);
+    if (!prepared) return -1;
+    if (PyTuple_Check(prepared) && PyTuple_GET_SIZE(prepared) == 3) {
+        p->names = Py_NewRef(PyTuple_GET_ITEM(prepared, 0));
+        p->code = Py_NewRef(PyTuple_GET_ITEM(prepared, 1));
+        p->closing = Py_NewRef(PyTuple_GET_ITEM(prepared, 2));
+    } else if (strlen(script) != r->script_size)
         PyErr_SetString(PyExc_SyntaxError, "source code cannot contain null bytes");
-        return NULL;
-    }
-    PyObject *code = Py_CompileString(script, script_name, Py_file_input);
-    if (code && r->tool_line_count) {
+    else p->code = Py_CompileString(script, script_name, Py_file_input);
+    Py_DECREF(prepared);
+    if (p->code && r->tool_line_count) {
         PyObject *name = PyUnicode_FromStringAndSize(tool_name, r->tool_name_size);
-        if (name) relocate(((PyCodeObject *)code)->co_consts, name, (int)r->tool_first_line, (int)r->tool_line_count, 0);
-        else Py_CLEAR(code);
+        if (name) relocate(((PyCodeObject *)p->code)->co_consts, name, (int)r->tool_first_line, (int)r->tool_line_count, 0);
+        else Py_CLEAR(p->code);
         Py_XDECREF(name);
     }
-    return code;
+    return p->code ? 0 : -1;
+}
+
+/* Give a code object that was compiled apart its place in the script. */
+static void move_code(PyCodeObject *code, PyObject *name, int lines)
+{
+    code->co_firstlineno += lines;
+    Py_SETREF(code->co_filename, Py_NewRef(name));
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(code->co_consts); i++) {
+        PyObject *constant = PyTuple_GET_ITEM(code->co_consts, i);
+        if (PyCode_Check(constant)) move_code((PyCodeObject *)constant, name, lines);
+    }
+}
+
+static int run_code(PyObject *code, PyObject *globals)
+{
+    PyObject *none = PyEval_EvalCode(code, globals, globals);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
+
+static int run_program(const struct program *p, PyObject *globals)
+{
+    if (p->names && PyDict_Update(globals, p->names)) return -1;
+    if (run_code(p->code, globals)) return -1;
+    if (!p->closing) return 0;
+    PyObject *chosen = PyObject_CallOneArg(p->closing, globals), *code = NULL;
+    int lines, failed = !chosen || !PyArg_ParseTuple(chosen, "O!i", &PyCode_Type, &code, &lines);
+    if (!failed) {
+        move_code((PyCodeObject *)code, ((PyCodeObject *)p->code)->co_filename, lines);
+        failed = run_code(code, globals);
+    }
+    Py_XDECREF(chosen);
+    return failed ? -1 : 0;
 }
 
 /* ---- after a script ------------------------------------------------------------------------- */
@@ -373,11 +423,10 @@ EXPORT("sandbox_run") int sandbox_run(const struct request *request)
     reload_environ();
     reseed_random();
     PyObject *module = fresh_main(request);
-    PyObject *code = module ? compile_script(request) : NULL;
-    PyObject *globals = code ? PyModule_GetDict(module) : NULL;
-    PyObject *none = code ? PyEval_EvalCode(code, globals, globals) : NULL;
+    struct program program = {0};
+    int failed = !module || compile_script(request, &program) || run_program(&program, PyModule_GetDict(module));
     int exit_code = 0;
-    PyObject *exception = none ? NULL : PyErr_GetRaisedException();
+    PyObject *exception = failed ? PyErr_GetRaisedException() : NULL;
     if (exception && exit_code_of(exception, &exit_code)) {
         report_exception(exception);
         exit_code = EXIT_EXCEPTION;
@@ -385,8 +434,7 @@ EXPORT("sandbox_run") int sandbox_run(const struct request *request)
     run_exit_functions();
     flush_standard_streams();
     Py_XDECREF(exception);
-    Py_XDECREF(none);
-    Py_XDECREF(code);
+    clear_program(&program);
     Py_XDECREF(module);
     return exit_code;
 }

@@ -6,6 +6,8 @@ import os
 import shutil
 import stat
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,32 @@ def test_an_unfinished_write_leaves_no_entry(cache: ImageCache, monkeypatch: pyt
         cache.add("key", COMPILED)
     assert cache.find("key") is None
     assert [p.name for p in cache.directory.iterdir()] == []
+
+
+def test_what_a_killed_process_left_is_swept_up_and_what_is_being_written_is_not(cache: ImageCache) -> None:
+    for name, age in (("old", 3600), ("new", 0)):
+        path = cache.directory / f".writing-{name}"
+        path.write_bytes(COMPILED)
+        os.utime(path, (time.time() - age, time.time() - age))
+    cache.sweep()
+    assert [p.name for p in cache.directory.iterdir()] == [".writing-new"]
+
+
+def test_a_lock_that_is_held_is_waited_for_and_said(cache: ImageCache) -> None:
+    said: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        with cache.lock("key", lambda: said.append("first")):
+
+            def second() -> None:
+                with cache.lock("key", lambda: said.append("waiting")):
+                    said.append("got it")
+
+            waiting = pool.submit(second)
+            while not said:
+                time.sleep(0.01)
+            assert said == ["waiting"]
+        waiting.result()
+    assert said == ["waiting", "got it"]
 
 
 @posix_only

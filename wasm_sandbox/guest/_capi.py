@@ -12,15 +12,16 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_size_t, c_uint8, c_uint64, c_void_p
-from importlib.metadata import version
 from typing import Any
 
 import wasmtime
 
+from wasm_sandbox.guest.settings import wasmtime_version
+
 try:
     from wasmtime import _ffi
 except ImportError as error:
-    raise ImportError(f"wasmtime-py {version('wasmtime')} has no C API module: install wasmtime 50.x") from error
+    raise ImportError(f"wasmtime-py {wasmtime_version()} has no C API module: install wasmtime 50.x") from error
 
 HostCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_void_p, c_size_t)
 """``(env, caller, raw values, count) -> trap or 0``; results replace the parameters."""
@@ -55,7 +56,7 @@ def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
         # Item access makes a function object of our own; attribute access would change wasmtime-py's.
         function = _ffi.dll[name]
     except AttributeError as error:
-        raise ImportError(f"wasmtime-py {version('wasmtime')} has no {name}: install wasmtime 50.x") from error
+        raise ImportError(f"wasmtime-py {wasmtime_version()} has no {name}: install wasmtime 50.x") from error
     function.restype, function.argtypes = result, arguments
     return function
 

@@ -6,16 +6,20 @@ import hashlib
 import os
 import stat
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.errors import CacheError
 
 DIRECTORY_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
+WRITING_PREFIX = ".writing-"
+ABANDONED_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,29 @@ class ImageCache:
         """Where the compiled image of a key is, or would be."""
         return self.directory / f"{key}.cwasm"
 
-    def lock(self, key: str) -> FileLock:
-        """Held by the one process that prepares an image."""
-        return FileLock(self.directory / f"{key}.lock")
+    @contextmanager
+    def lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Held by the one process that prepares an image; ``on_wait`` is called if another one holds it."""
+        import filelock
+
+        held = filelock.FileLock(self.directory / f"{key}.lock")
+        try:
+            held.acquire(blocking=False)
+        except filelock.Timeout:
+            on_wait()
+            held.acquire()
+        try:
+            yield
+        finally:
+            held.release()
+
+    def sweep(self) -> None:
+        """Remove what a process left that was killed while it wrote."""
+        before = time.time() - ABANDONED_SECONDS
+        for path in self.directory.glob(f"{WRITING_PREFIX}*"):
+            with suppress(OSError):  # another process may be quicker
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
     def find(self, key: str, *, full_check: bool = False) -> Path | None:
         """The file of a complete, undamaged entry, or None.
@@ -151,7 +175,7 @@ class ImageCache:
         self._write(self._record_path(key), record.model_dump_json().encode())
 
     def _write(self, path: Path, data: bytes) -> Path:
-        handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".writing-")
+        handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=WRITING_PREFIX)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

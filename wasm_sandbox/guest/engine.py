@@ -11,9 +11,9 @@ from concurrent.futures import Future
 import wasmtime
 
 from wasm_sandbox.guest.execution import Outcome, execute
-from wasm_sandbox.guest.image import Image, Progress, load_image
+from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers

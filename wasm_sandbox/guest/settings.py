@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import wasmtime
+
+Progress = Callable[[str], None]
+"""Called with a few words at the start of every slow step."""
 
 WASM_STACK_BYTES = 2 << 20
 """What CPython's recursion limits were measured with. More than 2 MiB aborts the process unless the
@@ -15,6 +21,17 @@ ENGINE_SETTINGS = {
     "cranelift_opt_level": "speed",
     "wasm_threads": False,
 }
+
+
+def wasmtime_version() -> str:
+    """The installed version of wasmtime-py."""
+    # The name of its metadata directory says it; importlib.metadata costs 15 ms of every cold start.
+    site = Path(wasmtime.__file__).parents[1]
+    for directory in site.glob("wasmtime-*.dist-info"):
+        return directory.name.removeprefix("wasmtime-").removesuffix(".dist-info")
+    from importlib.metadata import version
+
+    return version("wasmtime")
 
 
 def engine_configuration() -> wasmtime.Config:

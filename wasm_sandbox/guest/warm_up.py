@@ -5,6 +5,8 @@ All of it is part of the image's identity.
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool
 
@@ -82,6 +84,23 @@ f"{3.14159:.2f} {'x':>5} {10**20:,}"
 """
 
 
+def _constant_lines(first: str, second: str) -> tuple[str, str]:
+    """The lines that two scripts have in common at their start and at their end."""
+    a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
+    opening = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    closing = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(a), reversed(b), strict=False))
+    return "".join(line for line, _ in opening), "".join([line for line, _ in closing][::-1])
+
+
+def _template_registration() -> str:
+    """A script that prepares the guest for generated scripts of the plain shape (see ``_sandbox_guest``)."""
+    other = _tool("other", "def other(y):\n    return y")
+    texts = (generate_script(_PLAIN_TOOL, {"x": 1, "y": {}}).text, generate_script(other, {"y": {"b": 2}}).text)
+    opening, closing = _constant_lines(*texts)
+    class_block = closing.partition("try:\n")[2].partition("    _wrapped")[0]
+    return f"import _sandbox_guest\n_sandbox_guest.register_template({opening!r}, {closing!r}, {class_block!r})\n"
+
+
 def warm_up_scripts() -> list[str]:
     """The scripts that the scratch instance runs before it becomes a snapshot, in order.
 
@@ -94,13 +113,5 @@ def warm_up_scripts() -> list[str]:
         f"import traceback\ntry:\n    exec({failing!r})\n"
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
-    return [
-        _LIBRARIES,
-        *[plain] * 4,
-        *[asynchronous] * 3,
-        caught,
-        *[plain] * 16,
-        _LIBRARIES,
-        asynchronous,
-        plain,
-    ]
+    whole = [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, caught]
+    return [*whole, _template_registration(), *[plain] * 16, _LIBRARIES, asynchronous, plain]
