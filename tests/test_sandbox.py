@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
+import datetime
 import threading
 from decimal import Decimal
 from typing import Any
@@ -229,17 +231,69 @@ def test_a_frame_followed_by_a_failure_is_no_success() -> None:
     assert result.func_return != 1
 
 
-def test_an_instance_of_a_class_of_the_tool_is_forbidden_and_says_what_to_return() -> None:
-    result = run_tool(tool("class Point:\n    pass\ndef f():\n    return Point()\n"))
+FORBIDDEN = {
+    "object": "class Own:\n    pass\ndef f():\n    return Own()",
+    "object with attributes": "class Own:\n    def __init__(self): self.a = 1\ndef f():\n    return [Own()]",
+    "exception": "class Own(Exception):\n    pass\ndef f():\n    return Own('x')",
+    "slots": "class Own:\n    __slots__ = ('a',)\ndef f():\n    return {'a': Own()}",
+    "own reduce": "class Own:\n    def __reduce__(self): return str, ('x',)\ndef f():\n    return Own()",
+}
+
+
+@pytest.mark.parametrize("source", FORBIDDEN.values(), ids=FORBIDDEN.keys())
+def test_an_instance_of_a_class_of_the_tool_is_forbidden_and_says_what_to_return(source: str) -> None:
+    """semantics.md, section 0, W23."""
+    result = run_tool(tool(source))
     assert failed(result) is ErrorKind.FORBIDDEN_RESULT
     assert result.error is not None
-    assert "Point" in result.error.message
+    assert "Own, a class the tool defines" in result.error.message
     assert "dataclass" in result.error.message
 
 
-def test_an_enum_of_the_tool_arrives_as_its_value() -> None:
-    source = "import enum\nclass Colour(enum.Enum):\n    RED = 'red'\ndef f():\n    return [Colour.RED]\n"
-    assert run_tool(tool(source)).func_return == ["red"]
+PLAIN = {
+    "Enum": ("class C(enum.Enum):\n    A = 'red'", "[C.A, {C.A: 1}]", ["red", {"red": 1}]),
+    "IntEnum": ("class C(enum.IntEnum):\n    A = 3", "C.A", 3),
+    "Flag": ("class C(enum.Flag):\n    A = 1\n    B = 2", "C.A | C.B", 3),
+    "Enum of a list": ("class C(enum.Enum):\n    A = [1]", "C.A", [1]),
+    "str": ("class C(str): pass", "C('x')", "x"),
+    "int": ("class C(int): pass", "C(5)", 5),
+    "float": ("class C(float): pass", "C(-0.0)", -0.0),
+    "complex": ("class C(complex): pass", "C(1j)", 1j),
+    "bytes": ("class C(bytes): pass", "C(b'x')", b"x"),
+    "bytearray": ("class C(bytearray): pass", "C(b'x')", bytearray(b"x")),
+    "namedtuple": ("C = collections.namedtuple('C', 'a b')", "C(1, 2)", (1, 2)),
+    "namedtuple of one": ("C = collections.namedtuple('C', 'a')", "C('x')", ("x",)),
+    "empty list": ("class C(list): pass", "C()", []),
+    "set": ("class C(set): pass", "C({1})", {1}),
+    "dict": ("class C(dict): pass", "C(a=1)", {"a": 1}),
+    "deque": ("class C(collections.deque): pass", "C([1], 2)", collections.deque([1], 2)),
+    "date": ("class C(datetime.date): pass", "C(2024, 5, 6)", datetime.date(2024, 5, 6)),
+    "datetime": ("class C(datetime.datetime): pass", "C(2024, 5, 6)", datetime.datetime(2024, 5, 6)),
+    "Decimal": ("class C(decimal.Decimal): pass", "C('1.50')", Decimal("1.50")),
+    "with attributes": ("class C(str): pass\nc = C('x')\nc.more = 1", "c", "x"),
+}
+
+
+@pytest.mark.parametrize(("definition", "value", "expected"), PLAIN.values(), ids=PLAIN.keys())
+def test_members_and_subclasses_of_plain_types_arrive_plain(definition: str, value: str, expected: Any) -> None:
+    """semantics.md, section 0, W23."""
+    imports = "import collections, datetime, decimal, enum\n"
+    result = run_tool(tool(f"{imports}{definition}\ndef f():\n    return {value}"))
+    assert result.func_return == expected
+    assert type(result.func_return) is type(expected)
+
+
+def test_pickling_inside_the_tool_keeps_its_own_classes() -> None:
+    source = """
+import enum, pickle
+class Colour(enum.Enum):
+    RED = "red"
+class Point:
+    pass
+def f():
+    return pickle.loads(pickle.dumps(Colour.RED)) is Colour.RED and type(pickle.loads(pickle.dumps(Point()))) is Point
+"""
+    assert run_tool(tool(source)).func_return is True
 
 
 def test_output_past_the_cap_is_flagged_and_the_result_is_still_found() -> None:

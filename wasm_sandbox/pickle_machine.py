@@ -38,6 +38,7 @@ from wasm_sandbox.plain_types import (
     PlainClass,
     add_exception_state,
     build_uuid,
+    instance_refused,
     printable,
 )
 
@@ -287,7 +288,7 @@ class Machine:
         """Build a container from the content collected for it."""
         if container is _NOT_KNOWN_YET and isinstance(node, BareInstance):
             if node.takes_items:
-                raise _guest_instance(node.class_name)
+                raise instance_refused(node.class_name)
             raise CorruptedPickle(f"the pickle holds an incomplete {node.class_name}")
         try:
             node.value = container.finish(node.value, self.keys)
@@ -352,7 +353,7 @@ class Machine:
         if type(cls) is not GuestClass:
             raise CorruptedPickle("the pickle makes an object of something that is no class")
         if isinstance(arguments, ClassArguments):
-            raise _guest_instance(cls.name)
+            raise instance_refused(cls.name)
 
         values, depth, weight = arguments.value, arguments.depth, arguments.weight
         if not values:
@@ -366,7 +367,7 @@ class Machine:
         """A member of the tool's enum, or an empty instance of its OrderedDict or deque subclass."""
         values = arguments.value
         if isinstance(arguments, ClassArguments) or len(values) > 1:
-            raise _guest_instance(cls.name)
+            raise instance_refused(cls.name)
         if not values:
             return BareInstance(cls.name, _refuse_state, takes_items=True)
         depth, weight = arguments.depth - 1, arguments.weight - 1
@@ -402,7 +403,7 @@ def _drop_state(target: Instance, state: Any) -> None:
 
 
 def _refuse_state(target: Instance, state: Any) -> None:
-    raise _guest_instance(target.class_name)
+    raise instance_refused(target.class_name)
 
 
 def _complete_uuid(target: Instance, state: Any) -> None:
@@ -431,10 +432,6 @@ def _attribute(values: tuple[Any, ...]) -> PlainClass | GuestClass:
     if len(values) == 2 and type(values[0]) is GuestClass and type(values[1]) is str:
         return GuestClass(f"{values[0].name[:200]}.{values[1][:200]}")
     raise ForbiddenPickle(f"the result looks up an attribute, which plain data never does: {ADVICE}")
-
-
-def _guest_instance(name: str) -> ForbiddenPickle:
-    return ForbiddenPickle(f"the result holds an instance of {printable(name)}, a class the tool defines: {ADVICE}")
 
 
 def _class_as_value(cls: PlainClass | GuestClass) -> ForbiddenPickle:

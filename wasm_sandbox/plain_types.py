@@ -61,6 +61,13 @@ class ForbiddenPickle(DecodeError):
     """The payload holds something other than plain data, or more of it than the limits allow."""
 
 
+def instance_refused(class_name: str) -> ForbiddenPickle:
+    """The error for an instance of a class that the tool defines."""
+    return ForbiddenPickle(
+        f"the result holds an instance of {printable(class_name)}, a class the tool defines: {ADVICE}"
+    )
+
+
 def printable(name: str) -> str:
     """A name that a guest chose, made safe to show: one short line."""
     return name if len(name) <= 80 and name.isprintable() else ascii(name[:80])
@@ -424,6 +431,16 @@ def _build_exception(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
     return kind(*args)
 
 
+def _build_plain(args: tuple[Any, ...]) -> object:
+    (value,) = args
+    return value
+
+
+def _refuse_instance(args: tuple[Any, ...]) -> object:
+    _check_types(args, str)
+    raise instance_refused(args[0])
+
+
 # State that BUILD may add
 
 
@@ -479,6 +496,10 @@ def _entries() -> Iterable[PlainClass]:
     for name, thing in vars(builtins).items():
         if isinstance(thing, type) and issubclass(thing, Exception) and thing.__module__ == "builtins":
             yield PlainClass(f"builtins.{name}", partial(_build_exception, thing))
+
+    # How our own guest writes values of the classes that a tool defines (`_sandbox_pickle`).
+    yield PlainClass("_sandbox_pickle.plain", _build_plain)
+    yield PlainClass("_sandbox_pickle.refuse", _refuse_instance)
 
     yield PlainClass("collections.OrderedDict", _build_ordered)
     yield PlainClass("collections.Counter", _build_counter)

@@ -123,7 +123,9 @@ static int preload_modules(const char *names)
 
 static int prepare_guest(void)
 {
-    if (call_without_arguments("_sandbox_loop", "install") || call_without_arguments("_sandbox_zones", "install")) return -1;
+    const char *modules[] = {"_sandbox_loop", "_sandbox_zones", "_sandbox_pickle"};
+    for (size_t i = 0; i < sizeof modules / sizeof *modules; i++)
+        if (call_without_arguments(modules[i], "install")) return -1;
     PyObject *environ = attribute("os", "environ");
     environ_bytes = environ ? PyObject_GetAttrString(environ, "_data") : NULL;
     Py_XDECREF(environ);

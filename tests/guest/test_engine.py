@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import wasmtime
@@ -134,11 +135,11 @@ def test_the_ticker_ticks_only_while_guests_run() -> None:
 def test_workers_are_reused_and_grow_with_demand() -> None:
     workers = Workers()
     for _ in range(5):
-        workers.submit(lambda: None).result()
+        workers.submit(lambda deliver: deliver(None)).result()
         time.sleep(0.02)
     assert workers.threads == 1
     release = threading.Event()
-    futures = [workers.submit(release.wait) for _ in range(4)]
+    futures = [workers.submit(lambda deliver: deliver(release.wait())) for _ in range(4)]
     assert workers.threads == 4
     release.set()
     assert [f.result() for f in futures] == [True] * 4
@@ -148,8 +149,8 @@ def test_workers_are_reused_and_grow_with_demand() -> None:
 def test_a_worker_survives_what_its_work_raises() -> None:
     workers = Workers()
     with pytest.raises(ZeroDivisionError):
-        workers.submit(lambda: 1 / 0).result()
-    assert workers.submit(lambda: 1).result() == 1
+        workers.submit(lambda deliver: deliver(1 / 0)).result()
+    assert workers.submit(lambda deliver: deliver(1)).result() == 1
     workers.close(time.monotonic() + 5)
 
 
@@ -157,7 +158,22 @@ def test_a_closed_pool_refuses_work_in_words() -> None:
     workers = Workers()
     workers.close(time.monotonic())
     with pytest.raises(RuntimeError, match="interpreter is exiting"):
-        workers.submit(lambda: 1)
+        workers.submit(lambda deliver: deliver(1))
+
+
+def test_nobody_waits_for_what_a_worker_does_after_it_has_delivered() -> None:
+    workers, release, tidied = Workers(), threading.Event(), threading.Event()
+
+    def work(deliver: Callable[[int], None]) -> None:
+        deliver(1)
+        release.wait()
+        tidied.set()
+
+    assert workers.submit(work).result(timeout=5) == 1
+    assert not tidied.is_set()
+    release.set()
+    assert tidied.wait(5)
+    workers.close(time.monotonic() + 5)
 
 
 def test_hundreds_of_runs_leave_nothing_behind() -> None:
@@ -179,7 +195,7 @@ def test_hundreds_of_runs_leave_nothing_behind() -> None:
     threads, before = threading.active_count(), resident_pages()
     descriptors = len(os.listdir("/proc/self/fd"))
     runs(400)
-    assert threading.active_count() <= threads
+    assert threading.active_count() <= threads + 1  # a second worker, while the first tidies up
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     grown = (resident_pages() - before) * os.sysconf("SC_PAGE_SIZE")
     assert grown < 16 << 20

@@ -21,7 +21,7 @@ SOURCES = {
     "raises": ADD.replace("x + y", "x / 0"),
     "raises at the top": "1 / 0\n" + ADD,
     "raises a class of its own": ADD.replace("return x + y", "raise type('Own', (Exception,), {})('q')"),
-    "chained": ADD.replace("return x + y", "try:\n        1 / 0\n    except ArithmeticError as e: raise OSError from e"),
+    "chained": ADD.replace("return x + y", "try:\n        1 / 0\n    except Exception as e: raise OSError from e"),
     "syntax error": ADD + " +",
     "open quote": ADD + '\nz = """',
     "open parenthesis": ADD + "\nz = (",

@@ -6,6 +6,7 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import wasmtime
@@ -51,11 +52,11 @@ class GuestEngine:
             HostError: the interpreter is exiting.
         """
 
-        def work() -> Outcome:
+        def work(deliver: Callable[[Outcome], None]) -> None:
             with self._running_lock:
                 self._running.add(surroundings)
             try:
-                return execute(self.image(), self._ticker, request, surroundings)
+                execute(self.image(), self._ticker, request, surroundings, deliver)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ MAX_WORKERS = 256
 """More runs than this wait for a thread; their deadlines start when they do."""
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -40,8 +43,15 @@ class Workers:
         """How many threads there are, busy and idle."""
         return len(self._threads)
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[Callable[[T], None]], None]) -> Future[T]:
         """Run ``work`` on a thread of the pool.
+
+        Args:
+            work: is called with a function to deliver its result with, once; what it does after that
+                keeps nobody waiting.
+
+        Returns:
+            A future of the result, or of what ``work`` raised before it delivered one.
 
         Raises:
             HostError: the pool is closed, because the interpreter is exiting.
@@ -52,11 +62,12 @@ class Workers:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                result = work()
+                work(future.set_result)
             except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                if future.done():
+                    _log.exception("a guest thread failed after its run had ended")
+                else:
+                    future.set_exception(error)
 
         with self._lock:
             if self._closed:
