@@ -78,6 +78,7 @@ def typed(kind: Any) -> dict[str, Any]:
     ],
 )
 def test_a_value_becomes_the_text_of_the_table(declared, value, text):
+    """Section 4, W10: with the documented coercions."""
     assert argument_literal(typed(declared), value) == text
 
 
@@ -93,6 +94,7 @@ def test_a_value_becomes_the_text_of_the_table(declared, value, text):
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else type(value).__name__,
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(declared, value):
+    """Section 4, W6."""
     with pytest.raises(BadArguments, match=r"^argument 'size': expected ") as caught:
         argument_literal(typed(declared), value, "size")
     assert caught.value.argument == "size"
@@ -100,6 +102,7 @@ def test_a_value_that_does_not_fit_is_refused_by_name(declared, value):
 
 
 def test_a_type_may_stand_in_a_nested_parameters_entry():
+    """Section 4."""
     assert argument_literal({"parameters": {"type": "integer"}}, "5") == "5"
     assert argument_literal({"type": None, "parameters": {"type": "integer"}}, "5") == "5"
     assert argument_literal({"type": "string", "parameters": {"type": "integer"}}, "5") == "'5'"
@@ -107,12 +110,14 @@ def test_a_type_may_stand_in_a_nested_parameters_entry():
 
 @pytest.mark.parametrize("spec", [{"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"$ref": "#/$defs/A"}, True])
 def test_a_property_without_a_single_type_takes_any_json(spec):
+    """W9."""
     for value in (None, 1, "1", [1], {"a": None}):
         assert received(argument_literal(spec, value)) == value
 
 
 @pytest.mark.parametrize("declared", ["integer", "boolean"])
 def test_none_fits_an_optional_or_nullable_property(declared):
+    """W9."""
     assert argument_literal(typed(declared), None, required=False) == "None"
     for nullable in ({"nullable": True}, {"default": None}, {"enum": [1, None]}):
         assert argument_literal({"type": declared, **nullable}, None) == "None"
@@ -125,6 +130,7 @@ def test_none_fits_an_optional_or_nullable_property(declared):
 
 @pytest.mark.parametrize("declared", ["number", "array", "object", "string", None])
 def test_infinity_and_nan_survive(declared):
+    """W6."""
     for value in (INF, -INF):
         assert received(argument_literal(typed(declared), value)) == value
     assert math.isnan(received(argument_literal(typed(declared), NAN)))
@@ -196,6 +202,7 @@ def test_plain_values_beyond_json_arrive_as_plain_values(value, plain):
 )
 @pytest.mark.parametrize("declared", ["string", "number", "array", "object", None])
 def test_what_is_no_plain_value_is_refused(declared, value):
+    """W6."""
     for nested in (value, [value], {"a": value}):
         with pytest.raises(BadArguments, match="pass JSON data") as caught:
             argument_literal(typed(declared), nested, "x")
@@ -235,10 +242,12 @@ SCHEMA = {"parameters": {"properties": {"a": {"type": "integer"}, "b": True}, "r
 
 
 def test_only_arguments_that_the_schema_names_are_kept_in_their_order():
+    """Section 4."""
     assert argument_literals(SCHEMA, {"b": [1], "self": 1, "a": "2"}) == {"b": "[1]", "a": "2"}
 
 
 def test_an_argument_that_is_not_required_may_be_none():
+    """W9."""
     with pytest.raises(BadArguments, match="'a'"):
         argument_literals(SCHEMA, {"a": None})
     optional = {"parameters": {"properties": {"a": {"type": "integer"}}}}
@@ -249,6 +258,7 @@ def test_an_argument_that_is_not_required_may_be_none():
     "schema", [None, {}, {"parameters": None}, {"parameters": {}}, {"parameters": {"properties": 5}}]
 )
 def test_arguments_without_a_schema_are_refused_with_the_remedy(schema):
+    """Section 4; section 6: without arguments the schema is never touched."""
     assert argument_literals(schema, {}) == {}
     with pytest.raises(BadArguments, match=r"Tool\.from_function") as caught:
         argument_literals(schema, {"a": 1})
@@ -284,6 +294,7 @@ def same(left: Any, right: Any) -> bool:
 @unhurried
 @given(matching)
 def test_a_value_that_matches_its_type_arrives_unchanged(case):
+    """Section 4, W6."""
     declared, value = case
     literal = argument_literal(typed(declared), value)
     assert same(received(literal), value)
@@ -294,6 +305,7 @@ def test_a_value_that_matches_its_type_arrives_unchanged(case):
 @unhurried
 @given(matching.filter(lambda case: case[0] in ("number", "array", "object")))
 def test_json_text_arrives_as_the_value_it_says(case):
+    """Section 0."""
     declared, value = case
     literal = argument_literal(typed(declared), json.dumps(value))
     assert same(received(literal), json.loads(json.dumps(value)))
@@ -302,6 +314,7 @@ def test_json_text_arrives_as_the_value_it_says(case):
 @unhurried
 @given(st.sampled_from(["string", "integer", "boolean", "number", "array", "object", None, "odd"]), json_values)
 def test_a_literal_holds_nothing_but_data(declared, value):
+    """W6."""
     try:
         literal = argument_literal(typed(declared), value)
     except BadArguments:

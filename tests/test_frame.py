@@ -162,3 +162,9 @@ class TestFlood:
     def test_honest_output_of_many_frames_stays_within_the_budget(self) -> None:
         data = encode_frame(b"x" * 500) * 4_000
         assert split(data + encode_frame(b"last")).payload == b"last"
+
+    def test_more_markers_than_anyone_honest_writes_are_not_looked_at(self) -> None:
+        data = MARKER * ((1 << 16) + 1)
+        found = split(data + encode_frame(b"last"))
+        assert (found.payload, found.damage) == (None, FrameDamage.FLOOD)
+        assert split(data[16:-16] + encode_frame(b"last")).payload == b"last"

@@ -145,6 +145,30 @@ def test_a_source_that_does_not_compile_is_a_syntax_error_with_the_tools_line() 
     assert 'File "f.py", line 4' in result.error.traceback
 
 
+def test_the_message_of_a_syntax_error_names_the_tools_line() -> None:
+    error = run_tool(Tool(name="f", source_code="def f():\n    return 1\n\nx = = 2\n", json_schema=None)).error
+    assert error is not None
+    assert error.message == "invalid syntax (f.py, line 4)"
+
+
+def test_an_exception_class_inside_a_function_has_its_own_name() -> None:
+    error = run_tool(tool("def f():\n    class Boom(Exception): pass\n    raise Boom('b')")).error
+    assert error is not None
+    assert (error.exception_name, error.message) == ("Boom", "b")
+
+
+def test_a_time_zone_that_pydantic_parsed_arrives_as_the_standard_librarys() -> None:
+    source = """
+from datetime import datetime
+from pydantic import TypeAdapter
+def f():
+    return [TypeAdapter(datetime).validate_python(t) for t in ("2024-01-02T03:04:05Z", "2024-01-02T03:04:05-03:30")]
+"""
+    value = run_tool(tool(source)).func_return
+    assert [v.isoformat() for v in value] == ["2024-01-02T03:04:05+00:00", "2024-01-02T03:04:05-03:30"]
+    assert type(value[1].tzinfo) is datetime.timezone
+
+
 def test_a_syntax_error_that_the_tool_raises_is_the_tools_exception() -> None:
     assert failed(run_tool(tool("def f():\n    compile('x = = 1', 'y', 'exec')"))) is ErrorKind.TOOL_EXCEPTION
 

@@ -33,9 +33,9 @@ from wasm_sandbox.script import (
     detect_async,
     generate_script,
     parse_function_arguments,
-    read_source,
 )
 from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool_source import read_source
 
 UNTYPED = {"type": "object", "properties": {}}
 
@@ -126,6 +126,7 @@ def test_the_script_of_an_async_tool_is_the_reference_text():
 
 
 def test_without_markers_the_script_ends_with_the_base64_expression():
+    """Section 3, block 14."""
     with_markers = generate_script(ADD, {"x": 2, "y": 3}).text
     without = generate_script(ADD, {"x": 2, "y": 3}, markers=False).text
     body, _, _ = with_markers.partition("data_checksum = ")
@@ -133,6 +134,7 @@ def test_without_markers_the_script_ends_with_the_base64_expression():
 
 
 def test_top_level_await_replaces_only_the_line_that_runs_the_loop():
+    """Section 3."""
     plain = generate_script(FETCH, {"url": "a"}).text
     awaiting = generate_script(FETCH, {"url": "a"}, top_level_await=True).text
     assert awaiting == plain.replace("= asyncio.run(_async_wrapper())", "= await _async_wrapper()")
@@ -140,18 +142,21 @@ def test_top_level_await_replaces_only_the_line_that_runs_the_loop():
 
 
 def test_the_marker_can_be_set_per_run(run):
+    """W4."""
     assert run("def tool():\n    return 1", marker=bytes(range(16))).result == 1
     with pytest.raises(ValueError, match="16 bytes"):
         generate_script(ADD, {}, marker=b"short")
 
 
 def test_a_tool_without_arguments_needs_no_schema(monkeypatch):
+    """Section 6."""
     script = generate_script(Tool(name="tool", source_code="def tool(): return 1"), {})
     assert "_function_result = tool()\n" in script.text
     assert execute(script.text, monkeypatch).result == 1
 
 
 def test_arguments_that_the_schema_lacks_are_dropped():
+    """Sections 4 and 6."""
     assert generate_script(ADD, {"x": 1, "request_heartbeat": True}) == generate_script(ADD, {"x": 1})
 
 
@@ -170,12 +175,14 @@ def test_arguments_that_the_schema_lacks_are_dropped():
     ],
 )
 def test_usual_tools_get_the_plain_text(source):
+    """Section 0: the script is the same."""
     script = script_for(source, {"x": "1"})
     assert not is_guarded(script)
     assert f"\nx = '1'\n{source}\n_function_result = tool(x=x)\ntry:\n" in script
 
 
 def test_an_argument_named_like_an_unused_builtin_is_assigned_as_ever():
+    """Section 0: the script is the same."""
     assert "\nid = 5\ndef tool(id): return id\n_function_result = tool(id=id)\n" in script_for(
         "def tool(id): return id", {"id": 5}
     )
@@ -183,6 +190,7 @@ def test_an_argument_named_like_an_unused_builtin_is_assigned_as_ever():
 
 @pytest.mark.parametrize("ending", ["", "\n", " \n\t\n", "\r\n"])
 def test_the_end_of_the_source_is_stripped_and_nothing_else(ending):
+    """Section 3, block 11."""
     source = "\n\ndef tool():\r\n\treturn 'a\\\n  b'"
     script = generate_script(make_tool(source + ending), {})
     assert f"\n{source}\n_function_result" in script.text
@@ -203,11 +211,13 @@ def tool_lines(script: ExecutionScript) -> list[str]:
     ],
 )
 def test_the_script_tells_where_the_source_stands(source):
+    """W12: line numbers in tracebacks are the tool's own."""
     script = generate_script(make_tool(source, properties={"x": {}}), {"x": [1]}, agent_state={"id": "a"})
     assert tool_lines(script) == source.rstrip().replace("\r\n", "\n").split("\n")
 
 
 def test_a_traceback_line_can_be_mapped_to_the_tool(run, monkeypatch):
+    """W12: line numbers in tracebacks are the tool's own."""
     source = "from __future__ import (\n    annotations,\n)\n\ndef tool():\n    raise KeyError('x')\n"
     script = generate_script(make_tool(source), {})
     with pytest.raises(KeyError) as caught:
@@ -216,12 +226,36 @@ def test_a_traceback_line_can_be_mapped_to_the_tool(run, monkeypatch):
     assert line - script.tool_first_line + 1 == 6
 
 
+def test_each_block_stands_in_its_place_and_an_absent_one_leaves_no_blank_line():
+    """Sections 3 and 6: the injected values follow the arguments, all of them keywords."""
+    source = "def tool(x, agent_state, agent_id): ..."
+    text = script_for(source, {"x": 1, "agent_id": 0}, agent_id="it's")
+    assert text.startswith("from typing import *\nimport pickle\n")
+    assert "\n    Letta = None\nclass AgentState(dict):\n" in text
+    assert "\nagent_state = None\n# Initialize Letta client for tool execution\n" in text
+    assert (
+        '        )\nagent_id = "it\'s"\nx = 1\n'
+        f"{source}\n_function_result = tool(x=x, agent_state=agent_state, agent_id=agent_id)\ntry:\n"
+    ) in text
+    assert "        )\n_function_result = tool()\n" in generate_script(make_tool(""), {}).text
+    assert "import asyncio" not in text
+    assert "\nimport hashlib\nimport asyncio\ntry:\n    from letta_client" in script_for("async def tool(): ...")
+
+
+@pytest.mark.parametrize(("state", "expected"), [(None, "c"), ({"id": ""}, "c"), ({}, "c"), ({"id": "s"}, "s")])
+def test_the_agent_id_is_the_states_or_else_the_constructors(state, expected, run):
+    """Section 3, block 9; W16."""
+    assert run("def tool(agent_id): return agent_id", agent_state=state, agent_id="c").result == expected
+    assert run("def tool(agent_id): return agent_id", agent_state={"id": ""}).result is None
+
+
 # --- The calls ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("markers", [True, False])
 @pytest.mark.parametrize("source", ["def tool(x): return x", "import pickle as sys\ndef tool(x): return x"])
 def test_the_envelope_is_the_same_with_and_without_markers(source, markers, monkeypatch):
+    """Section 7."""
     script = script_for(source, {"x": [1, None]}, markers=markers)
     if markers:
         envelope = execute(script, monkeypatch).envelope
@@ -259,15 +293,18 @@ def test_the_envelope_is_the_same_with_and_without_markers(source, markers, monk
     ],
 )
 def test_whatever_the_call_returns_is_awaited_if_it_can_be(source, run):
+    """W18."""
     assert run(source, {"x": 5}).result == 5
 
 
 def test_a_dotted_name_may_be_called(run):
+    """Section 2: callable names work."""
     source = "class Tools:\n    @staticmethod\n    def add(x): return x + 1"
     assert run(source, {"x": 1}, name="Tools.add").result == 2
 
 
 def test_top_level_await_works_for_guarded_tools():
+    """Section 3, W18."""
     script = script_for("async def f(x): return x\ntool = f", {"x": 1}, top_level_await=True, markers=False)
     assert script.endswith(f"\nawait {RESULT_VAR_NAME}_deliver(tool)\n")
     compile(script, "<script>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -275,6 +312,7 @@ def test_top_level_await_works_for_guarded_tools():
 
 @pytest.mark.parametrize("prefix", ["", "async "])
 def test_parameters_of_every_kind_are_bound(prefix, run):
+    """W14."""
     source = (
         f"{prefix}def tool(a, b=2, /, c=3, *rest, d, agent_id, **more):\n    return [a, b, c, rest, d, agent_id, more]"
     )
@@ -283,6 +321,7 @@ def test_parameters_of_every_kind_are_bound(prefix, run):
 
 
 def test_a_gap_among_positional_only_arguments_is_refused():
+    """W14."""
     with pytest.raises(BadArguments, match=r"'b'.*'a' must be given too") as caught:
         script_for("def tool(a=1, b=2, /): ...", {"b": 5})
     assert caught.value.argument == "b"
@@ -302,6 +341,7 @@ SCRIPT_NAMES = (
 @pytest.mark.parametrize("prefix", ["", "async "])
 @pytest.mark.parametrize("name", SCRIPT_NAMES)
 def test_an_argument_may_have_any_name_of_the_script(name, prefix, run):
+    """W8."""
     source = (
         f"import json\n{prefix}def tool(**k):\n"
         "    assert __name__ == '__main__' and os.getenv and List[int] and type(len([])) is int\n"
@@ -313,6 +353,7 @@ def test_an_argument_may_have_any_name_of_the_script(name, prefix, run):
 @pytest.mark.parametrize("prefix", ["", "async "])
 @pytest.mark.parametrize("name", [n for n in SCRIPT_NAMES if not n.startswith("__")])
 def test_a_tool_may_have_any_name_of_the_script(name, prefix, run):
+    """W8."""
     assert run(f"{prefix}def {name}(x): return x", {"x": 5}, name=name).result == 5
 
 
@@ -342,21 +383,25 @@ def test_a_tool_may_have_any_name_of_the_script(name, prefix, run):
     ],
 )
 def test_a_tool_may_rebind_or_delete_what_the_script_uses(source, run):
+    """W8."""
     assert run(source, {"x": 5}).envelope == {"results": 5, "agent_state": None}
 
 
 @pytest.mark.parametrize("name", ["a-b", "class", "", "x y", "1", "a\nb", "x=1, **{}", "'", "\ud800", "None"])
 def test_a_property_may_have_any_name(name, run):
+    """W7."""
     assert run("def tool(y, **k): return y, k", {name: 1, "y": 2}).result == (2, {name: 1})
 
 
 def test_two_names_that_python_reads_alike_are_refused():
+    """W7."""
     with pytest.raises(BadArguments, match="as that of 'fi'"):
         script_for("def tool(**k): ...", {"fi": 1, "\ufb01": 2})
 
 
 @pytest.mark.parametrize("name", ["", "a b", "tool(", "x\ny", "class", "a.", "print(1) or tool", "a-b"])
 def test_a_tool_name_that_is_no_name_is_refused(name):
+    """W7."""
     with pytest.raises(UnsupportedToolError, match="no Python name"):
         script_for("def tool(): ...", name=name)
 
@@ -379,6 +424,7 @@ def test_a_tool_name_that_is_no_name_is_refused(name):
 )
 @pytest.mark.parametrize("prefix", ["", "async "])
 def test_future_imports_cookies_and_byte_order_marks_are_legal(head, prefix, run):
+    """W12."""
     source = f"{head}{prefix}def tool(x: Undefined if {'__future__' in head} else int): return x\n"
     script = generate_script(make_tool(source, properties={"x": {}}), {"x": 5})
     assert script.tool_line_count == source.replace("\r\n", "\n").rstrip().count("\n") + 1
@@ -386,6 +432,7 @@ def test_future_imports_cookies_and_byte_order_marks_are_legal(head, prefix, run
 
 
 def test_a_future_import_in_a_wrong_place_stays_a_syntax_error_of_the_tool():
+    """W12."""
     script = generate_script(make_tool("import json\nfrom __future__ import annotations\ndef tool(): ..."), {})
     with pytest.raises(SyntaxError) as caught:
         compile(script.text, "<script>", "exec")
@@ -404,10 +451,12 @@ def test_a_future_import_in_a_wrong_place_stays_a_syntax_error_of_the_tool():
     ],
 )
 def test_usual_sources_run(source, run):
+    """Section 3: ``if __name__ == "__main__"`` runs, CRLF is kept."""
     assert run(source, {"x": 5}).result == 5
 
 
 def test_a_source_that_does_not_parse_is_left_to_the_guest():
+    """Section 0, W19."""
     script = generate_script(make_tool("x = (\ndef tool(agent_state, y): ..."), {})
     with pytest.raises(SyntaxError) as caught:
         compile(script.text, "<script>", "exec")
@@ -419,12 +468,6 @@ def test_a_source_that_does_not_parse_is_left_to_the_guest():
 def test_a_source_that_no_file_can_hold_is_refused(source):
     with pytest.raises(UnsupportedToolError):
         generate_script(make_tool(source), {})
-
-
-def test_a_tool_with_an_argument_schema_is_refused_by_name_of_the_extra():
-    tool = Tool(name="tool", source_code="def tool(): ...", args_json_schema={"title": "A", "properties": {}})
-    with pytest.raises(UnsupportedToolError, match="'schema'"):
-        generate_script(tool, {})
 
 
 # --- Agent state --------------------------------------------------------------------------------------
@@ -471,6 +514,7 @@ def tool(agent_state: AgentState, agent_id):
 @pytest.mark.parametrize("ending", ["", "del sys", "async def other(): return tool\n", "globals"])
 @pytest.mark.parametrize("prefix", ["", "async "])
 def test_the_state_answers_attributes_and_items_and_comes_back_as_data(state, ending, prefix, run):
+    """W25."""
     ran = run(USE_STATE.replace("def tool", f"{prefix}def tool") + ending, agent_state=state)
     blocks = [{"value": "a!", "items": [1]}]
     assert ran.result == ("agent-1", 2025, blocks)
@@ -482,17 +526,20 @@ def test_the_state_answers_attributes_and_items_and_comes_back_as_data(state, en
 
 
 def test_a_missing_state_is_none(run):
+    """Section 3, blocks 7 and 9; W16."""
     ran = run("def tool(agent_state: AgentState = 1, agent_id=2): return agent_state, agent_id", agent_id="a")
     assert ran.envelope == {"results": (None, "a"), "agent_state": None}
 
 
 def test_the_state_goes_only_to_tools_that_ask_for_it():
+    """Section 3, block 7; W2."""
     script = generate_script(ADD, {"x": 1}, agent_state={"secret": "s3"})
     assert not script.injects_agent_state
     assert script == generate_script(ADD, {"x": 1})
 
 
 def test_the_injected_value_wins_over_an_argument_of_that_name(run):
+    """W15."""
     source = "def tool(agent_state, agent_id): return agent_state.id, agent_id"
     ran = run(source, {"agent_state": 1, "agent_id": 2}, agent_state={"id": "a"}, agent_id="b")
     assert ran.result == ("a", "a")
@@ -500,6 +547,7 @@ def test_the_injected_value_wins_over_an_argument_of_that_name(run):
 
 @pytest.mark.parametrize("state", [5, "text", [1], {"a": object()}, {"a": {"b": [print]}}])
 def test_a_state_that_is_not_data_is_refused(state):
+    """W25."""
     with pytest.raises(BadArguments, match="agent_state") as caught:
         script_for("def tool(agent_state): ...", agent_state=state)
     assert caught.value.argument == "agent_state"
@@ -546,6 +594,7 @@ def skeleton(script: str) -> tuple[int, str]:
 @unhurried
 @given(st.dictionaries(st.sampled_from(["x", "class", "sys", "a-b"]), json_values, min_size=4))
 def test_no_value_changes_the_structure_and_every_value_arrives(args):
+    """W6."""
     source = "def tool(x, **more): return {'x': x, **more}"
     script = script_for(source, args)
     assert skeleton(script) == skeleton(script_for(source, dict.fromkeys(args, 0)))
@@ -556,6 +605,7 @@ def test_no_value_changes_the_structure_and_every_value_arrives(args):
 @unhurried
 @given(st.text(max_size=20), json_values)
 def test_no_name_changes_the_structure(name, value):
+    """W7."""
     source = "def tool(**k): return k"
     script = script_for(source, {name: value})
     assert len(ast.parse(script).body) == len(ast.parse(script_for(source, {"class": 0})).body)
@@ -574,6 +624,28 @@ def test_parameter_names_are_those_of_every_function_of_that_name():
     assert parse_function_arguments("\ufefff = lambda a: a", "f") == []
     with pytest.raises(SyntaxError):
         parse_function_arguments("def f(", "f")
+
+
+def test_a_source_that_parses_but_does_not_compile_has_parameters_all_the_same():
+    """Section 2."""
+    assert parse_function_arguments("def f(a, a): ...", "f") == ["a", "a"]
+    assert parse_function_arguments("async def f(a): ...\nreturn", "f") == ["a"]
+    assert detect_async("async def f(a): ...\nreturn", "f")
+    for broken in ("def f(:", " def f(): ...", "def f(): ...\0"):
+        with pytest.raises((SyntaxError, ValueError)):
+            parse_function_arguments(broken, "f")
+    with pytest.raises(TypeError, match="must be a string, bytes or AST object"):
+        parse_function_arguments(None, "f")
+
+
+def test_a_source_is_read_once():
+    """A run asks for parameters, asyncness and the script: one look serves them all."""
+    source = "async def once(agent_id): ..."
+    read_source.cache_clear()
+    assert parse_function_arguments(source, "once") == ["agent_id"]
+    assert detect_async(source, "once")
+    generate_script(make_tool(source, "once"), {})
+    assert (read_source.cache_info().misses, read_source.cache_info().hits) == (1, 2)
 
 
 def test_the_look_at_a_source_takes_time_in_proportion_to_its_length():

@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from wasm_sandbox.errors import SandboxError
+
 MAX_DEPTH = 100
 """Deepest nesting of an argument; CPython's parser refuses source that nests 200 brackets."""
 
@@ -30,7 +32,7 @@ _STATE_LEAVES = frozenset(
 )
 
 
-class BadArguments(ValueError):
+class BadArguments(SandboxError, ValueError):
     """A value cannot be handed to the tool; nothing was run.
 
     Attributes:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from wasm_sandbox.argument_schema import argument_models
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.environment import merge_environment
+from wasm_sandbox.data_directory import store_path
+from wasm_sandbox.environment import agent_variables, merge_environment
 from wasm_sandbox.frame import MARKER
+from wasm_sandbox.plain_schema import ArgumentSchemaError
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.script import (
     RESULT_VAR_NAME,
@@ -20,6 +24,11 @@ from wasm_sandbox.script import (
     parse_function_arguments,
 )
 from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool_source import read_source
+from wasm_sandbox.tracing import trace_method
+
+if TYPE_CHECKING:
+    from wasm_sandbox.stores import SandboxConfigManager
 
 
 class AsyncToolSandboxBase(ABC):
@@ -28,18 +37,23 @@ class AsyncToolSandboxBase(ABC):
     Args:
         tool_name: name under which the tool is looked up when no ``tool_object`` is given.
         args: argument name -> JSON value; kept by reference, never changed.
-        user: the acting user; its ``organization_id``, if any, scopes the look-ups.
+        user: the acting user; its ``organization_id`` scopes the look-ups. Without one nothing is looked up,
+            so the tool itself must be given, and no stored variables are used.
         tool_id: the tool's id, shown to the tool as ``LETTA_TOOL_ID``.
         agent_id: the agent's id, shown to the tool as ``LETTA_AGENT_ID``.
         project_id: the project's id, shown to the tool as ``LETTA_PROJECT_ID``.
         tool_object: the tool itself.
-        sandbox_config: where its variables and fingerprint come from.
-        sandbox_env_vars: environment variables instead of the stored ones of the configuration.
+        sandbox_config: where variables and fingerprint come from; by default the stored configuration of
+            ``sandbox_type``, if there is one.
+        sandbox_env_vars: variables instead of the stored ones of the configuration; also if there are none in it.
     """
 
     NAMESPACE: ClassVar[uuid.UUID] = uuid.NAMESPACE_DNS
     LOCAL_SANDBOX_RESULT_START_MARKER: ClassVar[bytes] = MARKER
     LOCAL_SANDBOX_RESULT_VAR_NAME: ClassVar[str] = RESULT_VAR_NAME
+
+    sandbox_type: ClassVar[str] = "local"
+    """The type of the stored configuration that counts when none is given."""
 
     def __init__(
         self,
@@ -67,13 +81,41 @@ class AsyncToolSandboxBase(ABC):
         self.inject_letta_client = True
         self.is_async_function = False
         self._initialized = False
+        self._sandbox_config_manager: SandboxConfigManager | None = None
+
+    @property
+    def sandbox_config_manager(self) -> SandboxConfigManager:
+        """The store of configurations and their variables; made on first access."""
+        if self._sandbox_config_manager is None:
+            from wasm_sandbox.stores import SandboxConfigManager
+
+            self._sandbox_config_manager = SandboxConfigManager()
+        return self._sandbox_config_manager
 
     async def _init_async(self) -> None:
         """Look the tool up and look at its source, once per object; a failed attempt may be repeated.
 
         Raises:
-            ValueError: there is no such tool.
+            ValueError: there is no such tool, or no organisation to look it up for.
+            StoreError: the store of tools cannot be used.
         """
+        if self.tool is None:
+            from wasm_sandbox.stores import ToolManager
+
+            self.tool = await ToolManager().get_tool_by_name_async(tool_name=self.tool_name, actor=self.user)
+        schema = self._init_from_tool().args_json_schema
+        if schema:
+            import asyncio  # a third of this library's own import time, and only needed here
+
+            with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
+                await asyncio.to_thread(argument_models, schema)  # may take a second; cached
+
+    def _init_sync(self) -> None:
+        """`_init_async` for callers without an event loop."""
+        if self.tool is None:
+            from wasm_sandbox.stores import ToolManager
+
+            self.tool = ToolManager().get_tool_by_name(tool_name=self.tool_name, actor=self.user)
         self._init_from_tool()
 
     def _init_from_tool(self) -> Tool:
@@ -83,7 +125,9 @@ class AsyncToolSandboxBase(ABC):
                 f"Agent attempted to invoke tool {self.tool_name} that does not exist for organization {organization}"
             )
         if not self._initialized:
-            names = self._parameter_names(self.tool)
+            # The script also injects by keyword, which the list of parameters does not show.
+            injected = read_source(self.tool.source_code, self.tool.name).injected
+            names = [*self._parameter_names(self.tool), *injected]
             self.inject_agent_state = "agent_state" in names
             self.inject_agent_id = "agent_id" in names
             self.is_async_function = self._detect_async_function()
@@ -94,7 +138,7 @@ class AsyncToolSandboxBase(ABC):
     def _parameter_names(tool: Tool) -> list[str]:
         try:
             return parse_function_arguments(tool.source_code, tool.name)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             return []  # the guest reports it, with the tool's own line
 
     def _detect_async_function(self) -> bool:
@@ -104,6 +148,7 @@ class AsyncToolSandboxBase(ABC):
         """Whether the executor can await at the script's top level; by default it cannot."""
         return False
 
+    @trace_method
     async def generate_execution_script(self, agent_state: Any, wrap_print_with_markers: bool = False) -> str:
         """The execution script for this call.
 
@@ -130,6 +175,18 @@ class AsyncToolSandboxBase(ABC):
             marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
         )
 
+    async def _configuration(self) -> SandboxConfig | None:
+        """The configuration given, else the stored one of ``sandbox_type``, if any; nothing is created."""
+        if self.provided_sandbox_config is not None or not self._has_store:
+            return self.provided_sandbox_config
+        return await self.sandbox_config_manager.get_sandbox_config_by_type_async(self.sandbox_type, self.user)
+
+    def _configuration_sync(self) -> SandboxConfig | None:
+        """`_configuration` for callers without an event loop."""
+        if self.provided_sandbox_config is not None or not self._has_store:
+            return self.provided_sandbox_config
+        return self.sandbox_config_manager.get_sandbox_config_by_type(self.sandbox_type, self.user)
+
     async def _gather_env_vars(
         self,
         agent_state: Any,
@@ -139,32 +196,58 @@ class AsyncToolSandboxBase(ABC):
     ) -> dict[str, str]:
         """The variables for the guest; a later layer wins, and a final value of ``None`` drops its name.
 
-        Layers: the host's environment (only if ``is_local``), the sandbox's variables, the agent's secrets,
+        Layers: the host's environment (only if ``is_local``), the variables given to the constructor or, if none
+        were given, the stored ones of the configuration ``sbx_id``, the agent's secrets,
         ``additional_env_vars``, the ids of agent, project and tool.
 
         Raises:
             InvalidEnvironment: a name or a value is not usable; names the variable, never its value.
+            ValueError: ``sbx_id`` is no id of a configuration.
+            StoreError: the stored variables cannot be read.
         """
-        return self._environment(agent_state, additional_env_vars, dict(os.environ) if is_local else {})
+        variables = self.provided_sandbox_env_vars
+        if variables is None and sbx_id is not None and self._has_store:
+            variables = await self.sandbox_config_manager.get_sandbox_env_vars_as_dict_async(
+                sandbox_config_id=sbx_id, actor=self.user, limit=None
+            )
+        return self._merged(agent_state, additional_env_vars, variables, is_local)
 
-    def _environment(
-        self, agent_state: Any, additional: Mapping[str, Any] | None, host: Mapping[str, str]
+    def _gather_env_vars_sync(
+        self,
+        agent_state: Any,
+        additional_env_vars: Mapping[str, Any] | None,
+        sbx_id: str | None,
+        is_local: bool,
     ) -> dict[str, str]:
+        """`_gather_env_vars` for callers without an event loop."""
+        variables = self.provided_sandbox_env_vars
+        if variables is None and sbx_id is not None and self._has_store:
+            variables = self.sandbox_config_manager.get_sandbox_env_vars_as_dict(sbx_id, self.user)
+        return self._merged(agent_state, additional_env_vars, variables, is_local)
+
+    @property
+    def _has_store(self) -> bool:
+        """Whether anything can be stored for the user; as long as nothing is, no store is made or even imported."""
+        # Not Path.exists, which raises where the directory may not be read: then nothing is stored for this user.
+        return bool(getattr(self.user, "organization_id", None)) and os.path.exists(store_path())
+
+    def _merged(
+        self,
+        agent_state: Any,
+        additional: Mapping[str, Any] | None,
+        variables: Mapping[str, Any] | None,
+        is_local: bool,
+    ) -> dict[str, str]:
+        host = dict(os.environ) if is_local else {}
         ids = {"LETTA_TOOL_ID": self.tool_id}
         if self.agent_id:
             ids["LETTA_AGENT_ID"] = self.agent_id
         if self.project_id:
             ids["LETTA_PROJECT_ID"] = self.project_id
-        return merge_environment(host, self.provided_sandbox_env_vars, _agent_variables(agent_state), additional, ids)
+        return merge_environment(host, variables, agent_variables(agent_state), additional, ids)
 
     @abstractmethod
     async def run(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
         """Run the tool and return its result."""
-
-
-def _agent_variables(agent_state: Any) -> Mapping[str, Any]:
-    """The agent's own variables, from the method that agent states have for them."""
-    gather = getattr(agent_state, "get_agent_env_vars_as_dict", None)
-    return gather() if callable(gather) else {}

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 import wasm_sandbox
-from wasm_sandbox.errors import HostError, InvalidEnvironment
+from wasm_sandbox.cli_bench import bench
+from wasm_sandbox.cli_stores import environment_verbs, is_tool_name, stored_tool, tool_verbs
+from wasm_sandbox.errors import HostError, InvalidEnvironment, StoreError
 
 # What is heavy (wasmtime, pydantic, rich) is imported where it is used, as the package's public names are:
 # `--help` and `--version` need none of it.
@@ -59,7 +61,7 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except InvalidEnvironment as error:
+        except (InvalidEnvironment, StoreError) as error:
             raise CommandError(str(error)) from error
         except HostError as error:
             raise HostUnfit(str(error)) from error
@@ -113,6 +115,17 @@ def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
         return wasm_sandbox.Tool(name=found, source_code=text, json_schema={"parameters": parameters})
     _tell_left_out(f"{file}: {tool.name}", tool, args)
     return tool
+
+
+def find_tool(file: str, name: str | None, args: Mapping[str, Any]) -> tuple[Tool, Any]:
+    """The tool in a file, or the stored one of that name; and the user whose variables it is given, if any."""
+    if not is_tool_name(file):
+        return load_tool(file, name, args), None
+    if name is not None:
+        raise CommandError(f"{file}: --tool chooses a function of a FILE, and this is a stored tool")
+    tool, user = stored_tool(file)
+    _tell_left_out(file, tool, args)
+    return tool, user
 
 
 def _tell_left_out(name: str, tool: Tool, args: Mapping[str, Any]) -> None:
@@ -306,6 +319,9 @@ def run(
 ) -> None:
     """Run the tool in FILE, a .py file, and print its result.
 
+    FILE may be the name of a stored tool instead (see wasm-sandbox tool). That is given the stored variables
+    (see wasm-sandbox env); --env wins over them.
+
     What the tool prints goes to stdout and stderr when it ends, then its result to stdout: a string as it
     is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
     result instead: status, value, agent state, output, error and usage.
@@ -314,10 +330,18 @@ def run(
     from wasm_sandbox.progress import ready_image
 
     checked = _limits(limits)
-    tool = load_tool(file, name, args)
+    tool, user = find_tool(file, name, args)
     ready_image()
-    result = wasm_sandbox.run_tool(tool, args, limits=checked, agent_state=agent_state, additional_env_vars=environ)
-    sys.exit(show(Output.of(result), f"{file}: {tool.name}", as_json=as_json))
+    result = wasm_sandbox.run_tool(
+        tool,
+        args,
+        user=user,
+        tool_id=tool.id,
+        limits=checked,
+        agent_state=agent_state,
+        additional_env_vars=environ,
+    )
+    sys.exit(show(Output.of(result), file if user else f"{file}: {tool.name}", as_json=as_json))
 
 
 @cli.command("exec")
@@ -355,14 +379,14 @@ def script(
     agent_state: dict[str, Any] | None,
     no_markers: bool,
 ) -> None:
-    """Print the script that runs the tool in FILE; nothing is run."""
+    """Print the script that runs the tool in FILE, or the stored tool of that name; nothing is run."""
     import asyncio
 
     from wasm_sandbox.arguments import BadArguments
     from wasm_sandbox.display import write
     from wasm_sandbox.script import UnsupportedToolError
 
-    tool = load_tool(file, name, args)
+    tool, _ = find_tool(file, name, args)
     sandbox = wasm_sandbox.WasmToolSandbox(tool.name, args, None, None, tool_object=tool)
     try:
         text = asyncio.run(sandbox.generate_execution_script(agent_state, wrap_print_with_markers=not no_markers))
@@ -395,6 +419,11 @@ def doctor(as_json: bool) -> None:
     report = examine()
     write(sys.stdout, report.to_json() if as_json else report.to_text())
     sys.exit(0 if report.fit else 1)
+
+
+cli.add_command(tool_verbs)
+cli.add_command(environment_verbs)
+cli.add_command(bench)
 
 
 # --- The entry point ------------------------------------------------------------------------------------

@@ -11,6 +11,10 @@ class InvalidEnvironment(SandboxError, ValueError):
     """An environment variable for the guest has a wrong name or value; the message names it, never its value."""
 
 
+class UnsupportedToolError(SandboxError, ValueError):
+    """No script can be written for the tool, whatever its arguments are."""
+
+
 class HostError(SandboxError, RuntimeError):
     """The host cannot run guests at all; the message says what to do."""
 
@@ -25,3 +29,11 @@ class CacheError(HostError):
 
 class ImageError(HostError):
     """The guest could not be initialised, captured or compiled."""
+
+
+class StoreError(SandboxError, RuntimeError):
+    """The store of tools and variables cannot be used; the message says what to do, and never holds a value."""
+
+
+class SecretError(StoreError):
+    """A stored variable cannot be encrypted or decrypted; the message names it, never its value or a key."""

@@ -25,6 +25,7 @@ _HEX_DIGITS = b"0123456789abcdef"
 # a flood of markers that each claim megabytes would otherwise be hashed over and over, quadratically.
 _HASHED_PER_BYTE = 4
 _HASHED_AT_LEAST = 1 << 20
+_MOST_MARKERS = 1 << 16  # a marker costs a microsecond or two, even one that begins nothing
 
 
 class FrameDamage(StrEnum):
@@ -78,6 +79,7 @@ def split_frames(data: bytes, *, max_payload: int, marker: bytes = MARKER) -> Fr
 
     Never hashes more than four times ``len(data)`` plus 1 MiB, whatever the guest wrote. Past that the
     output has no result (damage ``flood``), not even an earlier valid frame: it may not be the last one.
+    The same goes for an output with more than 65,536 markers.
 
     Args:
         data: the guest's whole standard output.
@@ -93,9 +95,13 @@ def split_frames(data: bytes, *, max_payload: int, marker: bytes = MARKER) -> Fr
     frame_start = frame_end = 0
     damage: FrameDamage | None = None
     declared: int | None = None
+    markers = 0
 
     start = data.find(marker)
     while start >= 0:
+        markers += 1
+        if markers > _MOST_MARKERS:
+            return FramedOutput(None, data, FrameDamage.FLOOD)
         body = start + HEADER_BYTES
         refused, length = _inspect_header(data, start, max_payload)
         if refused is None and length is not None:

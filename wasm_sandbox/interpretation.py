@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from wasm_sandbox.guest.execution import Outcome
 
 MAX_FRIENDLY_CHARACTERS = 1000
+MAX_QUOTED_ERRORS = 20
 
+_OUTERMOST_FRAME = re.compile(
+    r'Traceback \(most recent call last\):\n  File "script\.py", line (\d{1,9}), in <module>\n'
+)
+_SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
+_FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
 _SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 
 
@@ -46,6 +53,7 @@ def interpret(
     agent_state: Any = None,
     injects_agent_state: bool = False,
     fingerprint: str | None = None,
+    argument_lines: tuple[range, ...] = (),
 ) -> ToolExecutionResult:
     """Turn an outcome into a result.
 
@@ -57,6 +65,7 @@ def interpret(
         agent_state: what the caller passed; a pydantic model decides the class of what comes back.
         injects_agent_state: whether the tool was given the agent state. If not, none comes back.
         fingerprint: of the sandbox configuration.
+        argument_lines: the lines of the script that check the arguments (`ExecutionScript.argument_lines`).
     """
     output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
@@ -68,7 +77,7 @@ def interpret(
         stderr_dropped_bytes=outcome.stderr_dropped_bytes,
     )
     value = state = None
-    error = _guest_error(outcome, limits, tool_name) or _missing_frame(outcome, output, limits)
+    error = _guest_error(outcome, limits, tool_name, argument_lines) or _missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
         value, state, error = _decode(output.payload, agent_state if injects_agent_state else None, injects_agent_state)
     if error is not None:
@@ -95,11 +104,13 @@ def _friendly(error: ToolError, tool_name: str) -> str:
     return friendly_error_message(tool_name, error.exception_name or error.kind, error.message)
 
 
-def _guest_error(outcome: Outcome, limits: Limits, tool_name: str) -> ToolError | None:
+def _guest_error(
+    outcome: Outcome, limits: Limits, tool_name: str, argument_lines: tuple[range, ...]
+) -> ToolError | None:
     """The error of a guest that did not end by itself, with exit code 0."""
     match outcome.ending.name:
         case "EXITED":
-            return _exit_error(outcome)
+            return _exit_error(outcome, argument_lines)
         case "DEADLINE":
             message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
             return ToolError(kind=ErrorKind.TIMEOUT, message=message)
@@ -118,22 +129,43 @@ def _guest_error(outcome: Outcome, limits: Limits, tool_name: str) -> ToolError 
             return ToolError(kind=ErrorKind.GUEST_TRAP, message=reason)
 
 
-def _exit_error(outcome: Outcome) -> ToolError | None:
+def _exit_error(outcome: Outcome, argument_lines: tuple[range, ...]) -> ToolError | None:
     exception = outcome.exception
     if exception is not None:
         if exception.name == "MemoryError":
             kind = ErrorKind.OUT_OF_MEMORY
         elif exception.name in _SYNTAX_ERRORS and not exception.traceback.startswith("Traceback"):
             kind = ErrorKind.SYNTAX_ERROR  # no frame: the script did not compile
+        elif _was_raised_on(argument_lines, exception.traceback, outcome.stderr):
+            kind = ErrorKind.BAD_ARGUMENTS
         else:
             kind = ErrorKind.TOOL_EXCEPTION
         return ToolError(
-            kind=kind, message=exception.message, exception_name=exception.name, traceback=exception.traceback
+            kind=kind,
+            message=_in_tool_lines(exception.message, exception.traceback),
+            exception_name=exception.name.rpartition(".")[2],  # of a nested class the guest says where it stands
+            traceback=exception.traceback,
         )
     if outcome.exit_code:
         message = f"the guest ended with exit code {outcome.exit_code}"
         return ToolError(kind=ErrorKind.NO_RESULT, message=message, exception_name="SystemExit")
     return None
+
+
+def _in_tool_lines(message: str, traceback: str) -> str:
+    """The message of a syntax error ends with its place in the script: say the place in the tool instead."""
+    place = _SCRIPT_PLACE.search(message)
+    found = _FIRST_PLACE.match(traceback) if place else None
+    if place is None or found is None:
+        return message
+    return f"{message[: place.start()]} ({found[1]}, line {found[2]})"
+
+
+def _was_raised_on(lines: tuple[range, ...], traceback: str, stderr: bytes) -> bool:
+    """Whether an exception left the script on one of these lines; all of the tool's run later."""
+    # Of a very long traceback the report lacks the start; with nothing run before, stderr starts with it.
+    outermost = _OUTERMOST_FRAME.match(traceback) or _OUTERMOST_FRAME.match(stderr[:200].decode("utf-8", "replace"))
+    return outermost is not None and any(int(outermost[1]) in span for span in lines)
 
 
 def _memory_message(limits: Limits) -> str:
@@ -162,6 +194,16 @@ def _missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> To
     return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=message)
 
 
+def _reason(error: Exception) -> str:
+    """What a failed validation says, bounded: of a million wrong values it would quote a million."""
+    if not isinstance(error, ValidationError):
+        return type(error).__name__
+    count = error.error_count()
+    if count > MAX_QUOTED_ERRORS:
+        return f"{count} validation errors"
+    return str(error)[:MAX_FRIENDLY_CHARACTERS]
+
+
 def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, Any, ToolError | None]:
     try:
         envelope = decode_envelope(payload)
@@ -173,7 +215,7 @@ def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, A
     if state is not None and isinstance(agent_state, BaseModel):
         try:
             state = type(agent_state).model_validate(state)
-        except ValidationError as error:
-            message = f"the agent state that came back is no {type(agent_state).__name__}: {error}"
+        except Exception as error:  # the caller's own validators, too, see what the tool made up
+            message = f"the agent state that came back is no {type(agent_state).__name__}: {_reason(error)}"
             return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=message)
     return envelope.results, state, None

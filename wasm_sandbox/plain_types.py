@@ -361,6 +361,12 @@ def _build_timezone(args: tuple[Any, ...]) -> timezone:
     return timezone(*args)
 
 
+def _build_offset(args: tuple[Any, ...]) -> timezone:
+    """pydantic's own fixed offset, in seconds, as the standard library's."""
+    _check_types(args, int)
+    return timezone(timedelta(seconds=args[0]))
+
+
 @lru_cache(maxsize=1)
 def _host_zones() -> frozenset[str]:
     return frozenset(available_timezones())
@@ -511,6 +517,7 @@ def _entries() -> Iterable[PlainClass]:
     yield PlainClass("datetime.time", _build_time)
     yield PlainClass("datetime.timedelta", _build_timedelta)
     yield PlainClass("datetime.timezone", _build_timezone)
+    yield PlainClass("pydantic_core._pydantic_core.TzInfo", _build_offset)
 
     yield PlainClass("decimal.Decimal", _build_decimal)
     yield PlainClass("fractions.Fraction", _build_fraction)

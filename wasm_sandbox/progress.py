@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
@@ -32,7 +33,11 @@ def ready_image() -> Image:
         HostError: as `GuestEngine.image`.
     """
     with PreparationDisplay() as display:
-        return wait_for(Workers().submit(lambda: process_engine().image(display.step)))
+
+        def work(deliver: Callable[[Image], None]) -> None:
+            deliver(process_engine().image(display.step))
+
+        return wait_for(Workers().submit(work))
 
 
 def wait_for(future: Future[T]) -> T:

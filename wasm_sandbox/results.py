@@ -16,7 +16,7 @@ class ErrorKind(StrEnum):
     SYNTAX_ERROR = "syntax_error"
     """The tool's source does not compile."""
     BAD_ARGUMENTS = "bad_arguments"
-    """An argument does not fit the tool's JSON schema; nothing was run."""
+    """An argument does not fit the tool's JSON schema or argument schema; nothing of the tool was run."""
     OUT_OF_FUEL = "out_of_fuel"
     """The instruction budget (``Limits.fuel``) was used up."""
     TIMEOUT = "timeout"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
@@ -16,9 +16,13 @@ from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
 from wasm_sandbox.tool import Tool
+from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
     from wasm_sandbox.guest.execution import Outcome
+
+INLINE_BYTES = 64 << 10
+"""Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
 
 INTERRUPT_POLL_SECONDS = 0.1  # on some platforms a wait without an end cannot be interrupted by Ctrl-C
 
@@ -30,6 +34,7 @@ class _Call:
     script: ExecutionScript
     environ: dict[str, str]
     agent_state: Any
+    fingerprint: str | None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
@@ -38,6 +43,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
     """
+
+    sandbox_type: ClassVar[str] = "wasm"
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         )
         self.limits = limits or Limits()
 
+    @trace_method
     async def run(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
@@ -80,23 +88,31 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             The result, whatever the tool did.
 
         Raises:
-            ValueError: there is no such tool.
+            ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
+            StoreError: the stored tools or variables cannot be read.
             HostError: this host cannot run guests; the message says what to do.
         """
+        import asyncio  # a third of this library's own import time, and only needed here
+
         await self._init_async()
-        environ = await self._gather_env_vars(agent_state, additional_env_vars, self._config_id, is_local=False)
-        call = self._prepare(agent_state, environ)
+        config = await self._configuration()
+        environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
+        call = self._prepare(agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
-        future, cancel = self._start(call)
+        future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
         try:
-            outcome = await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
+            outcome = await _delivered(future)
+        except BaseException:  # cancelled, or thrown away
+            future.cancel()
             cancel()
             raise
+        if len(outcome.stdout) > INLINE_BYTES:  # seconds, if a tool means it: not on the event loop
+            return await asyncio.to_thread(self._interpret, call, outcome)
         return self._interpret(call, outcome)
 
+    @trace_method
     def run_sync(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
@@ -104,8 +120,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
         ``KeyboardInterrupt`` stops the guest and goes on to the caller. Raises as `run`.
         """
-        self._init_from_tool()
-        call = self._prepare(agent_state, self._environment(agent_state, additional_env_vars, {}))
+        self._init_sync()
+        config = self._configuration_sync()
+        environ = self._gather_env_vars_sync(agent_state, additional_env_vars, _id_of(config), is_local=False)
+        call = self._prepare(agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
         future, cancel = self._start(call)
@@ -115,24 +133,22 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             cancel()
             raise
 
-    @property
-    def _config_id(self) -> str | None:
-        return self.provided_sandbox_config.id if self.provided_sandbox_config else None
-
-    @property
-    def _fingerprint(self) -> str | None:
-        return self.provided_sandbox_config.fingerprint() if self.provided_sandbox_config else None
-
-    def _prepare(self, agent_state: Any, environ: dict[str, str]) -> _Call | ToolExecutionResult:
+    def _prepare(
+        self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None
+    ) -> _Call | ToolExecutionResult:
         """The call, or the result that refuses it."""
+        fingerprint = config.fingerprint() if config else None
         try:
-            script = self._script(agent_state, markers=True)
+            with traced(self, self.generate_execution_script):
+                script = self._script(agent_state, markers=True)
         except (BadArguments, UnsupportedToolError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
-            return failed_before_running(self.tool_name, refusal, self._fingerprint)
-        return _Call(script, environ, agent_state)
+            return failed_before_running(self.tool_name, refusal, fingerprint)
+        return _Call(script, environ, agent_state, fingerprint)
 
-    def _start(self, call: _Call) -> tuple[Future[Outcome], Callable[[], None]]:
+    def _start(
+        self, call: _Call, abandoned: Callable[[], bool] | None = None
+    ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and how to stop it."""
         from wasm_sandbox.guest.engine import process_engine
         from wasm_sandbox.guest.request import ExecutionRequest
@@ -142,11 +158,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             call.script.text,
             call.environ,
             self.limits,
-            tool_name=f"{self.tool_name}.py",
+            tool_name="script_.py" if self.tool_name == "script" else f"{self.tool_name}.py",  # not the script's own
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
         )
-        surroundings = LiveSurroundings()
+        surroundings = LiveSurroundings(abandoned)
         return process_engine().start(request, surroundings), surroundings.cancel
 
     def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
@@ -157,8 +173,36 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
             agent_state=call.agent_state,
             injects_agent_state=call.script.injects_agent_state,
-            fingerprint=self._fingerprint,
+            fingerprint=call.fingerprint,
+            argument_lines=call.script.argument_lines,
         )
+
+
+def _id_of(config: SandboxConfig | None) -> str | None:
+    return config.id if config else None
+
+
+def _delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
+    """`asyncio.wrap_future`, except that a loop closed meanwhile is no error in the guest's thread."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[Outcome] = loop.create_future()
+
+    def deliver() -> None:
+        if waiter.done() or future.cancelled():
+            return
+        if error := future.exception():
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(future.result())
+
+    def notify(_: Future[Outcome]) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(deliver)
+
+    future.add_done_callback(notify)
+    return waiter
 
 
 def _wait(future: Future[Outcome]) -> Outcome:

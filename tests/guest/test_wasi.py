@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
 import wasmtime
 
-from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest import _capi, pipe
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.wasi import (
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    CLOCK_THREAD,
     EBADF,
     EFAULT,
     EINVAL,
@@ -233,8 +238,6 @@ def test_fixed_surroundings_are_the_same_every_time() -> None:
 
 
 def test_a_pipe_keeps_the_head_and_the_tail() -> None:
-    import ctypes
-
     data = bytes(range(256)) * 40
     buffer = ctypes.create_string_buffer(data, len(data))
     for step in (1, 3, 1000, len(data)):
@@ -244,3 +247,49 @@ def test_a_pipe_keeps_the_head_and_the_tail() -> None:
         assert pipe.contents() == data[:100] + data[-50:]
         assert pipe.dropped_bytes == len(data) - 150
         assert pipe.written_bytes == len(data)
+
+
+def test_a_write_that_names_one_range_a_thousand_times_copies_only_what_is_kept(
+    probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+
+    def counting(address: int, size: int) -> bytes:
+        copied.append(size)
+        return ctypes.string_at(address, size)
+
+    monkeypatch.setattr(pipe, "_bytes_at", counting)
+    probe.world.stdout = OutputPipe(1000, 500)
+    probe.instance.write(1000, bytes(range(250)) * 4)
+    probe.instance.write(8192, struct.pack("<II", 1000, 1000) * 1000)
+    assert probe.call("fd_write", 1, 8192, 1000, 0) == SUCCESS
+    assert sum(copied) == 1500
+    assert probe.world.stdout.contents() == bytes(range(250)) * 6
+    assert probe.world.stdout.dropped_bytes == 1_000_000 - 1500
+
+
+def test_a_failing_clock_of_the_host_stops_the_guest_and_is_kept(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in the epoch callback would be printed and forgotten, and the guest would run on."""
+    monkeypatch.setattr(World, "halt_reason", lambda world: 1 / 0)
+    error = probe.functions._on_epoch(0, 0, ctypes.pointer(ctypes.c_uint64()), ctypes.pointer(ctypes.c_uint8()))
+    assert error != 0
+    assert isinstance(probe.world.host_failure, ZeroDivisionError)
+
+
+def test_clocks_other_than_the_wall_clock_start_with_the_run() -> None:
+    live = LiveSurroundings()
+    assert live.clock(CLOCK_MONOTONIC) < 10**9
+    assert live.clock(CLOCK_THREAD) == 0
+    assert sum(range(200_000)) > 0
+    assert 0 < live.clock(CLOCK_THREAD) < 10**10
+    assert abs(live.clock(CLOCK_REALTIME) - time.time_ns()) < 10**9
+
+
+def test_a_sleep_ends_when_nobody_waits_any_more() -> None:
+    gone = threading.Event()
+    live = LiveSurroundings(abandoned=gone.is_set)
+    threading.Timer(0.1, gone.set).start()
+    began = time.monotonic()
+    live.sleep(60)
+    assert live.cancelled
+    assert time.monotonic() - began < 10

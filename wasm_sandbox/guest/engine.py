@@ -13,9 +13,11 @@ import wasmtime
 
 from wasm_sandbox.guest.execution import Outcome, execute
 from wasm_sandbox.guest.image import Image, load_image
+from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.ticker import EpochTicker
+from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers
 
@@ -27,6 +29,7 @@ class GuestEngine:
 
     def __init__(self) -> None:
         self._engine = wasmtime.Engine(engine_configuration())
+        self._trap_signals = TrapSignals()  # after wasmtime has set its own
         self._ticker = EpochTicker(self._engine)
         self._workers = Workers()
         self._image: Image | None = None
@@ -56,7 +59,9 @@ class GuestEngine:
             with self._running_lock:
                 self._running.add(surroundings)
             try:
-                execute(self.image(), self._ticker, request, surroundings, deliver)
+                image = self.image()
+                self._trap_signals.restore()
+                execute(image, self._ticker, request, surroundings, deliver)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)
@@ -92,10 +97,14 @@ def process_engine() -> GuestEngine:
     """The engine of this process, made on first use.
 
     After a fork the child gets an engine of its own: the parent's has threads that the child lacks.
+
+    Raises:
+        HostError: this interpreter cannot run guests.
     """
     if _Process.engine is None or _Process.pid != os.getpid():
         with _Process.lock:
             if _Process.engine is None or _Process.pid != os.getpid():
+                check_interpreter()
                 _Process.inherited = _Process.engine
                 _Process.engine, _Process.pid = GuestEngine(), os.getpid()
     return _Process.engine

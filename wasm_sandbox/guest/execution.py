@@ -105,14 +105,17 @@ def execute(
         if world.host_failure is not None:
             raise world.host_failure
         memory_bytes = world.instance.memory()[1] if world.instance else 0
+        ending = _ending(world, stopped, memory_bytes, limits.memory_bytes)
+        # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
+        stdout = world.stdout.contents() if ending is Ending.EXITED else world.stdout.head(limits.output_bytes)
         outcome = Outcome(
-            ending=_ending(world, stopped, memory_bytes, limits.memory_bytes),
+            ending=ending,
             exit_code=exit_code,
             exception=exception,
             detail=stopped.message if stopped else "",
-            stdout=world.stdout.contents(),
+            stdout=stdout,
             stderr=world.stderr.contents(),
-            stdout_dropped_bytes=world.stdout.dropped_bytes,
+            stdout_dropped_bytes=world.stdout.written_bytes - len(stdout),
             stderr_dropped_bytes=world.stderr.dropped_bytes,
             fuel=limits.fuel - store.get_fuel(),
             wall_seconds=time.monotonic() - started,

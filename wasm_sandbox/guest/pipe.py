@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterable
+
+_memory_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_memory_view.restype, _memory_view.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+_READ_ONLY = 0x100  # PyBUF_READ
+
+
+def _bytes_at(address: int, size: int) -> memoryview:
+    """Memory of this process, not copied: only good until the guest runs on."""
+    view: memoryview = _memory_view(address, size, _READ_ONLY)
+    return view
 
 
 class OutputPipe:
     """Keeps the first ``head_bytes`` bytes written and the last ``tail_bytes``; what is between is dropped.
 
     The guest is never blocked and never told: a flood costs the host a bounded amount of memory
-    and, per write, no more than what is kept.
+    and, per write, no more copying than what is kept.
     """
 
     def __init__(self, head_bytes: int, tail_bytes: int = 0) -> None:
@@ -17,25 +28,46 @@ class OutputPipe:
         self._head, self._tail = bytearray(), bytearray()
         self.written_bytes = 0
 
-    def write_from(self, address: int, size: int) -> None:
-        """Append ``size`` bytes of this process's memory at ``address``."""
+    def write_from(self, address: int, size: int, following: int = 0) -> None:
+        """Append ``size`` bytes of this process's memory at ``address``.
+
+        Args:
+            address: where they are.
+            size: how many.
+            following: how many more bytes the same write appends after these. What they push out of the
+                tail is not copied: a write that names one large range a thousand times stays cheap.
+        """
         self.written_bytes += size
         room = self._head_bytes - len(self._head)
         if room > 0:
             taken = min(room, size)
-            self._head += ctypes.string_at(address, taken)
+            self._head += _bytes_at(address, taken)
             address, size = address + taken, size - taken
-        if size and self._tail_bytes:
-            skipped = max(0, size - self._tail_bytes)
-            self._tail += ctypes.string_at(address + skipped, size - skipped)
+        kept = min(size, self._tail_bytes - following)
+        if kept > 0:
+            if kept == self._tail_bytes:
+                self._tail.clear()
+            self._tail += _bytes_at(address + size - kept, kept)
             if len(self._tail) > 2 * self._tail_bytes:  # cut rarely, so that small writes stay cheap
                 del self._tail[: -self._tail_bytes]
+
+    def write_all(self, spans: Iterable[tuple[int, int]], total: int) -> None:
+        """Append ranges of memory, (address, size) each, ``total`` bytes together."""
+        for address, size in spans:
+            total -= size
+            self.write_from(address, size, total)
 
     def contents(self) -> bytes:
         """What was kept, head and tail together."""
         if not self._tail:
             return bytes(self._head)
-        return bytes(self._head) + bytes(self._tail[-self._tail_bytes :])
+        with memoryview(self._tail) as tail:
+            return b"".join((self._head, tail[-self._tail_bytes :]))  # megabytes: copied once
+
+    def head(self, size: int) -> bytes:
+        """The first ``size`` bytes of what was written."""
+        with memoryview(self._head) as head:
+            return bytes(head[:size])
 
     @property
     def dropped_bytes(self) -> int:

@@ -8,6 +8,8 @@ from types import TracebackType
 
 import wasmtime
 
+from wasm_sandbox.errors import HostError
+
 TICK_SECONDS = 0.01
 LINGER_SECONDS = 0.25  # keeps ticking this long after the last guest, so that a busy host does not wake it per run
 
@@ -35,10 +37,9 @@ class EpochTicker:
 
     def __enter__(self) -> None:
         with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._start()
             self._guests += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._tick, name="wasm-sandbox-ticker", daemon=True)
-                self._thread.start()
             if not self._wanted.is_set():
                 self._wanted.set()
 
@@ -48,6 +49,14 @@ class EpochTicker:
         with self._lock:
             self._guests -= 1
             self._idle_since = time.monotonic()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._tick, name="wasm-sandbox-ticker", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise HostError(f"no thread can be started to watch over deadlines: {error}") from error
+        self._thread = thread  # only now: a guest without a ticker would never end
 
     def stop(self) -> None:
         """End the thread, for good."""

@@ -36,6 +36,7 @@ ABSOLUTE_TIME = 1  # subclockflags
 MAX_VECTORS = 1024  # IOV_MAX of common systems; also bounds the subscriptions of one poll
 ENTROPY_CHUNK = 1 << 16
 NANOSECONDS = 1_000_000_000
+ABANDONED_POLL_SECONDS = 0.5
 
 SERVED = frozenset(
     {
@@ -65,23 +66,40 @@ class _Fault(Exception):
 
 
 class LiveSurroundings:
-    """Real clocks, real entropy, and a sleep that ends early on cancellation."""
+    """Real clocks, real entropy, and a sleep that ends early on cancellation.
 
-    def __init__(self) -> None:
+    Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
+    earlier runs computed on the same thread, are no business of a guest.
+
+    Args:
+        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+    """
+
+    def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
+        self._abandoned = abandoned
         self._cancelled = threading.Event()
+        self._started = time.monotonic_ns()
+        self._cpu_before: int | None = None
         self._clocks: tuple[Callable[[], int], ...] = (
             time.time_ns,
-            time.monotonic_ns,
-            time.thread_time_ns,
-            time.thread_time_ns,
+            lambda: time.monotonic_ns() - self._started,
+            self._cpu_time,
+            self._cpu_time,
         )
+
+    def _cpu_time(self) -> int:
+        """Of the thread that runs the guest, since the first look."""
+        now = time.thread_time_ns()
+        if self._cpu_before is None:
+            self._cpu_before = now
+        return now - self._cpu_before
 
     def cancel(self) -> None:
         self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set()
+        return self._cancelled.is_set() or (self._abandoned is not None and self._abandoned())
 
     def clock(self, clock_id: int) -> int:
         """Nanoseconds of one of the four preview 1 clocks."""
@@ -91,7 +109,11 @@ class LiveSurroundings:
         return os.urandom(size)
 
     def sleep(self, seconds: float) -> None:
-        self._cancelled.wait(min(seconds, threading.TIMEOUT_MAX))
+        end = time.monotonic() + seconds
+        while not self.cancelled and (left := end - time.monotonic()) > 0:
+            self._cancelled.wait(
+                min(left, threading.TIMEOUT_MAX if self._abandoned is None else ABANDONED_POLL_SECONDS)
+            )
 
 
 class FixedSurroundings:
@@ -219,8 +241,7 @@ class World:
             return EINVAL
         spans = [(self.span(pointer, size), size) for pointer, size in pairs]
         self.store(written, struct.pack("<I", total))
-        for address, size in spans:
-            pipe.write_from(address, size)
+        pipe.write_all(spans, total)
         return SUCCESS
 
     def fd_read(self, fd: int, vectors: int, count: int, read: int) -> int:
@@ -358,7 +379,11 @@ class HostFunctions:
     def _on_epoch(self, _context: int, _data: int, ticks: Any, kind: Any) -> int:
         """Called in the guest's thread at every tick: go on, or end it."""
         world: World = self._local.world
-        if world.halt_reason() is not None:
-            return _capi.new_error(b"stopped by the host")
-        ticks[0], kind[0] = 1, _capi.EPOCH_CONTINUE
-        return 0
+        try:
+            if world.halt_reason() is not None:
+                return _capi.new_error(b"stopped by the host")
+            ticks[0], kind[0] = 1, _capi.EPOCH_CONTINUE
+            return 0
+        except BaseException as error:  # nothing may cross the C frames below
+            world.halt, world.host_failure = Halt.HOST_FAILURE, error
+            return _capi.new_error(b"the clock of the host failed")

@@ -54,7 +54,7 @@ class Workers:
             A future of the result, or of what ``work`` raised before it delivered one.
 
         Raises:
-            HostError: the pool is closed, because the interpreter is exiting.
+            HostError: the pool is closed, because the interpreter is exiting, or it has no thread and gets none.
         """
         future: Future[T] = Future()
 
@@ -75,9 +75,16 @@ class Workers:
             if self._idle:
                 self._idle -= 1
             elif len(self._threads) < MAX_WORKERS:
-                self._start_thread()
+                self._add_thread()
         self._queue.put(job)
         return future
+
+    def _add_thread(self) -> None:
+        try:
+            self._start_thread()
+        except (RuntimeError, MemoryError) as error:
+            if not self._threads:  # else the work waits for one of these
+                raise HostError(f"no thread can be started to run a guest on: {error}") from error
 
     def _start_thread(self) -> None:
         name = f"wasm-sandbox-worker-{len(self._threads)}"

@@ -1,0 +1,30 @@
+"""Which Python interpreters can run guests: the main one of a process, with a GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from wasm_sandbox.errors import HostError
+
+
+def check_interpreter() -> None:
+    """Refuse an interpreter in which host functions would not be safe.
+
+    Raises:
+        HostError: the interpreter is a subinterpreter, or runs without its global lock.
+    """
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        raise HostError(
+            "this Python runs without its global interpreter lock, which guests have not been tested with: "
+            "set PYTHON_GIL=1"
+        )
+    if _is_subinterpreter():
+        # Host functions are called through ctypes, which always enters the main interpreter.
+        raise HostError("guests run only in the main interpreter of a process, not in a subinterpreter")
+
+
+def _is_subinterpreter() -> bool:
+    current, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
+    current.restype = main.restype = ctypes.c_void_p
+    return bool(current() != main())

@@ -1,0 +1,235 @@
+"""A JSON schema that nobody trusts, reduced to the keywords, references and sizes that a generator may see. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from wasm_sandbox.errors import UnsupportedToolError
+
+MAX_CHARACTERS = 256 << 10
+MAX_DEPTH = 50
+MAX_SCHEMAS = 1000
+MAX_ENUM_VALUES = 2000
+MAX_TUPLE_ITEMS = 100
+MAX_MERGED_SCHEMAS = 1000
+"""How many schemas all the ``allOf`` of a schema may come to when every reference in them is followed."""
+
+_PLAIN_KEYWORDS = frozenset(
+    {
+        *("title", "description", "type", "enum", "const", "default", "nullable", "required", "format", "pattern"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
+        *("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    }
+)
+_SCHEMA_KEYWORDS = frozenset({"items", "additionalProperties"})
+_LIST_KEYWORDS = frozenset({"prefixItems", "items", "anyOf", "oneOf", "allOf"})
+_MAP_KEYWORDS = frozenset({"properties", "patternProperties"})
+_MERGING = ("allOf", "anyOf", "oneOf")
+
+# Others mean a plain string: of some of them (email) the guest lacks the library that checks them.
+_FORMATS = frozenset(
+    {
+        *("date", "time", "date-time", "date-time-local", "time-local", "duration", "uuid", "uuid1", "uuid3", "uuid4"),
+        *("uuid5", "uri", "hostname", "ipv4", "ipv6", "ipv4-network", "ipv6-network", "byte", "binary", "password"),
+        *("decimal", "path", "int32", "int64", "float", "double", "time-delta"),
+    }
+)
+_NUMBER_FORMATS = frozenset({"decimal", "int32", "int64", "float", "double", "time-delta"})
+
+_REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
+
+
+class ArgumentSchemaError(UnsupportedToolError):
+    """A tool's ``args_json_schema`` is one of which no models can be made."""
+
+
+def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Reduce an argument schema.
+
+    What stays is the meaning of the keywords that models can express. Names of definitions become
+    identifiers, definitions that nothing refers to are dropped, as are identifiers of the schema itself,
+    vocabulary of other tools and every keyword not known here.
+
+    Args:
+        schema: A JSON schema whose top level describes an object by ``properties``, or refers to one that does.
+
+    Returns:
+        A schema with the keys ``title`` (if there is one), ``type``, ``properties``, ``required``,
+        ``additionalProperties`` (if there is one) and ``$defs``; all references are of the form
+        ``#`` or ``#/$defs/name``.
+
+    Raises:
+        ArgumentSchemaError: if it is too large or too deep, refers to anything outside itself, or its top level
+            does not describe an object.
+    """
+    return _Reducer(schema).reduced()
+
+
+class _Reducer:
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+        self.schemas_left = MAX_SCHEMAS
+        self.values_left = MAX_ENUM_VALUES
+        self.names: dict[tuple[str, str], str] = {}
+        self.definitions: dict[str, dict[str, Any]] = {}
+        self.merged: list[dict[str, Any]] = []
+        self.sizes: dict[str, int] = {}
+
+    def reduced(self) -> dict[str, Any]:
+        top = self.top_level()
+        kept = {k: v for k, v in top.items() if k in ("properties", "required", "additionalProperties")}
+        result: dict[str, Any] = {}
+        title = top.get("title")
+        if isinstance(title, str) and re.sub(r"\W", "", title).isidentifier():  # else there is no class name in it
+            result["title"] = title
+        result |= {"type": "object", "properties": {}} | self.walk(kept, "", 0)
+        pending = [*self.names]
+        while pending:  # a definition may name further ones
+            where, key = pending.pop(0)
+            name = self.names[where, key]
+            known = len(self.names)
+            self.definitions[name] = self.walk(self.definition(where, key), f"/{where}/{key}", 1)
+            pending += [*self.names][known:]
+        result["$defs"] = self.definitions
+        self.check_merging()
+        return result
+
+    def top_level(self) -> Mapping[str, Any]:
+        """The schema of the arguments, once a reference to it is followed."""
+        top, seen = self.schema, set()
+        while isinstance(reference := top.get("$ref"), str):
+            if reference in seen or reference == "#":
+                raise ArgumentSchemaError("args_json_schema refers to itself and nothing else")
+            seen.add(reference)
+            title = top.get("title")
+            top = self.definition(*self.target(reference, ""))
+            top = {"title": title or reference.rpartition("/")[2], **top}
+        if top.get("type", "object") != "object" or any(key in top for key in _MERGING):
+            raise ArgumentSchemaError(
+                "args_json_schema must describe an object by 'properties' at its top level, one for each argument; "
+                "it cannot be another type nor a combination (anyOf, oneOf, allOf)"
+            )
+        return top
+
+    def target(self, reference: str, path: str) -> tuple[str, str]:
+        """Where a reference points to: the keyword and the name of a definition."""
+        match = _REFERENCE.fullmatch(reference)
+        if match is None:
+            raise ArgumentSchemaError(
+                f"args_json_schema{path} refers to {reference[:200]!r}; only '#' and '#/$defs/NAME' are followed, "
+                "nothing is fetched: put the definition under $defs"
+            )
+        return match[1] or "", unquote(match[2] or "").replace("~1", "/").replace("~0", "~")
+
+    def definition(self, where: str, key: str) -> Mapping[str, Any]:
+        found = self.schema.get(where)
+        if not isinstance(found, Mapping) or key not in found:
+            raise ArgumentSchemaError(f"args_json_schema refers to {key!r} under {where}, which is not there")
+        entry = found[key]
+        if isinstance(entry, bool):
+            return {}
+        if not isinstance(entry, Mapping):
+            raise ArgumentSchemaError(f"args_json_schema/{where}/{key} is no schema")
+        return entry
+
+    def reference(self, value: Any, path: str) -> str:
+        """A reference as the reduced schema has it."""
+        if not isinstance(value, str):
+            raise ArgumentSchemaError(f"args_json_schema{path}: a reference is a text")
+        target = self.target(value, path)
+        if not target[0]:
+            return "#"
+        self.definition(*target)
+        if target not in self.names:
+            plain = re.sub(r"\W+", "_", target[1], flags=re.ASCII).strip("_") or "Definition"
+            name, number = plain, 1
+            while name in self.names.values():
+                number += 1
+                name = f"{plain}_{number}"
+            self.names[target] = name
+        return f"#/$defs/{self.names[target]}"
+
+    def walk(self, schema: Any, path: str, depth: int) -> dict[str, Any]:
+        self.schemas_left -= 1
+        if self.schemas_left < 0:
+            raise ArgumentSchemaError(f"args_json_schema holds more than {MAX_SCHEMAS} schemas; describe less of it")
+        if depth > MAX_DEPTH:
+            raise ArgumentSchemaError(f"args_json_schema is nested more than {MAX_DEPTH} schemas deep; flatten it")
+        if isinstance(schema, bool):
+            return {}
+        if not isinstance(schema, Mapping):
+            raise ArgumentSchemaError(f"args_json_schema{path} is no schema but a {type(schema).__name__}")
+        result: dict[str, Any] = {}
+        for keyword, value in schema.items():
+            inner = f"{path}/{keyword}"
+            if keyword == "$ref":
+                result[keyword] = self.reference(value, inner)
+            elif keyword in _MAP_KEYWORDS and isinstance(value, Mapping):
+                entries = {k: v for k, v in value.items() if v is not False}
+                result[keyword] = {k: self.walk(v, f"{inner}/{k}", depth + 1) for k, v in entries.items()}
+            elif keyword in _LIST_KEYWORDS and isinstance(value, list):
+                result[keyword] = [self.walk(item, f"{inner}/{i}", depth + 1) for i, item in enumerate(value)]
+            elif keyword in _SCHEMA_KEYWORDS:
+                result[keyword] = value if isinstance(value, bool) else self.walk(value, inner, depth + 1)
+            elif keyword == "discriminator" and isinstance(value, Mapping):
+                result[keyword] = self.discriminator(value, inner)
+            elif keyword in _PLAIN_KEYWORDS:
+                result[keyword] = value
+        self.check_values(result, path)
+        if "allOf" in result:
+            self.merged.append(result)
+        return result
+
+    def discriminator(self, value: Mapping[str, Any], path: str) -> dict[str, Any]:
+        mapping = value.get("mapping")
+        result: dict[str, Any] = {"propertyName": value.get("propertyName")}
+        if isinstance(mapping, Mapping):
+            result["mapping"] = {key: self.reference(target, f"{path}/mapping") for key, target in mapping.items()}
+        return result
+
+    def check_values(self, schema: dict[str, Any], path: str) -> None:
+        """Drop or refuse what would cost the generator, or the guest, more than it says."""
+        if isinstance(schema.get("enum"), list):
+            for kind, name in ((str, "string"), (int, "integer")):  # so that the members equal their values
+                if all(type(value) is kind for value in schema["enum"]):
+                    schema.setdefault("type", name)
+            self.values_left -= len(schema["enum"])
+            if self.values_left < 0:
+                raise ArgumentSchemaError(f"args_json_schema lists more than {MAX_ENUM_VALUES} enum values")
+        if "prefixItems" in schema or isinstance(schema.get("items"), list):
+            sizes = [schema.get(keyword) for keyword in ("minItems", "maxItems")]
+            if any(isinstance(size, int | float) and size > MAX_TUPLE_ITEMS for size in sizes):
+                raise ArgumentSchemaError(
+                    f"args_json_schema{path} describes a tuple of more than {MAX_TUPLE_ITEMS} items; use a list"
+                )
+        is_number = schema.get("type") in ("integer", "number")
+        declared = schema.get("format")
+        if not isinstance(declared, str) or declared not in (_NUMBER_FORMATS if is_number else _FORMATS):
+            schema.pop("format", None)
+
+    def check_merging(self) -> None:
+        """Refuse definitions that are made of themselves, and combinations that multiply like the billion laughs."""
+        for name in self.definitions:
+            self.size_of_definition(name)
+        if sum(map(self.size_of, self.merged)) > MAX_MERGED_SCHEMAS:
+            raise ArgumentSchemaError(
+                f"the allOf in args_json_schema come to more than {MAX_MERGED_SCHEMAS} schemas; write them out"
+            )
+
+    def size_of(self, schema: dict[str, Any]) -> int:
+        """How many schemas it comes to when what it is combined of is followed through all references."""
+        parts = (part for keyword in _MERGING for part in schema.get(keyword, ()))
+        name = schema.get("$ref", "#").removeprefix("#/$defs/")
+        return 1 + sum(map(self.size_of, parts)) + (0 if name == "#" else self.size_of_definition(name))
+
+    def size_of_definition(self, name: str) -> int:
+        size = self.sizes.get(name, -1)
+        if size == 0:
+            raise ArgumentSchemaError(f"args_json_schema: the definition {name!r} is made of itself")
+        if size < 0:
+            self.sizes[name] = 0  # in progress
+            size = self.sizes[name] = min(self.size_of(self.definitions[name]), 2 * MAX_MERGED_SCHEMAS)
+        return size

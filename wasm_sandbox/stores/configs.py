@@ -1,0 +1,329 @@
+"""The sandbox configurations of each organisation, and their environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, get_args
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from wasm_sandbox.config import SandboxConfig
+from wasm_sandbox.environment import check_variable
+from wasm_sandbox.stores.database import Database, damaged
+from wasm_sandbox.stores.encryption import ValueCipher
+from wasm_sandbox.stores.organizations import organization_of
+
+_CONFIG_ID = re.compile(r"sandbox-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "wasm": {},
+    "local": {"sandbox_dir": "~/.letta/tool_execution_dir"},
+    "e2b": {"timeout": 300},
+    "modal": {"timeout": 60, "language": "python"},
+}
+"""What a configuration holds that nobody has set up, by its type."""
+
+
+@dataclass(frozen=True)
+class SandboxEnvVar:
+    """A stored variable, without its value."""
+
+    id: str
+    key: str
+    sandbox_config_id: str
+    is_encrypted: bool
+    updated_at: datetime
+
+
+class SandboxConfigManager:
+    """Keeps sandbox configurations, one per type and organisation, and the variables of each.
+
+    Every method has a twin for callers without an event loop, its name without ``_async``. Each of them raises
+    ``ValueError`` for an actor without an organisation or an id that is not ``sandbox-<uuid4>``, and
+    `StoreError` if the store cannot be used.
+
+    Args:
+        path: the store's file; by default the one in the user's data directory.
+        encryption_key: what values are encrypted with, as `ValueCipher` takes it; by default that of
+            ``$WASM_SANDBOX_ENCRYPTION_KEY``. Without a key values are stored as they are.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, encryption_key: str | bytes | None = None) -> None:
+        self._database = Database(path)
+        self._cipher = ValueCipher(encryption_key)
+
+    # --- Configurations
+
+    async def get_or_create_default_sandbox_config_async(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
+        """The organisation's configuration of a type; made with that type's defaults if there is none.
+
+        Args:
+            sandbox_type: ``wasm``, ``local``, ``e2b`` or ``modal``.
+            actor: whose organisation.
+        """
+        return await asyncio.to_thread(self.get_or_create_default_sandbox_config, sandbox_type, actor)
+
+    async def get_sandbox_config_by_type_async(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
+        """The organisation's configuration of a type, or ``None``."""
+        return await asyncio.to_thread(self.get_sandbox_config_by_type, sandbox_type, actor)
+
+    async def create_or_update_sandbox_config_async(
+        self, sandbox_type: str | Enum, config: Mapping[str, Any], actor: Any
+    ) -> SandboxConfig:
+        """Store a configuration; that of the same type is replaced and keeps its id and variables.
+
+        Raises:
+            ValueError: it holds what JSON cannot.
+        """
+        return await asyncio.to_thread(self.create_or_update_sandbox_config, sandbox_type, config, actor)
+
+    async def list_sandbox_configs_async(self, actor: Any) -> list[SandboxConfig]:
+        """The organisation's configurations in the order in which they were created."""
+        return await asyncio.to_thread(self.list_sandbox_configs, actor)
+
+    async def delete_sandbox_config_async(self, sandbox_config_id: str, actor: Any) -> bool:
+        """Remove a configuration and its variables; whether there was one."""
+        return await asyncio.to_thread(self.delete_sandbox_config, sandbox_config_id, actor)
+
+    def get_or_create_default_sandbox_config(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
+        """As `get_or_create_default_sandbox_config_async`."""
+        found = self.get_sandbox_config_by_type(sandbox_type, actor)
+        if found is None:
+            found = self._store_config(_type(sandbox_type), None, organization_of(actor))
+        return found
+
+    def get_sandbox_config_by_type(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
+        """As `get_sandbox_config_by_type_async`."""
+        organization, kind = organization_of(actor), _type(sandbox_type)
+        with self._database.reading() as connection:
+            row = None if connection is None else _config_row(connection, organization, kind)
+        return self._config(row) if row else None
+
+    def create_or_update_sandbox_config(
+        self, sandbox_type: str | Enum, config: Mapping[str, Any], actor: Any
+    ) -> SandboxConfig:
+        """As `create_or_update_sandbox_config_async`."""
+        return self._store_config(_type(sandbox_type), config, organization_of(actor))
+
+    def list_sandbox_configs(self, actor: Any) -> list[SandboxConfig]:
+        """As `list_sandbox_configs_async`."""
+        organization = organization_of(actor)
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute(
+                "SELECT * FROM sandbox_configs WHERE organization_id = ? ORDER BY sequence", (organization,)
+            ).fetchall()
+        return [self._config(row) for row in rows]
+
+    def delete_sandbox_config(self, sandbox_config_id: str, actor: Any) -> bool:
+        """As `delete_sandbox_config_async`."""
+        organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
+        if not self._database.path.exists():
+            return False
+        with self._database.writing() as connection:
+            deleted = connection.execute(
+                "DELETE FROM sandbox_configs WHERE organization_id = ? AND id = ?", (organization, config_id)
+            )
+            return deleted.rowcount > 0
+
+    def _store_config(self, kind: str, config: Mapping[str, Any] | None, organization: str) -> SandboxConfig:
+        """Store a configuration, or with ``None`` the default one unless there is one meanwhile."""
+        try:
+            text = json.dumps(_DEFAULTS[kind] if config is None else dict(config))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"the configuration cannot be stored: {error}") from None
+        update = "" if config is None else "config = excluded.config, updated_at = excluded.updated_at"
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT INTO sandbox_configs (organization_id, id, type, config, updated_at) VALUES (?, ?, ?, ?, ?) "
+                f"ON CONFLICT (organization_id, type) DO {'UPDATE SET ' + update if update else 'NOTHING'}",
+                (organization, f"sandbox-{uuid4()}", kind, text, time.time()),
+            )
+            row = _config_row(connection, organization, kind)
+        return self._config(row)
+
+    def _config(self, row: sqlite3.Row) -> SandboxConfig:
+        try:
+            return SandboxConfig(
+                id=row["id"],
+                type=row["type"],
+                organization_id=row["organization_id"],
+                config=json.loads(row["config"]),
+            )
+        except (ValueError, TypeError, ValidationError, RecursionError) as error:
+            raise damaged(self._database.path, f"the configuration {row['id']}", error) from None
+
+    # --- Variables
+
+    async def create_or_update_sandbox_env_var_async(
+        self, key: str, value: str, sandbox_config_id: str, actor: Any
+    ) -> SandboxEnvVar:
+        """Store a variable, encrypted if there is a key; one of the same name is replaced and keeps its place.
+
+        Args:
+            key: the variable's name.
+            value: its value.
+            sandbox_config_id: the configuration that it belongs to.
+            actor: whose organisation.
+
+        Raises:
+            InvalidEnvironment: it is no usable variable; the message names it, never its value.
+            ValueError: there is no such configuration.
+            SecretError: it cannot be encrypted.
+        """
+        return await asyncio.to_thread(self.create_or_update_sandbox_env_var, key, value, sandbox_config_id, actor)
+
+    async def get_sandbox_env_vars_as_dict_async(
+        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
+    ) -> dict[str, str]:
+        """The variables of a configuration, name to value, in the order in which they were created.
+
+        Args:
+            sandbox_config_id: the configuration; one that is not there, or not the organisation's, has none.
+            actor: whose organisation.
+            after: the id of a variable; only later ones are given.
+            limit: how many at most; ``None`` for all.
+
+        Raises:
+            SecretError: a value is encrypted and cannot be read; the message names the variable.
+            ValueError: there is no variable of the id ``after``.
+        """
+        return await asyncio.to_thread(self.get_sandbox_env_vars_as_dict, sandbox_config_id, actor, after, limit)
+
+    async def list_sandbox_env_vars_async(
+        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
+    ) -> list[SandboxEnvVar]:
+        """The variables of a configuration without their values, so no key is needed; else as the dict of them."""
+        return await asyncio.to_thread(self.list_sandbox_env_vars, sandbox_config_id, actor, after, limit)
+
+    async def delete_sandbox_env_var_async(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
+        """Remove a variable by its name; whether there was one."""
+        return await asyncio.to_thread(self.delete_sandbox_env_var, key, sandbox_config_id, actor)
+
+    def create_or_update_sandbox_env_var(
+        self, key: str, value: str, sandbox_config_id: str, actor: Any
+    ) -> SandboxEnvVar:
+        """As `create_or_update_sandbox_env_var_async`."""
+        organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
+        check_variable(key, value)
+        token = self._cipher.encrypt(config_id, key, value) if self._cipher.has_key else None
+        with self._database.writing() as connection:
+            config = connection.execute(
+                "SELECT 1 FROM sandbox_configs WHERE organization_id = ? AND id = ?", (organization, config_id)
+            ).fetchone()
+            if config is None:
+                raise ValueError(f"there is no sandbox configuration {config_id}")
+            connection.execute(
+                "INSERT INTO sandbox_env_vars "
+                "(organization_id, id, sandbox_config_id, key, value, value_encrypted, updated_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (organization_id, sandbox_config_id, key) DO UPDATE SET "
+                "value = excluded.value, value_encrypted = excluded.value_encrypted, updated_at = excluded.updated_at",
+                (
+                    *(organization, f"sandbox-env-{uuid4()}", config_id, key),
+                    *(value if token is None else None, token, time.time()),
+                ),
+            )
+            row = connection.execute(
+                "SELECT * FROM sandbox_env_vars WHERE organization_id = ? AND sandbox_config_id = ? AND key = ?",
+                (organization, config_id, key),
+            ).fetchone()
+        return _variable(row)
+
+    def get_sandbox_env_vars_as_dict(
+        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
+    ) -> dict[str, str]:
+        """As `get_sandbox_env_vars_as_dict_async`."""
+        rows = self._variable_rows(sandbox_config_id, actor, after, limit)
+        return {row["key"]: self._value(row) for row in rows}
+
+    def list_sandbox_env_vars(
+        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
+    ) -> list[SandboxEnvVar]:
+        """As `list_sandbox_env_vars_async`."""
+        return [_variable(row) for row in self._variable_rows(sandbox_config_id, actor, after, limit)]
+
+    def delete_sandbox_env_var(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
+        """As `delete_sandbox_env_var_async`."""
+        organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
+        if not self._database.path.exists():
+            return False
+        with self._database.writing() as connection:
+            deleted = connection.execute(
+                "DELETE FROM sandbox_env_vars WHERE organization_id = ? AND sandbox_config_id = ? AND key = ?",
+                (organization, config_id, key),
+            )
+            return deleted.rowcount > 0
+
+    def _variable_rows(
+        self, sandbox_config_id: str, actor: Any, after: str | None, limit: int | None
+    ) -> list[sqlite3.Row]:
+        organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            start = 0
+            if after is not None:
+                row = connection.execute(
+                    "SELECT sequence FROM sandbox_env_vars "
+                    "WHERE organization_id = ? AND sandbox_config_id = ? AND id = ?",
+                    (organization, config_id, after),
+                ).fetchone()
+                if row is None:
+                    raise ValueError(f"there is no variable with the id {after!r} to give the ones after it")
+                start = row["sequence"]
+            return connection.execute(
+                "SELECT * FROM sandbox_env_vars WHERE organization_id = ? AND sandbox_config_id = ? "
+                "AND sequence > ? ORDER BY sequence LIMIT ?",
+                (organization, config_id, start, -1 if limit is None else limit),
+            ).fetchall()
+
+    def _value(self, row: sqlite3.Row) -> str:
+        """The value of a variable; if a row holds both forms, the encrypted one counts."""
+        if row["value_encrypted"] is not None:
+            return self._cipher.decrypt(row["sandbox_config_id"], row["key"], row["value_encrypted"])
+        if not isinstance(row["value"], str):
+            raise damaged(self._database.path, f"the variable {row['key']}", TypeError())
+        return row["value"]
+
+
+def _variable(row: sqlite3.Row) -> SandboxEnvVar:
+    return SandboxEnvVar(
+        id=row["id"],
+        key=row["key"],
+        sandbox_config_id=row["sandbox_config_id"],
+        is_encrypted=row["value_encrypted"] is not None,
+        updated_at=datetime.fromtimestamp(row["updated_at"], UTC),
+    )
+
+
+def _config_row(connection: sqlite3.Connection, organization: str, kind: str) -> Any:
+    return connection.execute(
+        "SELECT * FROM sandbox_configs WHERE organization_id = ? AND type = ?", (organization, kind)
+    ).fetchone()
+
+
+_TYPES: tuple[str, ...] = get_args(SandboxConfig.model_fields["type"].annotation)
+
+
+def _type(sandbox_type: str | Enum) -> str:
+    kind = str(sandbox_type.value if isinstance(sandbox_type, Enum) else sandbox_type)
+    if kind not in _TYPES:
+        raise ValueError(f"there is no sandbox type {kind!r}; it is one of {', '.join(_TYPES)}")
+    return kind
+
+
+def _config_id(sandbox_config_id: str) -> str:
+    if not isinstance(sandbox_config_id, str) or not _CONFIG_ID.fullmatch(sandbox_config_id):
+        raise ValueError(f"{sandbox_config_id!r} is no id of a sandbox configuration, which is sandbox-<uuid4>")
+    return sandbox_config_id

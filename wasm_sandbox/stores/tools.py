@@ -1,0 +1,176 @@
+"""The tools of each organisation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import time
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from wasm_sandbox.stores.database import Database, damaged
+from wasm_sandbox.stores.organizations import organization_of
+from wasm_sandbox.tool import Tool
+
+
+class ToolManager:
+    """Keeps tools by name, each organisation's apart; tools of another organisation are invisible.
+
+    Every method has a twin for callers without an event loop, its name without ``_async``. Each of them raises
+    ``ValueError`` for an actor without an organisation and `StoreError` if the store cannot be used.
+
+    Args:
+        path: the store's file; by default the one in the user's data directory.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._database = Database(path)
+
+    async def get_tool_by_name_async(self, tool_name: str, actor: Any) -> Tool | None:
+        """The tool of that name in the actor's organisation, or ``None``."""
+        return await asyncio.to_thread(self.get_tool_by_name, tool_name, actor)
+
+    async def get_tool_by_id_async(self, tool_id: str, actor: Any) -> Tool | None:
+        """The tool of that id in the actor's organisation, or ``None``."""
+        return await asyncio.to_thread(self.get_tool_by_id, tool_id, actor)
+
+    async def create_or_update_tool_async(self, tool: Tool, actor: Any) -> Tool:
+        """Store a tool; one of the same name is replaced and keeps its id.
+
+        Args:
+            tool: the tool; without an id it is given one (``tool-<uuid4>``).
+            actor: whose organisation it belongs to.
+
+        Returns:
+            The tool as stored.
+
+        Raises:
+            ValueError: it holds what cannot be stored, or its id is that of another tool.
+        """
+        return await asyncio.to_thread(self.create_or_update_tool, tool, actor)
+
+    async def list_tools_async(self, actor: Any, after: str | None = None, limit: int | None = None) -> list[Tool]:
+        """The organisation's tools in the order in which they were created.
+
+        Args:
+            actor: whose organisation.
+            after: the id of a tool; only later ones are listed.
+            limit: how many at most; ``None`` for all.
+
+        Raises:
+            ValueError: there is no tool of the id ``after``.
+        """
+        return await asyncio.to_thread(self.list_tools, actor, after, limit)
+
+    async def delete_tool_by_id_async(self, tool_id: str, actor: Any) -> bool:
+        """Remove a tool; whether there was one."""
+        return await asyncio.to_thread(self.delete_tool_by_id, tool_id, actor)
+
+    def get_tool_by_name(self, tool_name: str, actor: Any) -> Tool | None:
+        """As `get_tool_by_name_async`."""
+        return self._find("name", tool_name, organization_of(actor))
+
+    def get_tool_by_id(self, tool_id: str, actor: Any) -> Tool | None:
+        """As `get_tool_by_id_async`."""
+        return self._find("id", tool_id, organization_of(actor))
+
+    def create_or_update_tool(self, tool: Tool, actor: Any) -> Tool:
+        """As `create_or_update_tool_async`."""
+        organization = organization_of(actor)
+        with self._database.writing() as connection:
+            present = connection.execute(
+                "SELECT id FROM tools WHERE organization_id = ? AND name = ?", (organization, _text(tool.name, "name"))
+            ).fetchone()
+            stored = tool.model_copy(update={"id": present["id"] if present else tool.id or f"tool-{uuid4()}"})
+            body = _body(stored)
+            if present:
+                connection.execute(
+                    "UPDATE tools SET body = ?, updated_at = ? WHERE organization_id = ? AND name = ?",
+                    (body, time.time(), organization, stored.name),
+                )
+                return stored
+            taken = connection.execute(
+                "SELECT name FROM tools WHERE organization_id = ? AND id = ?",
+                (organization, _text(str(stored.id), "id")),
+            ).fetchone()
+            if taken:
+                raise ValueError(f"the tool {tool.name!r} cannot have the id of the tool {taken['name']!r}")
+            connection.execute(
+                "INSERT INTO tools (organization_id, id, name, body, updated_at) VALUES (?, ?, ?, ?, ?)",
+                (organization, stored.id, stored.name, body, time.time()),
+            )
+            return stored
+
+    def list_tools(self, actor: Any, after: str | None = None, limit: int | None = None) -> list[Tool]:
+        """As `list_tools_async`."""
+        organization = organization_of(actor)
+        with self._database.reading() as connection:
+            if connection is None:
+                return []
+            start = 0
+            if after is not None:
+                row = connection.execute(
+                    "SELECT sequence FROM tools WHERE organization_id = ? AND id = ?", (organization, after)
+                ).fetchone()
+                if row is None:
+                    raise ValueError(f"there is no tool with the id {after!r} to list the ones after it")
+                start = row["sequence"]
+            rows = connection.execute(
+                "SELECT id, name, body FROM tools WHERE organization_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+                (organization, start, -1 if limit is None else limit),
+            ).fetchall()
+        return [self._tool(row) for row in rows]
+
+    def delete_tool_by_id(self, tool_id: str, actor: Any) -> bool:
+        """As `delete_tool_by_id_async`."""
+        organization = organization_of(actor)
+        if self.get_tool_by_id(tool_id, actor) is None:
+            return False
+        with self._database.writing() as connection:
+            deleted = connection.execute(
+                "DELETE FROM tools WHERE organization_id = ? AND id = ?", (organization, tool_id)
+            )
+            return deleted.rowcount > 0
+
+    def _find(self, column: str, value: str, organization: str) -> Tool | None:
+        if not _can_be_kept(value):
+            return None
+        with self._database.reading() as connection:
+            if connection is None:
+                return None
+            row = connection.execute(
+                f"SELECT id, name, body FROM tools WHERE organization_id = ? AND {column} = ?", (organization, value)
+            ).fetchone()
+        return self._tool(row) if row else None
+
+    def _tool(self, row: sqlite3.Row) -> Tool:
+        try:
+            return Tool.model_validate({**json.loads(row["body"]), "id": row["id"], "name": row["name"]})
+        except (ValueError, TypeError, ValidationError, RecursionError) as error:
+            raise damaged(self._database.path, f"the tool {row['name']!r}", error) from None
+
+
+def _body(tool: Tool) -> str:
+    try:
+        return json.dumps(tool.model_dump(exclude={"id", "name"}, exclude_none=True))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the tool {tool.name!r} cannot be stored: {error}") from None
+
+
+def _text(value: str, what: str) -> str:
+    if not _can_be_kept(value):
+        raise ValueError(f"the tool's {what} {value!r} has a lone surrogate, so it cannot be stored")
+    return value
+
+
+def _can_be_kept(text: str) -> bool:
+    """Whether SQLite can hold a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

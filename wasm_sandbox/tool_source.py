@@ -1,0 +1,345 @@
+"""What a tool's source says about its tool: read, never executed. Pure."""
+
+from __future__ import annotations
+import __future__ as future_features
+
+import ast
+import re
+import symtable
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+MAX_SOURCE_CHARACTERS = 256 << 10
+"""Longer sources are not looked at: a megabyte of short statements takes the host ten seconds and 600 MB to parse."""
+
+_BOM = "\ufeff"
+_UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+_RESERVED = ("agent_state", "agent_id")
+LINE_END = re.compile(r"\r\n|\r|\n")
+
+_NAMESPACE_ACCESS = frozenset({"globals", "exec", "builtins", "__builtins__", "__main__"})
+_NAMESPACE_ATTRIBUTES = frozenset({"modules", "f_globals", "f_builtins", "__globals__", "__builtins__"})
+_ASYNC_WORDS = re.compile("async|await|coroutine")
+_LOOP_RUNNERS = frozenset({"run", "run_until_complete"})
+_ASYNCIO_MAKERS = frozenset(
+    {"create_task", "ensure_future", "gather", "shield", "sleep", "to_thread", "wait", "wait_for"}
+)
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class ToolSource:
+    """What a static look at a tool's source shows.
+
+    Attributes:
+        text: The source as the script contains it.
+        futures: Names of the ``from __future__`` imports that were taken out of it.
+        kind: Whether a call of the tool is surely not to be awaited (``sync``), surely so (``async``), or
+            shows it only when it returns (``unknown``).
+        injected: Which of the reserved parameters the tool has.
+        positional_only: Its positional-only parameters.
+        parameter_names: What `parse_function_arguments` lists; ``None`` if this Python cannot parse the source.
+        has_async_definition: Whether there is an ``async def`` of the tool's name anywhere.
+        binds: Global names that the source may bind or delete.
+        rebinds: Those among them that are not just a module imported under its own name.
+        reads: Global names that it may read.
+        changes_globals: Whether it may bind or delete global names that cannot be seen.
+    """
+
+    text: str
+    futures: tuple[str, ...] = ()
+    kind: Literal["sync", "async", "unknown"] = "unknown"
+    injected: tuple[str, ...] = ()
+    positional_only: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] | None = None
+    has_async_definition: bool = False
+    binds: frozenset[str] = frozenset()
+    rebinds: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    changes_globals: bool = True
+
+
+@lru_cache(maxsize=128)
+def read_source(source_code: str, tool_name: str) -> ToolSource:
+    """Look at a tool's source without running it.
+
+    Args:
+        source_code: The source; a leading byte order mark and trailing blanks are dropped.
+        tool_name: The name by which the tool is called.
+
+    Returns:
+        What can be seen. Of a source that this Python cannot parse nothing is known, except a guess
+        which reserved parameters the tool has.
+    """
+    text = source_code.removeprefix(_BOM).rstrip()
+    guessed = ToolSource(text, injected=_guessed_reserved(text, tool_name))
+    try:
+        tree = _parse(text)
+        everywhere = _functions_named(tool_name, ast.walk(tree))
+        listed = tuple(_listed_parameters(everywhere))
+        has_async_definition = any(isinstance(node, ast.AsyncFunctionDef) for node in everywhere)
+        guessed = replace(guessed, parameter_names=listed, has_async_definition=has_async_definition)
+        table = _symbols(text)
+    except _UNPARSABLE:
+        return guessed
+    definitions = _functions_named(tool_name, _module_scope(tree))
+    parameters = definitions[-1].args if definitions else None
+    names: Iterable[str] = listed
+    if parameters is not None:
+        names = [p.arg for p in (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs)]
+    imported, renamed, has_star_import = _imports(tree)
+    assigned, reads = _globals_used(table)
+    future_names, text_without = _without_futures(tree, text)
+    return ToolSource(
+        text=text_without,
+        futures=future_names,
+        kind=_kind(tree, text, tool_name, definitions, assigned | imported),
+        injected=tuple(name for name in _RESERVED if name in names),
+        positional_only=tuple(p.arg for p in parameters.posonlyargs) if parameters else (),
+        parameter_names=listed,
+        has_async_definition=has_async_definition,
+        binds=assigned | imported,
+        rebinds=assigned | renamed,
+        reads=reads,
+        changes_globals=has_star_import or any(_reaches_namespaces(node) for node in ast.walk(tree)),
+    )
+
+
+def parse_function_arguments(source_code: str, tool_name: str) -> list[str]:
+    """List the parameter names of every function of that name in a source, nested ones and methods too.
+
+    Positional-only, keyword-only, ``*`` and ``**`` parameters are not listed. The result is a statement
+    about the text; what the script injects is decided by `ToolSource.injected`.
+
+    Args:
+        source_code: The tool's source; a leading byte order mark is ignored.
+        tool_name: The function's name.
+
+    Returns:
+        The names, all definitions concatenated; empty if there is no such function.
+
+    Raises:
+        SyntaxError: if this Python cannot parse the source (``ValueError`` for characters that no source
+            may contain, ``TypeError`` if it is no text).
+    """
+    names = read_source(source_code, tool_name).parameter_names if isinstance(source_code, str) else None
+    if names is None:  # parsed again for the exception
+        tree = _parse(source_code.removeprefix(_BOM)) if isinstance(source_code, str) else ast.parse(source_code)
+        return _listed_parameters(_functions_named(tool_name, ast.walk(tree)))
+    return [*names]
+
+
+def detect_async(source_code: str, tool_name: str) -> bool:
+    """Tell whether a source has an ``async def`` of that name anywhere.
+
+    This is advice: whether a result is awaited is decided by the call (see ``ToolSource.kind``).
+
+    Args:
+        source_code: The tool's source.
+        tool_name: The function's name.
+
+    Returns:
+        True if there is one; False if not, or if this Python cannot parse the source.
+    """
+    return read_source(source_code, tool_name).has_async_definition
+
+
+def _functions_named(name: str, nodes: Iterable[ast.AST]) -> list[_Function]:
+    return [node for node in nodes if isinstance(node, _Function) and node.name == name]
+
+
+def _listed_parameters(functions: list[_Function]) -> list[str]:
+    return [parameter.arg for function in functions for parameter in function.args.args]
+
+
+def _guessed_reserved(text: str, tool_name: str) -> tuple[str, ...]:
+    definition = re.search(rf"\bdef\s+{re.escape(tool_name)}\b", text)
+    if definition is None:
+        return ()
+    header = re.split(r"\)\s*(?:->|:)", text[definition.end() :][:2000], maxsplit=1)[0]
+    words = re.findall(r"\w+", header)
+    return tuple(name for name in _RESERVED if name in words)
+
+
+def _parse(source_code: str) -> ast.Module:
+    if len(source_code) > MAX_SOURCE_CHARACTERS:
+        raise ValueError(f"the source is longer than {MAX_SOURCE_CHARACTERS:,} characters")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tool's invalid escapes are no business of the host's log
+        return ast.parse(source_code)
+
+
+def _symbols(source_code: str) -> symtable.SymbolTable:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return symtable.symtable(source_code, "<tool>", "exec")
+
+
+def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes that run in the module's own scope, in source order."""
+    pending: list[ast.AST] = [*reversed(tree.body)]
+    while pending:
+        node = pending.pop()
+        yield node
+        if not isinstance(node, _Function | ast.ClassDef | ast.Lambda):
+            pending += reversed([*ast.iter_child_nodes(node)])
+
+
+def _imports(tree: ast.Module) -> tuple[frozenset[str], frozenset[str], bool]:
+    """Names bound by imports; those bound to something else than the module so named; is there a star."""
+    bound, renamed, has_star = set(), set(), False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                bound.add(alias.asname or alias.name.partition(".")[0])
+                if alias.asname not in (None, alias.name):
+                    renamed.add(alias.asname or "")
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+            has_star |= "*" in names and node.module != "typing"
+            bound |= names
+            renamed |= names
+    return frozenset(bound), frozenset(renamed), has_star
+
+
+def _globals_used(module: symtable.SymbolTable) -> tuple[frozenset[str], frozenset[str]]:
+    """Global names that a module assigns or deletes, and those it reads, in whatever scope."""
+    # From Python 3.12 on, `[name := …  for …]` at the top shows as a declaration alone.
+    assigned = {s.get_name() for s in module.get_symbols() if s.is_assigned() or s.is_declared_global()}
+    reads = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_referenced()}
+    pending = module.get_children()
+    while pending:
+        scope = pending.pop()
+        pending += scope.get_children()
+        for symbol in scope.get_symbols():
+            if symbol.is_declared_global() and symbol.is_assigned():
+                assigned.add(symbol.get_name())
+            if symbol.is_global() and symbol.is_referenced():
+                reads.add(symbol.get_name())
+    return frozenset(assigned), frozenset(reads)
+
+
+def _reaches_namespaces(node: ast.AST) -> bool:
+    """Whether a node may change global names, or standard output, behind the script's back."""
+    match node:
+        case ast.Name(id=name):
+            return name in _NAMESPACE_ACCESS
+        case ast.Import(names=aliases):
+            return any(alias.name in _NAMESPACE_ACCESS for alias in aliases)
+        case ast.ImportFrom(module=module):
+            return module in _NAMESPACE_ACCESS
+        case ast.Attribute(attr="stdout", ctx=ast.Store() | ast.Del()):
+            return True
+        case ast.Attribute(attr="close" | "detach", value=ast.Attribute(attr="stdout")):
+            return True
+        case ast.Attribute(attr=name):
+            return name in _NAMESPACE_ATTRIBUTES
+        case _:
+            return False
+
+
+def _kind(
+    tree: ast.Module, text: str, tool_name: str, definitions: list[_Function], bound: frozenset[str]
+) -> Literal["sync", "async", "unknown"]:
+    if not _ASYNC_WORDS.search(text):
+        return "sync"
+    others = [
+        node
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Global) and tool_name in node.names)
+        or (isinstance(node, ast.alias) and tool_name == (node.asname or node.name))
+    ] + [
+        node
+        for node in _module_scope(tree)
+        if (isinstance(node, ast.Name) and node.id == tool_name and not isinstance(node.ctx, ast.Load))
+        or (isinstance(node, ast.ClassDef) and node.name == tool_name)
+    ]
+    is_plain = definitions and not others and not any(node.decorator_list for node in definitions)
+    if not is_plain and tool_name in bound:
+        return "unknown"
+    makers = _awaitable_makers(tree)
+    if not any(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
+        return "unknown" if tool_name.rpartition(".")[2] in makers else "sync"
+    is_async = all(isinstance(node, ast.AsyncFunctionDef) for node in definitions)
+    returns_another = any(_returns_call_of(makers, node) for node in definitions)
+    return "async" if is_async and not returns_another else "unknown"
+
+
+def _returns_call_of(names: set[str], function: _Function) -> bool:
+    return any(
+        isinstance(node, ast.Return)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Name)
+        and node.value.func.id in names
+        for node in ast.walk(function)
+    )
+
+
+def _awaitable_makers(tree: ast.Module) -> set[str]:
+    """Names of functions whose call may give an awaitable: async ones, and those that hand one on."""
+    makers = {"<asyncio>"}
+    users: dict[str, list[str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef):
+            makers.add(node.name)
+        elif isinstance(node, ast.FunctionDef):
+            for name in _names_handed_on(node):
+                users.setdefault(name, []).append(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
+            makers |= {alias.asname or alias.name for alias in node.names} - _LOOP_RUNNERS
+    pending = [*makers]
+    while pending:
+        found = {*users.get(pending.pop(), ())} - makers
+        makers |= found
+        pending += found
+    return makers
+
+
+def _names_handed_on(function: ast.FunctionDef) -> set[str]:
+    """Names that a function uses other than by running a coroutine to its end."""
+    names: set[str] = set()
+    pending: list[ast.AST] = [*function.body]
+    while pending:
+        match pending.pop():
+            case ast.AsyncFunctionDef():
+                continue
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in _LOOP_RUNNERS:
+                continue
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr=name):
+                names.add("<asyncio>" if name in _ASYNCIO_MAKERS else name)
+            case ast.Name(id=name):
+                names.add(name)
+            case node:
+                names |= {node.attr} if isinstance(node, ast.Attribute) else set()
+                pending += ast.iter_child_nodes(node)
+    return names
+
+
+def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]:
+    """Take the ``from __future__`` imports, legal only on a script's first line, out of a source."""
+    body = tree.body
+    if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        body = body[1:]
+    futures: list[ast.ImportFrom] = []
+    for node in body:
+        if not isinstance(node, ast.ImportFrom) or node.module != "__future__" or node.level:
+            break
+        if any(alias.asname or alias.name not in future_features.all_feature_names for alias in node.names):
+            break
+        futures.append(node)
+    if not futures:
+        return (), text
+    lines = [line.encode() for line in LINE_END.split(text)]  # the tree counts bytes
+    for node in reversed(futures):
+        first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+        head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
+        if first == last:
+            lines[first] = head + b"pass" + tail
+        else:
+            lines[first : last + 1] = [head, *([b""] * (last - first - 1)), b"pass" + tail]
+    names = dict.fromkeys(alias.name for node in futures for alias in node.names)
+    return tuple(names), b"\n".join(lines).decode()

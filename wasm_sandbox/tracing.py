@@ -1,0 +1,117 @@
+"""Spans of OpenTelemetry around runs (extra ``tracing``): how a run went, never what it was given or gave back.
+
+Whoever wants spans has imported ``opentelemetry.trace`` to set a provider. So we look for it among the loaded
+modules and never import it: without it a run pays for one look-up in a dict.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from wasm_sandbox.results import ToolExecutionResult
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+SCOPE = "wasm_sandbox"
+
+
+@dataclass
+class TracedCall:
+    """A call inside a span; what it returns decides what the span says."""
+
+    result: object = None
+
+
+def trace_method(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Decorate a method, sync or async, so that each call of it is a span; see `traced`."""
+    if iscoroutinefunction(method):
+
+        @wraps(method)
+        async def asynchronous(self: S, *args: P.args, **kwargs: P.kwargs) -> Any:
+            with traced(self, method) as call:
+                call.result = await method(self, *args, **kwargs)
+            return call.result
+
+        return cast(Callable[Concatenate[S, P], R], asynchronous)
+
+    @wraps(method)
+    def synchronous(self: S, *args: P.args, **kwargs: P.kwargs) -> Any:
+        with traced(self, method) as call:
+            call.result = method(self, *args, **kwargs)
+        return call.result
+
+    return cast(Callable[Concatenate[S, P], R], synchronous)
+
+
+@contextmanager
+def traced(owner: object, method: Callable[..., Any]) -> Iterator[TracedCall]:
+    """A span ``{class of owner}.{method}``; nothing if this process does not use OpenTelemetry.
+
+    An exception that leaves the block is recorded by its type and raised on: its message, its traceback and the
+    description of the status could quote arguments.
+    """
+    call = TracedCall()
+    if "opentelemetry.trace" not in sys.modules:
+        yield call
+        return
+    from opentelemetry import trace
+
+    attributes = {"code.function.name": f"{method.__module__}.{method.__qualname__}"}
+    if isinstance(tool_name := getattr(owner, "tool_name", None), str):
+        attributes["gen_ai.tool.name"] = tool_name
+    with trace.get_tracer(SCOPE).start_as_current_span(
+        f"{type(owner).__name__}.{method.__name__}",
+        attributes=attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield call
+        except BaseException as error:
+            _describe_exception(span, error)
+            raise
+        _describe(span, call.result)
+
+
+def _describe_exception(span: Span, error: BaseException) -> None:
+    from opentelemetry.trace import StatusCode
+
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    event = {"exception.type": name}
+    asyncio = sys.modules.get("asyncio")  # importing it takes a while, and without it nothing was cancelled
+    if asyncio is not None and isinstance(error, asyncio.CancelledError):
+        span.set_attribute("wasm_sandbox.outcome", "cancelled")
+        with suppress(RuntimeError):  # there is no event loop
+            if (task := asyncio.current_task()) is not None:
+                event["asyncio.task.name"] = task.get_name()
+    span.add_event("exception", event)
+    span.set_attribute("error.type", name)
+    span.set_status(StatusCode.ERROR)
+
+
+def _describe(span: Span, result: object) -> None:
+    """Put how a run went on its span; of anything else just that it went well."""
+    from opentelemetry.trace import StatusCode
+
+    error = result.error if isinstance(result, ToolExecutionResult) else None
+    if isinstance(result, ToolExecutionResult):
+        span.set_attribute("wasm_sandbox.outcome", error.kind.value if error else result.status)
+        if (usage := result.usage) is not None:
+            span.set_attribute("wasm_sandbox.fuel", usage.fuel)
+            span.set_attribute("wasm_sandbox.wall_seconds", usage.wall_seconds)
+            span.set_attribute("wasm_sandbox.peak_memory_bytes", usage.peak_memory_bytes)
+    if error is not None:  # the kind and not the exception's name, which is the tool's to choose
+        span.set_attribute("error.type", error.kind.value)
+    span.set_status(StatusCode.ERROR if error is not None else StatusCode.OK)
