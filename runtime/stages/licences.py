@@ -36,7 +36,8 @@ http://creativecommons.org/publicdomain/zero/1.0/".
 
 
 def text(path: pathlib.Path) -> str:
-    return path.read_text(errors="replace").replace("\f", "").strip("\n") + "\n"
+    lines = path.read_text(errors="replace").replace("\f", "").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("Format: ")).strip("\n") + "\n"
 
 
 def comment(path: pathlib.Path) -> str:
