@@ -24,6 +24,7 @@ from wasm_sandbox import (
     run_tool,
 )
 from wasm_sandbox.errors import InvalidEnvironment
+from wasm_sandbox.tool import ToolSourceError
 
 MIB = 1 << 20
 
@@ -371,6 +372,17 @@ async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
     with pytest.raises(InvalidEnvironment, match="TOKEN must be a string, not int") as caught:
         await sandbox("def f():\n    return 1").run(additional_env_vars={"TOKEN": 12345})  # type: ignore[dict-item]
     assert "12345" not in str(caught.value)
+
+
+@pytest.mark.parametrize("args", [[1], "text", 5])
+def test_arguments_that_are_no_mapping_are_the_callers_mistake(args: Any) -> None:
+    with pytest.raises(TypeError, match="args must map argument names to values"):
+        run_tool(tool("def f():\n    return 1"), args)
+
+
+def test_a_source_too_long_to_read_is_refused_in_words() -> None:
+    with pytest.raises(ToolSourceError, match="400,0"):
+        Tool.from_source("def f():\n    return 1\n" + "# " * 200_000)
 
 
 def test_limits_are_checked_when_they_are_made() -> None:

@@ -165,6 +165,8 @@ class AsyncToolSandboxBase(ABC):
         return self._script(agent_state, wrap_print_with_markers).text
 
     def _script(self, agent_state: Any, markers: bool) -> ExecutionScript:
+        if not isinstance(self.args, Mapping):
+            raise TypeError(f"args must map argument names to values, not be a {type(self.args).__name__}")
         return generate_script(
             self._init_from_tool(),
             self.args,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.tool_source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
 
@@ -107,6 +108,11 @@ class Tool(BaseModel):
         Raises:
             ToolSourceError: if the source does not parse or has no such function.
         """
+        if len(text) > MAX_SOURCE_CHARACTERS:
+            raise ToolSourceError(
+                f"the source has {len(text):,} characters, at most {MAX_SOURCE_CHARACTERS:,} are read for a schema: "
+                "shorten it, or make the Tool with a json_schema of your own"
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes and the like are the source's own affair

@@ -93,7 +93,8 @@ def growth(found: list[Counts]) -> list[str]:
         grown.append(f"memory by {(last.resident_bytes - first.resident_bytes) / MIB:.1f} MiB")
     if last.descriptors > first.descriptors:
         grown.append(f"descriptors from {first.descriptors} to {last.descriptors}")
-    if last.threads > first.threads + 1:  # a worker may still tear down while the next run starts
+    # A run starts on a new thread while others still tear down the instances of earlier runs: on a busy machine a few.
+    if last.threads > first.threads + 8:
         grown.append(f"threads from {first.threads} to {last.threads}")
     if last.mappings > first.mappings * 1.2 + 50:
         grown.append(f"mappings from {first.mappings} to {last.mappings}")

@@ -93,7 +93,7 @@ def test_64_threads_at_once_each_get_their_own_result() -> None:
     kinds = [*KINDS]
     with ThreadPoolExecutor(64) as pool:
         runs = [(kinds[n % len(kinds)], n) for n in range(192)]
-        futures = [pool.submit(lambda kind=kind, n=n: sandbox(kind, n).run_sync()) for kind, n in runs]
+        futures = [pool.submit(sandbox(kind, n).run_sync) for kind, n in runs]
         for (kind, n), future in zip(runs, futures, strict=True):
             check(kind, n, future.result())
     assert no_guest_is_left()
@@ -109,7 +109,11 @@ def full_house(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(workers_module, "MAX_WORKERS", 1)
     monkeypatch.setattr(process_engine(), "_workers", pool)
     release = threading.Event()
-    pool.submit(lambda deliver: deliver(release.wait(60)))
+
+    def occupy(deliver: Callable[[bool], None]) -> None:
+        deliver(release.wait(60))
+
+    pool.submit(occupy)
     yield release
     release.set()
     pool.close(time.monotonic() + 5)
