@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_FRIENDLY_CHARACTERS = 1000
 MAX_QUOTED_ERRORS = 20
+KEPT_STATE_FIELDS = ("id", "secrets")
+"""Of an agent state: a tool may read and change them, and what it changed is put back."""
 
 _OUTERMOST_FRAME = re.compile(
     r'Traceback \(most recent call last\):\n  File "script\.py", line (\d{1,9}), in <module>\n'
@@ -204,6 +207,20 @@ def _reason(error: Exception) -> str:
     return str(error)[:MAX_FRIENDLY_CHARACTERS]
 
 
+def _with_kept_fields(state: Any, original: Any) -> Any:
+    """A state that came back, with what a tool cannot change as it was handed in."""
+    if not isinstance(state, dict):
+        return state
+    kept = {}
+    for name in KEPT_STATE_FIELDS:
+        if isinstance(original, Mapping):
+            if name in original:
+                kept[name] = original[name]
+        elif hasattr(original, name):
+            kept[name] = getattr(original, name)
+    return {k: v for k, v in state.items() if k not in KEPT_STATE_FIELDS} | kept
+
+
 def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, Any, ToolError | None]:
     try:
         envelope = decode_envelope(payload)
@@ -211,7 +228,7 @@ def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, A
         return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=str(error))
     except CorruptedPickle as error:
         return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
-    state = envelope.agent_state if wants_state else None
+    state = _with_kept_fields(envelope.agent_state, agent_state) if wants_state else None
     if state is not None and isinstance(agent_state, BaseModel):
         try:
             state = type(agent_state).model_validate(state)
