@@ -11,8 +11,8 @@ from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.execution import Ending
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.guest.workers import wait_for
 from wasm_sandbox.interpretation import interpret
-from wasm_sandbox.progress import wait_for
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 
 

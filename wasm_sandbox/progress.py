@@ -5,23 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from wasm_sandbox.display import complain
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.guest.workers import Workers, wait_for
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from wasm_sandbox.guest.image import Image
-
-POLL_SECONDS = 0.1  # on some platforms a wait without an end cannot be interrupted by Ctrl-C
-
-T = TypeVar("T")
 
 
 def ready_image() -> Image:
@@ -38,16 +32,6 @@ def ready_image() -> Image:
             deliver(process_engine().image(display.step))
 
         return wait_for(Workers().submit(work))
-
-
-def wait_for(future: Future[T]) -> T:
-    """The future's result; ``KeyboardInterrupt`` ends the wait."""
-    while True:
-        try:
-            return future.result(timeout=POLL_SECONDS)
-        except FutureTimeout:
-            if future.done():
-                raise
 
 
 class PreparationDisplay:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
-
-INTERRUPT_POLL_SECONDS = 0.1  # on some platforms a wait without an end cannot be interrupted by Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -126,9 +123,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         call = self._prepare(agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
+        from wasm_sandbox.guest.workers import wait_for
+
         future, cancel = self._start(call)
         try:
-            return self._interpret(call, _wait(future))
+            return self._interpret(call, wait_for(future))
         except BaseException:
             cancel()
             raise
@@ -203,15 +202,6 @@ def _delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
 
     future.add_done_callback(notify)
     return waiter
-
-
-def _wait(future: Future[Outcome]) -> Outcome:
-    while True:
-        try:
-            return future.result(timeout=INTERRUPT_POLL_SECONDS)
-        except FutureTimeout:
-            if future.done():
-                raise
 
 
 def run_tool(

@@ -127,12 +127,7 @@ class Tool(BaseModel):
 
     @classmethod
     def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
-        # Loading it costs more than the rest, and only tools made of functions need it.
-        from docstring_parser import parse
-
-        docstring = parse((doc or "")[:_DOCSTRING_LIMIT])
-        described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
-        description = "\n\n".join(filter(None, (docstring.short_description, docstring.long_description)))
+        description, described = _read_docstring(doc) if doc else ("", {})
         shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
         return cls(
             name=name,
@@ -177,6 +172,16 @@ def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
             for name, annotation in inspect.get_annotations(function).items()
             if not isinstance(annotation, str)
         }
+
+
+def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """What a docstring says of the function, and of each parameter."""
+    # Loading it costs more than the rest, and only tools made of documented functions need it.
+    from docstring_parser import parse
+
+    docstring = parse(doc[:_DOCSTRING_LIMIT])
+    described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
+    return "\n\n".join(filter(None, (docstring.short_description, docstring.long_description))), described
 
 
 def _chosen(module: ast.Module, name: str | None) -> ast.FunctionDef | ast.AsyncFunctionDef:

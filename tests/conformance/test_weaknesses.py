@@ -166,7 +166,7 @@ def test_a_timeout_keeps_what_was_printed_and_its_known_text() -> None:
 
 def test_no_file_survives_a_call_because_there_is_none() -> None:
     """W33."""
-    source = "def f():\n    try:\n        open('left', 'w')\n    except OSError as e:\n        return type(e).__name__\n"
+    source = "def f():\n    try:\n        open('x', 'w')\n    except OSError as e:\n        return type(e).__name__\n"
     assert [run(source).func_return for _ in range(2)] == ["FileNotFoundError"] * 2
     assert run("def f():\n    import sys\n    return sys.path\n").func_return == []
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -19,9 +20,21 @@ some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmt
 MAX_WORKERS = 256
 """More runs than this wait for a thread; their deadlines start when they do."""
 
+INTERRUPT_POLL_SECONDS = 0.1  # on some platforms a wait without an end cannot be interrupted by Ctrl-C
+
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+
+def wait_for(future: Future[T]) -> T:
+    """The future's result, or what it raises; ``KeyboardInterrupt`` ends the wait."""
+    while True:
+        try:
+            return future.result(timeout=INTERRUPT_POLL_SECONDS)
+        except FutureTimeout:
+            if future.done():
+                raise
 
 
 class Workers:
