@@ -40,6 +40,16 @@ def test_every_pin_has_a_hash_and_a_licence_text() -> None:
         assert list((RUNTIME / "licenses").glob(f"{pin['name']}*")), pin["name"]
 
 
+def test_what_the_toolchain_adds_to_the_module_is_named_with_its_pin_and_licence() -> None:
+    rows = [row.split() for row in (RUNTIME / "toolchain.lock").read_text().splitlines() if not row.startswith("#")]
+    locked = {name: (version, sha256) for name, version, sha256 in rows}
+    linked = tomllib.loads((RUNTIME / "manifest.toml").read_text())["linked"]
+    assert all(locked[pin["package"]] == (pin["version"], pin["sha256"]) and pin["licence"] for pin in linked)
+    texts = (RUNTIME / "licenses" / "rust-crates.txt").read_text()
+    for pin in linked:
+        assert (RUNTIME / "licenses" / f"{pin['name']}.txt").exists() or f"\n{pin['name']} " in texts, pin["name"]
+
+
 def test_the_toolchain_is_pinned_by_hash() -> None:
     rows = [row.split() for row in (RUNTIME / "toolchain.lock").read_text().splitlines() if not row.startswith("#")]
     names = {row[0] for row in rows}
