@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.config import Limits
     from wasm_sandbox.tool import Tool
 
-EXIT_TOOL_ERROR = 1
+# Of a run that ended, `display.exit_code` says the code.
 EXIT_BAD_USAGE = 2
-EXIT_LIMIT = 3
 EXIT_HOST = 4
 EXIT_INTERRUPTED = 130
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
-KIB = 1 << 10
 MIB = 1 << 20
 
 MIN_MEMORY_BYTES = 64 * MIB

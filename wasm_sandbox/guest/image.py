@@ -7,7 +7,6 @@ import json
 import logging
 import platform
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,6 @@ class Image:
     engine: wasmtime.Engine
     pre: wasmtime.InstancePre
     host_functions: HostFunctions
-    load_seconds: float
 
 
 def image_id(artifact: Artifact) -> str:
@@ -68,7 +66,6 @@ def load_image(
         ArtifactError: the guest module of this installation is missing or damaged.
         ImageError: the guest module could not be initialised.
     """
-    started = time.monotonic()
     artifact = find_artifact()
     identity = image_id(artifact)
     cache = cache or ImageCache()
@@ -83,7 +80,7 @@ def load_image(
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
-    return Image(identity, cache.path(key), guest_engine, pre, functions, time.monotonic() - started)
+    return Image(identity, cache.path(key), guest_engine, pre, functions)
 
 
 def _prepare_once(
