@@ -478,7 +478,7 @@ def test_sizes_have_units_of_1024(text: str, size: int) -> None:
 def test_the_defaults_that_the_help_names_are_those_of_the_limits() -> None:
     text = " ".join(invoke("run", "--help").stdout.split())
     defaults = Limits()
-    assert f"instructions. [default: {defaults.fuel}]" in text
+    assert f"each. [default: {defaults.fuel}]" in text
     assert f"Memory. [default: {defaults.memory_bytes >> 20}M]" in text
     assert f"Seconds. [default: {defaults.timeout_seconds:g}]" in text
     assert f"each. [default: {defaults.output_bytes >> 20}M]" in text

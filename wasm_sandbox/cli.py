@@ -240,7 +240,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 _limit_options = _options(
-    click.option("--fuel", type=int, metavar="N", help="WebAssembly instructions.  [default: 100000000000]"),
+    click.option("--fuel", type=int, metavar="N", help="Units, some ten instructions each.  [default: 60000000000]"),
     click.option("--memory", "memory_bytes", type=parse_size, metavar="SIZE", help="Memory.  [default: 256M]"),
     click.option("--timeout", "timeout_seconds", type=float, metavar="S", help="Seconds.  [default: 180]"),
     click.option(

@@ -57,7 +57,7 @@ class Usage(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     fuel: int
-    """WebAssembly instructions executed, as wasmtime counts them."""
+    """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image."""
     wall_seconds: float
     """From the start of the instance until the guest ended, in seconds."""
     peak_memory_bytes: int

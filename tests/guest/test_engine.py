@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-import wasmtime
 
 from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.ticker import LINGER_SECONDS, EpochTicker
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers
 
@@ -121,21 +119,6 @@ def test_ctrl_c_stops_a_waiting_caller_and_the_guest() -> None:
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=30)[0] == "interrupted 0\n"
-
-
-def test_the_ticker_ticks_only_while_guests_run() -> None:
-    ticker = EpochTicker(wasmtime.Engine())
-    assert not ticker.ticking
-    with ticker, ticker:
-        assert ticker.ticking
-    for _ in range(200):
-        if not ticker.ticking:
-            break
-        time.sleep(LINGER_SECONDS / 10)
-    assert not ticker.ticking
-    with ticker:
-        assert ticker.ticking
-    ticker.stop()
 
 
 def test_workers_are_reused_and_grow_with_demand() -> None:

@@ -17,7 +17,7 @@ from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.image import compile_key, image_id, load_image
 from wasm_sandbox.guest.preparation import pre_initialise
-from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.settings import ENGINE_SETTINGS, engine_configuration
 
 PREPARE = """
 import sys
@@ -59,9 +59,11 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
     monkeypatch.setattr("wasm_sandbox.guest.image.PRELOAD", ("json",))
     assert image_id(artifact) != identity
     key = compile_key(identity)
-    monkeypatch.setitem(
-        __import__("wasm_sandbox.guest.settings", fromlist=["x"]).ENGINE_SETTINGS, "consume_fuel", False
-    )
+    with monkeypatch.context() as patch:
+        patch.setitem(ENGINE_SETTINGS, "cranelift_opt_level", "none")
+        assert compile_key(identity) != key
+    assert compile_key(identity) == key
+    monkeypatch.setattr("wasm_sandbox.guest.image.METERING_FORMAT", 0)
     assert compile_key(identity) != key
 
 

@@ -150,16 +150,15 @@ def test_without_any_thread_a_run_says_so_and_the_next_one_works(monkeypatch: py
 def test_a_deadline_holds_after_its_watch_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
 
-    def refuse_ticker(self: threading.Thread) -> None:
-        if "ticker" in self.name:
+    def refuse_watchdog(self: threading.Thread) -> None:
+        if "watchdog" in self.name:
             raise RuntimeError("can't start new thread")
         start(self)
 
-    ticker = process_engine()._ticker
-    monkeypatch.setattr(ticker, "_thread", None)  # as before the first run
+    monkeypatch.setattr(process_engine()._watchdog, "_thread", None)  # as before the first run
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse_ticker)
-        with pytest.raises(HostError, match="watch over deadlines"):
+        patch.setattr(threading.Thread, "start", refuse_watchdog)
+        with pytest.raises(HostError, match="watch over guests"):
             sandbox("value", 1).run_sync()
     check("deadline", 1, sandbox("deadline", 1).run_sync())
 

@@ -27,7 +27,8 @@ from wasm_sandbox.guest.execution import Outcome
 from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
-from wasm_sandbox.guest.ticker import EpochTicker
+from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool
 
@@ -342,7 +343,8 @@ def _marks() -> Iterator[_Marks]:
 
     def marked_execute(
         image: Image,
-        ticker: EpochTicker,
+        watchdog: Watchdog,
+        trap_signals: TrapSignals,
         request: ExecutionRequest,
         surroundings: wasi.LiveSurroundings,
         deliver: Callable[[Outcome], None],
@@ -354,7 +356,7 @@ def _marks() -> Iterator[_Marks]:
             marks.note("deliver")
             deliver(outcome)
 
-        execute(image, ticker, request, surroundings, marked_deliver)
+        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver)
 
     def marked_call(self: _capi.Instance, name: str, *arguments: int) -> int:
         label = guest_calls.get(name)

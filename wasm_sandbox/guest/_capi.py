@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char_p, c_size_t, c_uint8, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_size_t, c_uint8, c_void_p
 from typing import Any
 
 import wasmtime
@@ -26,15 +26,11 @@ except ImportError as error:
 HostCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, c_void_p, c_size_t)
 """``(env, caller, raw values, count) -> trap or 0``; results replace the parameters."""
 
-EpochCallback = CFUNCTYPE(c_size_t, c_void_p, c_void_p, POINTER(c_uint64), POINTER(c_uint8))
-"""``(context, data, out: ticks until the next call, out: kind) -> error or 0``."""
-
 _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_linker_define_func_unchecked": (
         c_void_p,
         [c_void_p, c_char_p, c_size_t, c_char_p, c_size_t, c_void_p, HostCallback, c_void_p, c_void_p],
     ),
-    "wasmtime_store_epoch_deadline_callback": (None, [c_void_p, EpochCallback, c_void_p, c_void_p]),
     "wasmtime_instance_pre_instantiate": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
     "wasmtime_instance_export_get": (c_bool, [c_void_p, c_void_p, c_char_p, c_size_t, c_void_p]),
     "wasmtime_func_call_unchecked": (c_void_p, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p]),
@@ -44,7 +40,6 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_trap_code": (c_bool, [c_void_p, c_void_p]),
     "wasm_trap_message": (None, [c_void_p, c_void_p]),
     "wasm_trap_delete": (None, [c_void_p]),
-    "wasmtime_error_new": (c_void_p, [c_char_p]),
     "wasmtime_error_message": (None, [c_void_p, c_void_p]),
     "wasmtime_error_delete": (None, [c_void_p]),
     "wasm_byte_vec_delete": (None, [c_void_p]),
@@ -71,9 +66,6 @@ RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
 """Distance between two values in the array that a `HostCallback` gets."""
 
 _STRATEGY_BASELINE = 2  # wasmtime_strategy_enum, Winch; wasmtime-py names only the first two
-
-EPOCH_CONTINUE = 0
-"""``kind`` of an `EpochCallback` that lets the guest go on."""
 
 _NO_FINALIZER = c_void_p(None)
 
@@ -118,15 +110,15 @@ def new_trap(message: bytes) -> int:
     return int(_c["wasmtime_trap_new"](message, len(message)))
 
 
-def new_error(message: bytes) -> int:
-    """An error for an `EpochCallback` to return; the engine frees it."""
-    return int(_c["wasmtime_error_new"](message))
-
-
 def use_baseline_compiler(config: wasmtime.Config) -> None:
     """Compile with Winch, quickly, for code that runs once. Not on every machine: making an engine
     or a module with it can fail."""
     _ffi.wasmtime_config_strategy_set(config.ptr(), _STRATEGY_BASELINE)
+
+
+def heed_branch_hints(config: wasmtime.Config) -> None:
+    """Lay out code by the ``metadata.code.branch_hint`` section of a module."""
+    _ffi.wasmtime_config_wasm_branch_hinting_set(config.ptr(), True)
 
 
 def define_host_function(
@@ -139,11 +131,6 @@ def define_host_function(
     )
     if error:
         raise _stopped(error, None)
-
-
-def set_epoch_callback(store: wasmtime.Store, callback: Any) -> None:
-    """Call ``callback`` when the store's epoch deadline passes, instead of trapping at once."""
-    _c["wasmtime_store_epoch_deadline_callback"](store.ptr(), callback, None, _NO_FINALIZER)
 
 
 class Instance:
@@ -172,7 +159,14 @@ class Instance:
 
     def memory(self) -> tuple[int, int]:
         """Address and size in bytes of the linear memory, valid until the guest runs again."""
-        memory = byref(self._memory)
+        return self._extent(self._memory)
+
+    def memory_named(self, name: str) -> tuple[int, int]:
+        """Address and size in bytes of another exported memory."""
+        return self._extent(self._export(name).of.memory)
+
+    def _extent(self, handle: Any) -> tuple[int, int]:
+        memory = byref(handle)
         return (
             _memory_data(self._context, memory) or 0,
             _memory_data_size(self._context, memory),
@@ -218,6 +212,15 @@ class Instance:
         while _ffi.wasmtime_table_get(self._context, byref(table), len(entries), byref(value)):
             entries.append(bytes(value.of.funcref))
         return entries
+
+    def set_global(self, name: str, number: int) -> None:
+        """Set an exported, mutable i64 global."""
+        value = _ffi.wasmtime_val_t()
+        value.kind = _ffi.WASMTIME_I64
+        value.of.i64 = number
+        error = _ffi.wasmtime_global_set(self._context, byref(self._export(name).of.global_), byref(value))
+        if error:
+            raise _stopped(ctypes.addressof(error.contents), None)
 
     def global_value(self, name: str) -> int:
         """The current value of an exported i32 or i64 global."""

@@ -1,4 +1,4 @@
-"""The one engine of the process: its image, its ticker and threads, its end."""
+"""The one engine of the process: its image, its watchdog and threads, its end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
-from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.guest.workers import Workers
 
 EXIT_GRACE_SECONDS = 1.0
@@ -30,7 +30,7 @@ class GuestEngine:
     def __init__(self) -> None:
         self._engine = wasmtime.Engine(engine_configuration())
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
-        self._ticker = EpochTicker(self._engine)
+        self._watchdog = Watchdog()
         self._workers = Workers()
         self._image: Image | None = None
         self._image_lock = threading.Lock()
@@ -60,8 +60,7 @@ class GuestEngine:
                 self._running.add(surroundings)
             try:
                 image = self.image()
-                self._trap_signals.restore()
-                execute(image, self._ticker, request, surroundings, deliver)
+                execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)
@@ -80,7 +79,7 @@ class GuestEngine:
             for surroundings in self._running:
                 surroundings.cancel()
         self._workers.close(deadline)
-        self._ticker.stop()
+        self._watchdog.stop()
 
 
 class _Process:

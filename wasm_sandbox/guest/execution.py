@@ -7,16 +7,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
 import wasmtime
 
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
 from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.ticker import EpochTicker
-from wasm_sandbox.guest.wasi import Halt, HostFunctions, LiveSurroundings, World, environ_block
+from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.wasi import Halt, LiveSurroundings, World, environ_block
+from wasm_sandbox.guest.watchdog import Watchdog
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
 MAX_REPORT_BYTES = 1 << 20
@@ -67,7 +71,8 @@ class Outcome:
 
 def execute(
     image: Image,
-    ticker: EpochTicker,
+    watchdog: Watchdog,
+    trap_signals: TrapSignals,
     request: ExecutionRequest,
     surroundings: LiveSurroundings,
     deliver: Callable[[Outcome], None],
@@ -76,7 +81,8 @@ def execute(
 
     Args:
         image: what the instance is made of.
-        ticker: the ticker of the image's engine.
+        watchdog: looks after the run's deadline.
+        trap_signals: the handlers by which a guest is stopped.
         request: the script, its environment and its limits.
         surroundings: clocks, entropy and the caller's way to cancel.
         deliver: called with the outcome, whatever the guest did. The instance is torn down after that:
@@ -95,17 +101,20 @@ def execute(
         surroundings=surroundings,
         deadline=started + limits.timeout_seconds,
     )
+    trap_signals.restore()
+    page = PollPage(trap_signals)
     store = wasmtime.Store(image.engine)
     try:
-        store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=1, tables=1)
-        store.set_fuel(limits.fuel)
-        store.set_epoch_deadline(1)
-        _capi.set_epoch_callback(store, image.host_functions.epoch_callback)
-        stopped, exit_code, exception = _call(image.host_functions, world, store, image, ticker, request)
+        store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=2, tables=1)
+        look = partial(_look, world, page)
+        surroundings.stop_with(look)
+        with watchdog.watch(world.next_look(), look):
+            stopped, exit_code, exception = _call(image, world, page, store, request)
+        fuel_left = _fuel_left(world, limits.fuel)
         if world.host_failure is not None:
             raise world.host_failure
         memory_bytes = world.instance.memory()[1] if world.instance else 0
-        ending = _ending(world, stopped, memory_bytes, limits.memory_bytes)
+        ending = _ending(world, stopped, fuel_left, memory_bytes, limits.memory_bytes)
         # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
         stdout = world.stdout.contents() if ending is Ending.EXITED else world.stdout.head(limits.output_bytes)
         outcome = Outcome(
@@ -117,44 +126,55 @@ def execute(
             stderr=world.stderr.contents(),
             stdout_dropped_bytes=world.stdout.written_bytes - len(stdout),
             stderr_dropped_bytes=world.stderr.dropped_bytes,
-            fuel=limits.fuel - store.get_fuel(),
+            fuel=limits.fuel - max(0, fuel_left),
             wall_seconds=time.monotonic() - started,
             memory_bytes=memory_bytes,
             host_calls=world.host_calls,
         )
         deliver(outcome)
     finally:
+        surroundings.stop_with(None)
+        page.detach()
         world.instance = None
         store.close()
 
 
+def _look(world: World, page: PollPage) -> float | None:
+    """The watchdog's look at a run: stops the guest if it must end, else says when to look again."""
+    try:
+        halt = world.halt_reason()
+    except Exception as error:
+        world.fail(error)
+        halt = world.halt
+    if halt is not None:
+        page.close()
+        return None
+    return world.next_look()
+
+
 def _call(
-    functions: HostFunctions,
-    world: World,
-    store: wasmtime.Store,
-    image: Image,
-    ticker: EpochTicker,
-    request: ExecutionRequest,
+    image: Image, world: World, page: PollPage, store: wasmtime.Store, request: ExecutionRequest
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
     """Instantiate and run: why the guest was stopped (if it was), its exit code, its exception."""
-    functions.enter(world)
+    image.host_functions.enter(world)
     try:
-        with ticker:
-            if world.halt_reason() is not None:
-                return _capi.GuestStopped(None, "cancelled before it started"), 0, None
-            instance = world.instance = _capi.Instance(store, image.pre)
-            encoded = request.encode()
-            address = instance.call("sandbox_alloc", len(encoded))
-            if not address:
-                code = _TRAPS.ALLOCATION_TOO_LARGE.value
-                return _capi.GuestStopped(code, "the script does not fit the guest's memory"), 0, None
-            instance.write(address, encoded)
-            exit_code = instance.call("sandbox_run", address)
-            return None, exit_code, _read_report(instance) if exit_code else None
+        if world.halt_reason() is not None:
+            return _capi.GuestStopped(None, "cancelled before it started"), 0, None
+        instance = world.instance = _capi.Instance(store, image.pre)
+        instance.set_global(FUEL_EXPORT, request.limits.fuel)
+        page.attach(*instance.memory_named(POLL_EXPORT))
+        encoded = request.encode()
+        address = instance.call("sandbox_alloc", len(encoded))
+        if not address:
+            code = _TRAPS.ALLOCATION_TOO_LARGE.value
+            return _capi.GuestStopped(code, "the script does not fit the guest's memory"), 0, None
+        instance.write(address, encoded)
+        exit_code = instance.call("sandbox_run", address)
+        return None, exit_code, _read_report(instance) if exit_code else None
     except _capi.GuestStopped as stopped:
         return stopped, world.exit_code, None
     finally:
-        functions.leave()
+        image.host_functions.leave()
 
 
 def _read_report(instance: _capi.Instance) -> GuestException | None:
@@ -171,14 +191,21 @@ def _read_report(instance: _capi.Instance) -> GuestException | None:
     return GuestException(*texts)
 
 
-def _ending(world: World, stopped: _capi.GuestStopped | None, memory_bytes: int, ceiling: int) -> Ending:
+def _fuel_left(world: World, limit: int) -> int:
+    """Below zero if the guest was stopped for lack of it."""
+    return world.instance.global_value(FUEL_EXPORT) if world.instance else limit
+
+
+def _ending(
+    world: World, stopped: _capi.GuestStopped | None, fuel_left: int, memory_bytes: int, ceiling: int
+) -> Ending:
     if stopped is None or world.halt is Halt.EXIT:
         return Ending.EXITED
     if world.halt is Halt.DEADLINE:
         return Ending.DEADLINE
     if world.halt is Halt.CANCELLED:
         return Ending.CANCELLED
-    if stopped.code == _TRAPS.OUT_OF_FUEL.value:
+    if fuel_left < 0:
         return Ending.OUT_OF_FUEL
     if stopped.code == _TRAPS.STACK_OVERFLOW.value:
         return Ending.STACK_OVERFLOW

@@ -15,6 +15,7 @@ import wasmtime
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import ImageCache
+from wasm_sandbox.guest.metering import METERING_FORMAT
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
@@ -46,7 +47,7 @@ def image_id(artifact: Artifact) -> str:
 
 def compile_key(image: str) -> str:
     """Names the compiled form of an image: it differs by engine version, settings and machine."""
-    parts = [image, wasmtime_version(), sys.platform, platform.machine(), ENGINE_SETTINGS]
+    parts = [image, METERING_FORMAT, wasmtime_version(), sys.platform, platform.machine(), ENGINE_SETTINGS]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{image[:16]}-{digest[:16]}"
 

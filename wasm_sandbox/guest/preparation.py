@@ -11,11 +11,13 @@ from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, Limits
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import _capi, snapshot
 from wasm_sandbox.guest.artifact import Artifact
+from wasm_sandbox.guest.metering import meter
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import WASM_STACK_BYTES, Progress
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import FixedSurroundings, HostFunctions, World
+from wasm_sandbox.guest.wasm_binary import MalformedModule
 
 PREPARE_SECONDS = 600.0
 _TABLE = "__indirect_function_table"
@@ -36,8 +38,8 @@ def prepare(guest_engine: wasmtime.Engine, artifact: Artifact, progress: Progres
     initialised = pre_initialise(module)
     progress("compiling for this machine")
     try:
-        return bytes(wasmtime.Module(guest_engine, initialised).serialize())
-    except wasmtime.WasmtimeError as error:
+        return bytes(wasmtime.Module(guest_engine, meter(initialised)).serialize())
+    except (MalformedModule, wasmtime.WasmtimeError) as error:
         raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
 
 

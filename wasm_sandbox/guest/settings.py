@@ -15,8 +15,6 @@ WASM_STACK_BYTES = 2 << 20
 size of asynchronous stacks is raised too, which wasmtime-py has no call for."""
 
 ENGINE_SETTINGS = {
-    "consume_fuel": True,
-    "epoch_interruption": True,
     "max_wasm_stack": WASM_STACK_BYTES,
     "cranelift_opt_level": "speed",
     "wasm_threads": False,
@@ -35,8 +33,11 @@ def wasmtime_version() -> str:
 
 
 def engine_configuration() -> wasmtime.Config:
-    """A fresh configuration with `ENGINE_SETTINGS`."""
+    """A fresh configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`)."""
+    from wasm_sandbox.guest import _capi  # which wants the version from here
+
     config = wasmtime.Config()
+    _capi.heed_branch_hints(config)
     for name, value in ENGINE_SETTINGS.items():
         setattr(config, name, value)
     return config

@@ -49,7 +49,7 @@ SERVED = frozenset(
 
 
 class Halt(Enum):
-    """Why a host function, or the epoch, ended a guest."""
+    """Why the host ended a guest."""
 
     EXIT = "exit"
     DEADLINE = "deadline"
@@ -76,8 +76,9 @@ class LiveSurroundings:
     """
 
     def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
-        self._abandoned = abandoned
+        self.abandoned = abandoned
         self._cancelled = threading.Event()
+        self._stop: Callable[[], object] | None = None
         self._started = time.monotonic_ns()
         self._cpu_before: int | None = None
         self._clocks: tuple[Callable[[], int], ...] = (
@@ -94,12 +95,18 @@ class LiveSurroundings:
             self._cpu_before = now
         return now - self._cpu_before
 
+    def stop_with(self, stop: Callable[[], object] | None) -> None:
+        """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
+        self._stop = stop
+
     def cancel(self) -> None:
         self._cancelled.set()
+        if (stop := self._stop) is not None:
+            stop()
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set() or (self._abandoned is not None and self._abandoned())
+        return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
 
     def clock(self, clock_id: int) -> int:
         """Nanoseconds of one of the four preview 1 clocks."""
@@ -111,9 +118,7 @@ class LiveSurroundings:
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self.cancelled and (left := end - time.monotonic()) > 0:
-            self._cancelled.wait(
-                min(left, threading.TIMEOUT_MAX if self._abandoned is None else ABANDONED_POLL_SECONDS)
-            )
+            self._cancelled.wait(min(left, threading.TIMEOUT_MAX if self.abandoned is None else ABANDONED_POLL_SECONDS))
 
 
 class FixedSurroundings:
@@ -175,6 +180,16 @@ class World:
             elif time.monotonic() >= self.deadline:
                 self.halt = Halt.DEADLINE
         return self.halt
+
+    def next_look(self) -> float:
+        """When `halt_reason` may have something new to say that nobody announces, on `time.monotonic`'s clock."""
+        if isinstance(self.surroundings, LiveSurroundings) and self.surroundings.abandoned is not None:
+            return min(self.deadline, time.monotonic() + ABANDONED_POLL_SECONDS)
+        return self.deadline
+
+    def fail(self, error: BaseException) -> None:
+        """Note a defect of the host; whoever runs the guest raises it."""
+        self.halt, self.host_failure = Halt.HOST_FAILURE, error
 
     # -- the guest's memory ----------------------------------------------------------------------
 
@@ -338,7 +353,6 @@ class HostFunctions:
             callback = self._callback(str(import_.name), import_.type)
             self._callbacks.append(callback)
             _capi.define_host_function(linker, WASI_MODULE, str(import_.name), import_.type, callback)
-        self.epoch_callback = _capi.EpochCallback(self._on_epoch)
 
     def enter(self, world: World) -> None:
         """Route the calls of this thread's guest to ``world``."""
@@ -371,19 +385,7 @@ class HostFunctions:
             except _Stop:
                 return _capi.new_trap(b"stopped by the host")
             except BaseException as error:  # nothing may cross the C frames below
-                world.halt, world.host_failure = Halt.HOST_FAILURE, error
+                world.fail(error)
                 return _capi.new_trap(b"a host function failed")
 
         return _capi.HostCallback(host_function)
-
-    def _on_epoch(self, _context: int, _data: int, ticks: Any, kind: Any) -> int:
-        """Called in the guest's thread at every tick: go on, or end it."""
-        world: World = self._local.world
-        try:
-            if world.halt_reason() is not None:
-                return _capi.new_error(b"stopped by the host")
-            ticks[0], kind[0] = 1, _capi.EPOCH_CONTINUE
-            return 0
-        except BaseException as error:  # nothing may cross the C frames below
-            world.halt, world.host_failure = Halt.HOST_FAILURE, error
-            return _capi.new_error(b"the clock of the host failed")

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 HEADER = b"\0asm\x01\0\0\0"
 PAGE_BYTES = 65536
 
-CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT = range(13)
+CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
+SECTION_ORDER = (TYPE, IMPORT, FUNCTION, TABLE, MEMORY, TAG, GLOBAL, EXPORT, START, ELEMENT, DATA_COUNT, CODE, DATA)
 
 EXPORT_MEMORY, EXPORT_GLOBAL = 2, 3
-IMPORT_MEMORY, IMPORT_GLOBAL = 2, 3
+IMPORT_FUNCTION, IMPORT_TABLE, IMPORT_MEMORY, IMPORT_GLOBAL = range(4)
 
 _END = 0x0B
 _I32_CONST, _I64_CONST, _F32_CONST, _F64_CONST = 0x41, 0x42, 0x43, 0x44
@@ -48,6 +49,12 @@ def signed(value: int) -> bytes:
         out.append(low | 0x80)
 
 
+def text(value: str) -> bytes:
+    """A name: its UTF-8 bytes after their number."""
+    raw = value.encode()
+    return unsigned(len(raw)) + raw
+
+
 class Reader:
     """A cursor over a section."""
 
@@ -76,7 +83,10 @@ class Reader:
         return self.data[self.at - size : self.at]
 
     def name(self) -> str:
-        return self.take(self.unsigned()).decode()
+        try:
+            return self.take(self.unsigned()).decode()
+        except UnicodeDecodeError as error:
+            raise MalformedModule("a name is not UTF-8") from error
 
 
 def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
@@ -103,8 +113,7 @@ class Export:
     index: int
 
     def encode(self) -> bytes:
-        name = self.name.encode()
-        return unsigned(len(name)) + name + bytes([self.kind]) + unsigned(self.index)
+        return text(self.name) + bytes([self.kind]) + unsigned(self.index)
 
 
 def read_exports(body: bytes) -> list[Export]:
@@ -169,15 +178,29 @@ def active_data(segments: list[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def import_kinds(body: bytes) -> set[int]:
-    """The kinds of things that an import section brings in."""
-    reader, kinds = Reader(body), set()
+def _skip_limits(reader: Reader) -> None:
+    if reader.byte() & 1:
+        reader.unsigned()
+    reader.unsigned()
+
+
+def import_counts(body: bytes) -> list[int]:
+    """How many functions, tables, memories and globals an import section brings in."""
+    reader, counts = Reader(body), [0, 0, 0, 0]
     for _ in range(reader.unsigned()):
         reader.name()
         reader.name()
         kind = reader.byte()
-        kinds.add(kind)
-        if kind != 0:  # what follows differs by kind; one foreign kind is enough to know
-            break
-        reader.unsigned()
-    return kinds
+        if kind == IMPORT_FUNCTION:
+            reader.unsigned()
+        elif kind == IMPORT_TABLE:
+            reader.byte()
+            _skip_limits(reader)
+        elif kind == IMPORT_MEMORY:
+            _skip_limits(reader)
+        elif kind == IMPORT_GLOBAL:
+            reader.take(2)
+        else:
+            raise MalformedModule(f"the module imports something of kind {kind}")
+        counts[kind] += 1
+    return counts

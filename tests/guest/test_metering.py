@@ -1,0 +1,267 @@
+"""Metering in a module's own code: what it costs, what it changes, and that nothing goes on for ever."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import wasmtime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wasm_sandbox.guest.artifact import find_artifact
+from wasm_sandbox.guest.metering import BULK_BYTES_SHIFT, CHUNK_BYTES, FUEL_EXPORT, POLL_EXPORT, meter
+from wasm_sandbox.guest.poll_page import PollPage
+from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.wasm_binary import PAGE_BYTES, MalformedModule
+
+PLENTY = 1 << 40
+ENGINE = wasmtime.Engine(engine_configuration())
+
+
+class Metered:
+    """An instance of a metered module."""
+
+    def __init__(self, text: str) -> None:
+        self.store = wasmtime.Store(ENGINE)
+        module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(text))))
+        self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
+        self.fuel = PLENTY
+
+    @property
+    def fuel(self) -> int:
+        return int(self.exports[FUEL_EXPORT].value(self.store))  # type: ignore[union-attr]
+
+    @fuel.setter
+    def fuel(self, units: int) -> None:
+        self.exports[FUEL_EXPORT].set_value(self.store, wasmtime.Val.i64(units))  # type: ignore[union-attr]
+
+    def call(self, name: str, *arguments: int) -> Any:
+        return self.exports[name](self.store, *arguments)  # type: ignore[operator]
+
+    def cost(self, name: str, *arguments: int) -> int:
+        before = self.fuel
+        self.call(name, *arguments)
+        return before - self.fuel
+
+    def poll_page(self) -> tuple[int, int]:
+        memory = self.exports[POLL_EXPORT]
+        assert isinstance(memory, wasmtime.Memory)
+        address = ctypes.cast(memory.data_ptr(self.store), ctypes.c_void_p).value
+        assert address is not None
+        return address, memory.data_len(self.store)
+
+
+PROGRAMS = """(module
+  (memory (export "memory") 1)
+  (type $unary (func (param i32) (result i32)))
+  (table funcref (elem $fib $even))
+  (func $fib (export "fib") (param $n i32) (result i32)
+    (if (result i32) (i32.lt_u (local.get $n) (i32.const 2)) (then (local.get $n))
+      (else (i32.add (call $fib (i32.sub (local.get $n) (i32.const 1)))
+                     (call $fib (i32.sub (local.get $n) (i32.const 2)))))))
+  (func (export "count") (param $n i32) (result i32) (local $i i32)
+    (loop $again
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $i) (local.get $n))))
+    (local.get $i))
+  (func (export "nested") (param $n i32) (result i32) (local $i i32) (local $j i32) (local $sum i32)
+    (loop $outer
+      (local.set $j (i32.const 0))
+      (loop $inner
+        (local.set $sum (i32.add (local.get $sum) (i32.mul (local.get $i) (local.get $j))))
+        (local.set $j (i32.add (local.get $j) (i32.const 1)))
+        (br_if $inner (i32.lt_u (local.get $j) (local.get $n))))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $outer (i32.lt_u (local.get $i) (local.get $n))))
+    (local.get $sum))
+  (func (export "machine") (param $n i32) (result i32) (local $steps i32)
+    (loop $next
+      (local.set $steps (i32.add (local.get $steps) (i32.const 1)))
+      (block $done (block $odd (block $even
+        (br_table $done $odd $even (select (i32.add (i32.and (local.get $n) (i32.const 1)) (i32.const 0)) (i32.const 0)
+          (i32.ne (local.get $n) (i32.const 1)))))
+        (unreachable))
+        (local.set $n (i32.add (i32.mul (local.get $n) (i32.const 3)) (i32.const 1)))
+        (br $next))
+      (if (i32.ne (local.get $n) (i32.const 1))
+        (then (local.set $n (i32.shr_u (local.get $n) (i32.const 1))) (br $next))))
+    (local.get $steps))
+  (func $even (export "even") (param $n i32) (result i32)
+    (if (result i32) (i32.eqz (local.get $n)) (then (i32.const 1))
+      (else (return_call $odd (i32.sub (local.get $n) (i32.const 1))))))
+  (func $odd (param $n i32) (result i32)
+    (if (result i32) (i32.eqz (local.get $n)) (then (i32.const 0))
+      (else (return_call $even (i32.sub (local.get $n) (i32.const 1))))))
+  (func (export "indirect") (param $n i32) (result i32)
+    (call_indirect (type $unary) (local.get $n) (i32.and (local.get $n) (i32.const 1))))
+  (func (export "lanes") (param $n i32) (result i32)
+    (i32x4.extract_lane 2 (i32x4.mul (i32x4.splat (local.get $n)) (v128.const i32x4 1 2 3 4))))
+  (func (export "floats") (param $n i32) (result i32)
+    (i32.trunc_sat_f64_s (f64.sqrt (f64.mul (f64.convert_i32_u (local.get $n)) (f64.const 2.25)))))
+  (func (export "small") (param $n i32) (result i32) (i32.add (local.get $n) (i32.const 1)))
+)"""
+
+
+@pytest.fixture(scope="module")
+def programs() -> Metered:
+    return Metered(PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [("fib", 15), ("count", 1000), ("nested", 30), ("even", 501), ("indirect", 8), ("indirect", 9), ("lanes", 7),
+     ("floats", 4000), ("small", 4), ("machine", 1)],
+)  # fmt: skip
+def test_a_metered_module_computes_what_it_did(programs: Metered, name: str, argument: int) -> None:
+    store = wasmtime.Store(ENGINE)
+    plain = wasmtime.Instance(store, wasmtime.Module(ENGINE, wasmtime.wat2wasm(PROGRAMS)), []).exports(store)
+    assert programs.call(name, argument) == plain[name](store, argument)  # type: ignore[operator]
+
+
+def test_fuel_grows_with_iterations_and_calls_and_is_the_same_each_time(programs: Metered) -> None:
+    assert programs.cost("count", 2000) - programs.cost("count", 1000) == 1000 * programs.cost("count", 1)
+    assert programs.cost("nested", 40) > 3 * programs.cost("nested", 20)
+    assert programs.cost("fib", 12) == programs.cost("fib", 12) > programs.cost("fib", 11) > 100
+    assert programs.cost("small", 1) == 0
+
+
+def test_without_fuel_every_endless_thing_traps() -> None:
+    endless = Metered("""(module
+      (func (export "loop") (loop $l (br $l)))
+      (func $recursion (export "recursion") (call $recursion))
+      (func $tail (export "tail") (return_call $tail))
+      (table funcref (elem $indirect))
+      (type $t (func))
+      (func $indirect (export "indirect") (return_call_indirect (type $t) (i32.const 0))))""")
+    for name in ("loop", "recursion", "tail", "indirect"):
+        endless.fuel = 10_000
+        with pytest.raises(wasmtime.Trap):
+            endless.call(name)
+        assert endless.fuel < 0, name
+
+
+def test_the_last_unit_can_be_used(programs: Metered) -> None:
+    needed = programs.cost("count", 1000)
+    programs.fuel = needed
+    assert programs.call("count", 1000) == 1000
+    programs.fuel = needed - 1
+    with pytest.raises(wasmtime.Trap):
+        programs.call("count", 1000)
+    programs.fuel = PLENTY
+
+
+BULK_PAGES = 3 * CHUNK_BYTES // PAGE_BYTES
+BULK = f"""(module
+  (memory (export "memory") {BULK_PAGES})
+  (func (export "copy") (param i32 i32 i32) (memory.copy (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "fill") (param i32 i32 i32) (memory.fill (local.get 0) (local.get 1) (local.get 2))))"""
+BULK_BYTES = BULK_PAGES * PAGE_BYTES
+PATTERN = bytes(range(251)) * (BULK_BYTES // 251 + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    to=st.integers(0, BULK_BYTES), from_=st.integers(0, BULK_BYTES), size=st.one_of(
+        st.integers(0, 200), st.integers(CHUNK_BYTES - 2, CHUNK_BYTES + 2), st.integers(0, BULK_BYTES)
+    )
+)  # fmt: skip
+def test_copying_in_chunks_moves_the_same_bytes(to: int, from_: int, size: int) -> None:
+    """Overlapping in both directions; a range outside the memory still traps."""
+    bulk = Metered(BULK)
+    memory = bulk.exports["memory"]
+    assert isinstance(memory, wasmtime.Memory)
+    expected = bytearray(PATTERN[:BULK_BYTES])
+    memory.write(bulk.store, bytes(expected))
+    if max(to, from_) + size > BULK_BYTES:
+        with pytest.raises(wasmtime.Trap):
+            bulk.call("copy", to, from_, size)
+        return
+    expected[to : to + size] = bytes(expected[from_ : from_ + size])
+    assert bulk.cost("copy", to, from_, size) >= size >> BULK_BYTES_SHIFT
+    assert bytes(memory.read(bulk.store)) == bytes(expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(to=st.integers(0, BULK_BYTES), value=st.integers(0, 255), size=st.integers(0, BULK_BYTES))
+def test_filling_in_chunks_writes_the_same_bytes(to: int, value: int, size: int) -> None:
+    bulk = Metered(BULK)
+    memory = bulk.exports["memory"]
+    assert isinstance(memory, wasmtime.Memory)
+    size = min(size, BULK_BYTES - to)
+    assert bulk.cost("fill", to, value, size) >= size >> BULK_BYTES_SHIFT
+    assert bytes(memory.read(bulk.store)) == bytes(to) + bytes([value]) * size + bytes(BULK_BYTES - to - size)
+
+
+@pytest.mark.parametrize("name", ["loop", "recursion", "fill"])
+def test_a_closed_poll_page_stops_whatever_is_going_on(name: str) -> None:
+    """From another thread, while the guest computes: as a deadline and a cancellation do."""
+    endless = Metered("""(module
+      (memory 64)
+      (func (export "loop") (loop $l (br $l)))
+      (func $tail (export "recursion") (return_call $tail))
+      (func (export "fill") (loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 4194304)) (br $l))))""")
+    page = PollPage(TrapSignals())
+    page.attach(*endless.poll_page())
+    threading.Timer(0.05, page.close).start()
+    with pytest.raises(wasmtime.Trap):
+        endless.call(name)
+    page.detach()
+    assert 0 < endless.fuel < PLENTY
+
+
+def test_a_page_closed_too_early_stops_the_guest_at_once_and_one_closed_too_late_touches_nothing() -> None:
+    early, late = Metered(PROGRAMS), Metered(PROGRAMS)
+    page = PollPage(TrapSignals())
+    page.close()
+    page.attach(*early.poll_page())
+    with pytest.raises(wasmtime.Trap):
+        early.call("count", 3)
+    page.detach()
+
+    page = PollPage(TrapSignals())
+    page.attach(*late.poll_page())
+    page.detach()
+    page.close()
+    assert late.call("count", 3) == 3
+
+
+def test_the_guest_itself_is_metered_the_same_way_each_time() -> None:
+    module = find_artifact().read()
+    metered = meter(module)
+    assert meter(module) == metered
+    wasmtime.Module.validate(ENGINE, metered)
+
+
+REFUSED = {
+    "a second memory": "(module (memory 1) (memory $b 1) (func (drop (i32.load $b (i32.const 0)))))",
+    "a passive segment": '(module (memory 1) (data $d "x")'
+    " (func (memory.init $d (i32.const 0) (i32.const 0) (i32.const 1))))",
+    "growing a table": "(module (table 1 funcref) (func (drop (table.grow (ref.null func) (i32.const 9)))))",
+    "a copy between memories": "(module (memory $a 1) (memory $b 1)"
+    " (func (memory.copy $a $b (i32.const 0) (i32.const 0) (i32.const 9))))",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_metered_is_refused(text: str) -> None:
+    with pytest.raises(MalformedModule, match="cannot be metered"):
+        meter(bytes(wasmtime.wat2wasm(text)))
+
+
+def test_a_module_is_metered_once() -> None:
+    with pytest.raises(MalformedModule, match="metered already"):
+        meter(meter(bytes(wasmtime.wat2wasm("(module)"))))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 400))
+def test_damaged_modules_are_refused_or_stay_modules(noise: bytes, at: int) -> None:
+    """Never another exception; what comes out is for the engine to judge."""
+    whole = bytes(wasmtime.wat2wasm(PROGRAMS))
+    with suppress(MalformedModule):
+        meter(whole[: 8 + at] + noise + whole[8 + at + len(noise) :])

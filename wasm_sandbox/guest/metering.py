@@ -1,0 +1,313 @@
+"""Metering written into a module's own code: fuel, and a point where the guest can be stopped.
+
+wasmtime can meter by itself, with fuel and with epochs, and both together cost nearly half of the computing
+speed (``benchmarks/NOTES.md``). Here both are a few instructions at every iteration of a loop and at every
+call of a function that is not small:
+
+- Fuel is an i64 global that is taken down, by one for some 32 bytes of code (`_weight`) and by one for every
+  64 bytes that are moved or filled at once. Below zero the guest traps.
+- A byte is read from a second memory, the *poll page*. To stop the guest the host makes that page
+  unreadable (`wasm_sandbox.guest.poll_page`); as safepoint polling does in a Java virtual machine.
+
+Neither is in the guest's reach: globals and a second memory have no address in the first, and no code of the
+module names their indices.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from wasm_sandbox.guest import wasm_binary as wb
+
+FUEL_EXPORT = "wasm_sandbox_fuel"
+"""The exported global: units of fuel that are left. It starts at 0."""
+
+POLL_EXPORT = "wasm_sandbox_poll"
+"""The exported memory, of one page."""
+
+METERING_FORMAT = 1
+"""Raised when the code that is added changes: part of a compiled image's identity."""
+
+BULK_BYTES_SHIFT = 6
+CHUNK_BYTES = 256 << 10
+"""One instruction never moves or fills more: it could not be stopped meanwhile."""
+
+SMALL_FUNCTION_BYTES = 256
+"""A function of less code that calls nothing is not charged for: whoever calls it is."""
+
+CODE_BYTES_SHIFT = 5
+BRANCHING_WEIGHT = 4
+"""The most for code that is mostly passed over: one of many cases, or a function with ways out."""
+
+_BRANCH_HINTS = "metadata.code.branch_hint"
+_VOID, _I32, _I64, _FUNCTION_TYPE = 0x40, 0x7F, 0x7E, 0x60
+
+_UNREACHABLE, _BLOCK, _LOOP, _IF, _ELSE, _END, _BR, _BR_IF, _BR_TABLE = 0, 2, 3, 4, 5, 0x0B, 0x0C, 0x0D, 0x0E
+_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT = 0x10, 0x11, 0x12, 0x13
+_CALLS = frozenset({_CALL, _CALL_INDIRECT, _RETURN_CALL, _RETURN_CALL_INDIRECT})
+_DROP, _LOCAL_GET, _LOCAL_SET, _GLOBAL_GET, _GLOBAL_SET = 0x1A, 0x20, 0x21, 0x23, 0x24
+_I32_LOAD8_U, _OTHER_MEMORY = 0x2D, 0x40
+_I32_CONST, _I32_LE_U, _I32_ADD, _I32_SUB, _I32_SHR_U = 0x41, 0x4D, 0x6A, 0x6B, 0x76
+_I64_CONST, _I64_LT_S, _I64_SUB, _I64_EXTEND_I32_U = 0x42, 0x53, 0x7D, 0xAD
+_BULK, _MEMORY_COPY, _MEMORY_FILL = 0xFC, 10, 11
+
+_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
+_MEMORY_0 = rb"[\x00-\x3f]" + _LEB  # alignment without the flag that a memory index follows, offset
+_PLAIN = re.compile(
+    rb"(?s:"
+    rb"[\x00\x01\x05\x0f\x1a\x1b\x45-\xc4\xd1]"  # control, parametric, numeric: no immediates
+    rb"|[\x0c\x0d\x20-\x26\x41\x42\xd0\xd2]" + _LEB +  # branches, variables, constants, references
+    rb"|[\x28-\x3e]" + _MEMORY_0 +  # loads and stores
+    rb"|[\x3f\x40]\x00"  # memory.size, memory.grow
+    rb"|\x43.{4}|\x44.{8}"  # floating-point constants
+    rb"|\x1c\x01."  # select with a type
+    rb"|\xfc[\x00-\x07]"  # saturating truncation
+    rb"|\xfc\x10" + _LEB +  # table.size
+    rb"|\xfd(?:[\x00-\x0b\x5c\x5d]" + _MEMORY_0 +  # SIMD: loads and stores
+    rb"|[\x54-\x5b]" + _MEMORY_0 + rb"."  # of a lane
+    rb"|[\x0c\x0d].{16}|[\x15-\x22]."  # constant, shuffle; extract, replace
+    rb"|[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff][\x01-\x02])"
+    rb")*+"
+)  # fmt: skip
+"""Instructions that are copied as they are, as many as follow each other."""
+
+
+def meter(module: bytes) -> bytes:
+    """The module with fuel and a poll page in its code.
+
+    Args:
+        module: a module as a compiler wrote it. Custom sections are dropped.
+
+    Returns:
+        The metered module. The same input gives the same bytes.
+
+    Raises:
+        MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
+    """
+    bodies = {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
+    return _Metering(bodies).module()
+
+
+@dataclass
+class _Region:
+    """Code that is charged as one: a function, or an iteration of a loop, without the loops in it."""
+
+    place: int
+    """Where among the pieces of the function its charge goes."""
+    start: int
+    nested_bytes: int = 0
+    chooses: bool = False
+    """It has a jump table, as a switch and an interpreter's loop have."""
+
+    def own_bytes(self, end: int) -> int:
+        return end - self.start - self.nested_bytes
+
+
+def _weight(size: int, mostly_passed_over: bool) -> int:
+    """What a region of this many bytes of code costs."""
+    weight = 1 + (size >> CODE_BYTES_SHIFT)
+    return min(weight, BRANCHING_WEIGHT) if mostly_passed_over else weight
+
+
+class _Metering:
+    """The rewriting of one module: what is added gets the indices after everything that is there."""
+
+    def __init__(self, bodies: dict[int, bytes]) -> None:
+        self._bodies = bodies
+        imports = wb.import_counts(bodies.get(wb.IMPORT, b"\0"))
+        self._bulk_type = self._count(wb.TYPE)
+        self._first_function = imports[wb.IMPORT_FUNCTION]
+        self._copy = self._first_function + self._count(wb.FUNCTION)
+        self._fill = self._copy + 1
+        self._fuel = wb.unsigned(imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL))
+        self._poll = wb.unsigned(imports[wb.IMPORT_MEMORY] + self._count(wb.MEMORY))
+        poll = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
+        self._charge_begin = poll + bytes([_GLOBAL_GET]) + self._fuel
+        self._charge_end = (
+            bytes([_I64_SUB, _GLOBAL_SET])
+            + self._fuel
+            + bytes([_GLOBAL_GET])
+            + self._fuel
+            + bytes([_I64_CONST, 0, _I64_LT_S])
+            + _TRAP_IF
+        )
+
+    def module(self) -> bytes:
+        exports = wb.read_exports(self._bodies.get(wb.EXPORT, b"\0"))
+        if {FUEL_EXPORT, POLL_EXPORT} & {export.name for export in exports}:
+            raise wb.MalformedModule("the module is metered already")
+        code, hints = self._code(self._bodies.get(wb.CODE, b"\0"))
+        exports.append(wb.Export(FUEL_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._fuel).unsigned()))
+        exports.append(wb.Export(POLL_EXPORT, wb.EXPORT_MEMORY, wb.Reader(self._poll).unsigned()))
+        bulk_type = bytes([_FUNCTION_TYPE, 3, _I32, _I32, _I32, 0])
+        changed = {
+            wb.TYPE: self._appended(wb.TYPE, bulk_type),
+            wb.FUNCTION: self._appended(wb.FUNCTION, *[wb.unsigned(self._bulk_type)] * 2),
+            wb.MEMORY: self._appended(wb.MEMORY, b"\1\1\1"),
+            wb.GLOBAL: self._appended(wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END])),
+            wb.EXPORT: wb.write_exports(exports),
+            wb.CODE: code,
+        }
+        out = [wb.HEADER]
+        for number in wb.SECTION_ORDER:
+            if number == wb.CODE:
+                out.append(wb.section(wb.CUSTOM, wb.text(_BRANCH_HINTS) + hints))
+            if (body := changed.get(number, self._bodies.get(number))) is not None:
+                out.append(wb.section(number, body))
+        return b"".join(out)
+
+    def _count(self, number: int) -> int:
+        return wb.Reader(self._bodies.get(number, b"\0")).unsigned()
+
+    def _appended(self, number: int, *entries: bytes) -> bytes:
+        reader = wb.Reader(self._bodies.get(number, b"\0"))
+        count = reader.unsigned()
+        return wb.unsigned(count + len(entries)) + reader.data[reader.at :] + b"".join(entries)
+
+    def _code(self, body: bytes) -> tuple[bytes, bytes]:
+        """The code section, and the branch hints: that there is hardly ever no fuel."""
+        reader = wb.Reader(body)
+        count = reader.unsigned()
+        functions, hints = [], []
+        for index in range(count):
+            function, hinted = self._function(reader.take(reader.unsigned()))
+            functions.append(wb.unsigned(len(function)) + function)
+            if hinted:
+                at = b"".join(wb.unsigned(offset) + b"\1\0" for offset in hinted)
+                hints.append(wb.unsigned(self._first_function + index) + wb.unsigned(len(hinted)) + at)
+        functions += [wb.unsigned(len(f)) + f for f in (self._copy_function(), self._fill_function())]
+        return wb.unsigned(count + 2) + b"".join(functions), wb.unsigned(len(hints)) + b"".join(hints)
+
+    def _function(self, body: bytes) -> tuple[bytes, list[int]]:
+        """A function with charges in it, and the offsets of their branches."""
+        at = _end_of_locals(body)
+        whole = _Region(place=1, start=at)
+        out, places, calls = [body[:at], b""], [1], False
+        blocks: list[_Region | None] = [whole]  # a region for the function and for each loop, nothing for a block
+        regions = [whole]
+        plain = _PLAIN.match
+        while True:
+            start, at = at, plain(body, at).end()  # type: ignore[union-attr]  # it matches nothing, at least
+            opcode = body[at] if at < len(body) else -1
+            if opcode in (_BLOCK, _IF):
+                at = _after_number(body, at + 1)
+                out.append(body[start:at])
+                blocks.append(None)
+            elif opcode == _LOOP:
+                at = _after_number(body, at + 1)
+                out += [body[start:at], b""]
+                places.append(len(out) - 1)
+                regions.append(_Region(len(out) - 1, at))
+                blocks.append(regions[-1])
+            elif opcode == _END:
+                at += 1
+                out.append(body[start:at])
+                if (region := blocks.pop()) is None:
+                    continue
+                regions.pop()
+                if not regions:
+                    break
+                regions[-1].nested_bytes += at - region.start
+                out[region.place] = self._charge(_weight(region.own_bytes(at), region.chooses))
+            else:
+                out.append(body[start:at])
+                replacement, at = self._instruction(body, at)
+                out.append(replacement)
+                calls = calls or opcode in _CALLS
+                regions[-1].chooses = regions[-1].chooses or opcode == _BR_TABLE
+        if at != len(body):
+            raise wb.MalformedModule("a function ends before its code does")
+        if calls or whole.own_bytes(at) > SMALL_FUNCTION_BYTES:
+            out[1] = self._charge(_weight(whole.own_bytes(at), whole.chooses or calls))
+        return b"".join(out), self._branches(out, places)
+
+    def _instruction(self, body: bytes, start: int) -> tuple[bytes, int]:
+        """What stands for an instruction that is not plain, and where the next one starts."""
+        reader = wb.Reader(body, start)
+        opcode = reader.byte()
+        if opcode in _CALLS:
+            reader.unsigned()
+            if opcode in (_CALL_INDIRECT, _RETURN_CALL_INDIRECT):
+                reader.unsigned()
+            return body[start : reader.at], reader.at
+        if opcode == _BR_TABLE:
+            for _ in range(reader.unsigned() + 1):
+                reader.unsigned()
+            return body[start : reader.at], reader.at
+        if opcode == _BULK:
+            kind = reader.unsigned()
+            if kind == _MEMORY_COPY and reader.take(2) == b"\0\0":
+                return bytes([_CALL]) + wb.unsigned(self._copy), reader.at
+            if kind == _MEMORY_FILL and reader.take(1) == b"\0":
+                return bytes([_CALL]) + wb.unsigned(self._fill), reader.at
+        raise wb.MalformedModule(f"the module uses an instruction that cannot be metered: {body[start:][:3].hex()}")
+
+    def _charge(self, weight: int) -> bytes:
+        return self._charge_begin + bytes([_I64_CONST]) + wb.signed(weight) + self._charge_end
+
+    @staticmethod
+    def _branches(pieces: list[bytes], charges: list[int]) -> list[int]:
+        """The offset of the branch of each charge among the pieces of a function."""
+        found, at, done = [], 0, 0
+        for place in charges:
+            at += sum(map(len, pieces[done : place + 1]))
+            done = place + 1
+            if pieces[place]:
+                found.append(at - len(_TRAP_IF))
+        return found
+
+    # -- moving and filling, in chunks -----------------------------------------------------------------
+
+    def _charge_bytes(self, size: bytes) -> bytes:
+        units = size + bytes([_I32_CONST, BULK_BYTES_SHIFT, _I32_SHR_U, _I64_EXTEND_I32_U])
+        return self._charge_begin + units + self._charge_end
+
+    def _fill_function(self) -> bytes:
+        """``memory.fill``: locals 0 address, 1 value, 2 size."""
+        address, value, size = (bytes([_LOCAL_GET, n]) for n in range(3))
+        fill = bytes([_BULK, _MEMORY_FILL, 0])
+        chunk = address + value + _CHUNK + fill + _moved(0, _I32_ADD)
+        return b"\0" + self._in_chunks(chunk) + address + value + size + fill + self._charge_bytes(size) + _DONE
+
+    def _copy_function(self) -> bytes:
+        """``memory.copy``: locals 0 destination, 1 source, 2 size. From the end, if it moves things up."""
+        to, from_, size = (bytes([_LOCAL_GET, n]) for n in range(3))
+        copy, add = bytes([_BULK, _MEMORY_COPY, 0, 0]), bytes([_I32_ADD])
+        first = to + from_ + _CHUNK + copy + _moved(0, _I32_ADD) + _moved(1, _I32_ADD)
+        left = size + _CHUNK + bytes([_I32_SUB])
+        last = to + left + add + from_ + left + add + _CHUNK + copy
+        down = to + from_ + bytes([_I32_LE_U, _IF, _VOID]) + self._in_chunks(first)
+        up = bytes([_ELSE]) + self._in_chunks(last) + _DONE
+        return b"\0" + down + up + to + from_ + size + copy + self._charge_bytes(size) + _DONE
+
+    def _in_chunks(self, work: bytes) -> bytes:
+        """Code that does ``work`` and takes a chunk from local 2 while more than a chunk is left of it."""
+        small = bytes([_LOCAL_GET, 2]) + _CHUNK + bytes([_I32_LE_U, _BR_IF, 1])
+        again = _moved(2, _I32_SUB) + self._charge_bytes(_CHUNK) + bytes([_BR, 0])
+        return bytes([_BLOCK, _VOID, _LOOP, _VOID]) + small + work + again + bytes([_END, _END])
+
+
+def _end_of_locals(body: bytes) -> int:
+    reader = wb.Reader(body)
+    for _ in range(reader.unsigned()):
+        reader.unsigned()
+        reader.byte()
+    return reader.at
+
+
+def _after_number(body: bytes, at: int) -> int:
+    """Where the LEB128 number at ``at`` ends."""
+    while at < len(body) and body[at] & 0x80:
+        at += 1
+    return at + 1
+
+
+_TRAP_IF = bytes([_IF, _VOID, _UNREACHABLE, _END])
+_CHUNK = bytes([_I32_CONST]) + wb.signed(CHUNK_BYTES)
+_DONE = bytes([_END])
+
+
+def _moved(local: int, operation: int) -> bytes:
+    """Code that adds a chunk to a local, or takes it away."""
+    return bytes([_LOCAL_GET, local]) + _CHUNK + bytes([operation, _LOCAL_SET, local])

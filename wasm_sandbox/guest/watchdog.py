@@ -1,0 +1,107 @@
+"""The watchdog: one thread that looks after running guests when their time comes."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wasm_sandbox.errors import HostError
+
+_log = logging.getLogger(__name__)
+
+STALE_ENTRIES = 64  # entries of guests that are gone, kept until there are more of them than of others
+
+
+@dataclass(order=True)
+class _Entry:
+    at: float
+    look: Callable[[], float | None] | None = field(compare=False)
+
+
+class Watchdog:
+    """Calls functions at given times, on a thread that sleeps in between and starts when it is first needed."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._entries: list[_Entry] = []
+        self._watched = 0
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    @property
+    def watched(self) -> int:
+        """How many guests are looked after now."""
+        return self._watched
+
+    @contextmanager
+    def watch(self, at: float, look: Callable[[], float | None]) -> Iterator[None]:
+        """Call ``look`` at a time of `time.monotonic`, and again at each time that it returns, while inside.
+
+        Raises:
+            HostError: the thread cannot be started.
+        """
+        entry = _Entry(at, look)
+        with self._changed:
+            self._start()
+            self._push(entry)
+            self._watched += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                entry.look = None
+                self._watched -= 1
+                if len(self._entries) > STALE_ENTRIES + 2 * self._watched:
+                    self._entries = [e for e in self._entries if e.look is not None]
+                    heapq.heapify(self._entries)
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
+        thread = threading.Thread(target=self._run, name="wasm-sandbox-watchdog", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise HostError(f"no thread can be started to watch over guests: {error}") from error
+        self._thread = thread
+
+    def _push(self, entry: _Entry) -> None:
+        heapq.heappush(self._entries, entry)
+        if self._entries[0] is entry:
+            self._changed.notify()
+
+    def _run(self) -> None:
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                if not self._entries:
+                    self._changed.wait()
+                elif (first := self._entries[0]).look is not None and first.at > now:
+                    self._changed.wait(min(first.at - now, threading.TIMEOUT_MAX))
+                else:
+                    heapq.heappop(self._entries)
+                    self._look(first)
+
+    def _look(self, entry: _Entry) -> None:
+        """One call, under the lock: whoever leaves `watch` knows that no call is under way."""
+        if entry.look is None:
+            return
+        try:
+            again = entry.look()
+        except Exception:
+            _log.exception("a guest cannot be stopped")
+            return
+        if again is not None:
+            entry.at = again
+            self._push(entry)
