@@ -57,6 +57,7 @@ def interpret(
     injects_agent_state: bool = False,
     fingerprint: str | None = None,
     argument_lines: tuple[range, ...] = (),
+    output: FramedOutput | None = None,
 ) -> ToolExecutionResult:
     """Turn an outcome into a result.
 
@@ -69,8 +70,9 @@ def interpret(
         injects_agent_state: whether the tool was given the agent state. If not, none comes back.
         fingerprint: of the sandbox configuration.
         argument_lines: the lines of the script that check the arguments (`ExecutionScript.argument_lines`).
+        output: standard output and the result, where that did not come in a frame.
     """
-    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
+    output = output or split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
     usage = Usage(
         fuel=outcome.fuel,
