@@ -14,6 +14,9 @@ MIB = 1 << 20
 MIN_MEMORY_BYTES = 64 * MIB
 """A guest starts with about 40 MiB of preloaded memory; less than this would leave no room."""
 
+CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
+"""What the id of a configuration looks like: ``sandbox-<uuid4>``."""
+
 PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
 
@@ -41,10 +44,11 @@ class Limits(BaseModel):
 class SandboxConfig(BaseModel):
     """A named sandbox configuration, as agent servers store it.
 
-    Its ``fingerprint`` tells whether two configurations mean the same environment.
+    Its ``fingerprint`` tells whether two configurations mean the same environment. An ``id`` is ``sandbox-<uuid4>``,
+    as the stores demand; without one a new one is made.
     """
 
-    id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=r"^sandbox-")
+    id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=rf"^{CONFIG_ID}$")
     type: Literal["wasm", "local", "e2b", "modal"] = "wasm"
     organization_id: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
