@@ -107,6 +107,7 @@ async def test_a_tool_gives_the_same_result_in_both(case: Case, execute: Execute
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.differs is not None], ids=lambda case: case.name)
 async def test_a_documented_difference_is_one(case: Case, execute: Execute) -> None:
+    """Section 12."""
     if case.differs == "Python version" and sys.version_info[:2] == GUEST_PYTHON:
         pytest.skip("this Python is of the guest's version")
     ours, theirs = await both(case, execute)

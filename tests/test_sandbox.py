@@ -81,6 +81,7 @@ async def test_the_sync_form_works_inside_a_running_event_loop() -> None:
 
 
 async def test_an_async_tool_gathers() -> None:
+    """W20."""
     source = """
 import asyncio
 async def squares(n: int) -> list:
@@ -107,6 +108,7 @@ def order(order: Order) -> Order:
 
 
 async def test_results_carry_the_fingerprint_of_the_configuration() -> None:
+    """Section 10."""
     config = SandboxConfig(type="local", organization_id="org-1", config={"sandbox_dir": "/tmp/x", "use_venv": False})
     result = await sandbox("def one():\n    return 1", sandbox_config=config).run()
     assert result.sandbox_config_fingerprint == (
@@ -147,6 +149,7 @@ def test_a_source_that_does_not_compile_is_a_syntax_error_with_the_tools_line() 
 
 
 def test_the_message_of_a_syntax_error_names_the_tools_line() -> None:
+    """W12, W29."""
     error = run_tool(Tool(name="f", source_code="def f():\n    return 1\n\nx = = 2\n", json_schema=None)).error
     assert error is not None
     assert error.message == "invalid syntax (f.py, line 4)"
@@ -175,6 +178,7 @@ def test_a_syntax_error_that_the_tool_raises_is_the_tools_exception() -> None:
 
 
 def test_an_argument_that_does_not_fit_is_refused_before_anything_runs() -> None:
+    """Section 0, W6."""
     result = run_tool(tool("def f(n: int):\n    return n"), {"n": "many"})
     assert failed(result) is ErrorKind.BAD_ARGUMENTS
     assert result.usage is None
@@ -202,6 +206,7 @@ def test_every_limit_has_its_kind_and_keeps_partial_output(body: str, limits: di
 
 
 def test_a_timeout_has_the_text_that_agents_know() -> None:
+    """Section 10, W31."""
     result = run_tool(tool("def nap():\n    import time; time.sleep(60)"), limits=Limits(timeout_seconds=0.25))
     assert result.func_return == "Executing tool nap timed out after 0.25 seconds."
 
@@ -237,7 +242,7 @@ def test_arguments_and_results_may_be_nested_a_hundred_deep() -> None:
 
 
 def test_a_forged_frame_and_exit_is_the_tools_own_result_and_no_more() -> None:
-    """The tool can write its own frame: it is decoded as hostile data like any other."""
+    """W1, W4: the tool can write its own frame: it is decoded as hostile data like any other."""
     source = """
 def f():
     import hashlib, os, struct, sys
@@ -250,6 +255,7 @@ def f():
 
 
 def test_a_frame_followed_by_a_failure_is_no_success() -> None:
+    """W17."""
     source = "import atexit, os\ndef f():\n    atexit.register(os._exit, 3)\n    return 1\n"
     result = run_tool(tool(source))
     assert failed(result) is ErrorKind.NO_RESULT
@@ -322,6 +328,7 @@ def f():
 
 
 def test_output_past_the_cap_is_flagged_and_the_result_is_still_found() -> None:
+    """W30."""
     source = "def f():\n    for _ in range(100): print('x' * 100_000)\n    return 'found'\n"
     result = run_tool(tool(source), limits=Limits(output_bytes=1000, result_bytes=5000))
     assert result.func_return == "found"
@@ -362,6 +369,8 @@ def test_an_argument_that_does_not_fit_the_memory_is_out_of_memory() -> None:
 
 
 async def test_a_tool_that_is_not_there_raises_the_known_text() -> None:
+    """Section 1."""
+
     class User:
         organization_id = "org-7"
 
@@ -370,6 +379,7 @@ async def test_a_tool_that_is_not_there_raises_the_known_text() -> None:
 
 
 async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
+    """W34."""
     with pytest.raises(InvalidEnvironment, match="TOKEN must be a string, not int") as caught:
         await sandbox("def f():\n    return 1").run(additional_env_vars={"TOKEN": 12345})  # type: ignore[dict-item]
     assert "12345" not in str(caught.value)
@@ -435,6 +445,7 @@ REMEMBER = "def remember(text: str, agent_state) -> str:\n    agent_state.memo =
 
 
 async def test_an_agent_state_is_changed_and_comes_back_as_what_it_was() -> None:
+    """Section 0, W25."""
     state = State(id="agent-1", tags=["a"])
     result = await sandbox(REMEMBER, {"text": "hi"}).run(agent_state=state)
     assert result.func_return == "agent-1"
@@ -449,6 +460,7 @@ async def test_an_agent_state_of_another_kind_comes_back_as_data(state: Any) -> 
 
 
 async def test_an_agent_state_is_lost_with_an_error_and_ignored_by_a_tool_without_it() -> None:
+    """W2, W24."""
     source = "def f(agent_state):\n    agent_state.memo = 'x'\n    raise ValueError\n"
     assert failed(await sandbox(source).run(agent_state=State(id="a"))) is ErrorKind.TOOL_EXCEPTION
     forged = "agent_state = {'id': 'forged'}\ndef f():\n    return 1\n"
@@ -489,6 +501,7 @@ async def test_a_tool_cannot_change_the_id_or_the_secrets_of_an_agent(state: Any
 
 
 async def test_an_agent_state_that_is_no_longer_valid_is_forbidden() -> None:
+    """W2, W25."""
     source = "def f(agent_state):\n    agent_state.tags = 7\n    return 1\n"
     result = await sandbox(source).run(agent_state=State(id="a"))
     assert failed(result) is ErrorKind.FORBIDDEN_RESULT
