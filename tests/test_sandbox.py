@@ -6,8 +6,10 @@ import asyncio
 import collections
 import dataclasses
 import datetime
+import re
 import threading
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -389,6 +391,49 @@ async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
 def test_arguments_that_are_no_mapping_are_the_callers_mistake(args: Any) -> None:
     with pytest.raises(TypeError, match="args must map argument names to values"):
         run_tool(tool("def f():\n    return 1"), args)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"args": {1: 2}}, "args must map argument names to values; 1 is no name but int"),
+        ({"tool_object": "def f(): pass"}, "tool_object must be a Tool, not str (it lacks name, source_code"),
+        ({"tool_object": {"name": "f"}}, "tool_object must be a Tool, not dict"),
+        ({"sandbox_config": {"type": "wasm"}}, "sandbox_config must be a SandboxConfig, not dict (it lacks id, finger"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named_with_the_right_one(keywords: dict[str, Any], words: str) -> None:
+    given = {"args": {}, "tool_object": tool("def f(x: int = 1):\n    return x"), **keywords}
+    made = WasmToolSandbox("f", user=None, tool_id=None, **given)
+    with pytest.raises(TypeError, match=re.escape(words)):
+        await made.run()
+    with pytest.raises(TypeError, match=re.escape(words)):
+        made.run_sync()
+
+
+def test_a_tool_and_a_configuration_may_be_an_agent_servers_own() -> None:
+    """Section 1: what counts are the fields that are read."""
+    theirs = SimpleNamespace(
+        name="f", source_code="def f():\n    return 1", json_schema=None, args_json_schema=None, pip_requirements=None
+    )
+    config = SimpleNamespace(id=SandboxConfig().id, fingerprint=lambda: "7")
+    result = WasmToolSandbox("f", {}, None, None, tool_object=theirs, sandbox_config=config).run_sync()  # type: ignore[arg-type]
+    assert (result.func_return, result.sandbox_config_fingerprint) == (1, "7")
+
+
+@pytest.mark.parametrize("required", [5, "x", {"x": True}])
+def test_a_json_schema_whose_required_is_no_list_is_refused_by_its_place(required: Any) -> None:
+    schema = {"parameters": {"properties": {"x": {"type": "integer"}}, "required": required}}
+    result = run_tool(Tool(name="f", source_code="def f(x):\n    return x", json_schema=schema), {"x": 1})
+    assert failed(result) is ErrorKind.BAD_ARGUMENTS
+    assert result.error is not None
+    assert '["parameters"]["required"] must be a list of names' in result.error.message
+
+
+@pytest.mark.parametrize("source", [b"def f(): pass", None, 5])
+def test_a_source_that_is_no_text_is_refused_with_what_it_is(source: Any) -> None:
+    with pytest.raises(ToolSourceError, match=f"must be text, not {type(source).__name__}"):
+        Tool.from_source(source)
 
 
 def test_a_source_too_long_to_read_is_refused_in_words() -> None:

@@ -148,6 +148,9 @@ class AsyncToolSandboxBase(ABC):
             raise ValueError(
                 f"Agent attempted to invoke tool {self.tool_name} that does not exist for organization {organization}"
             )
+        _check_has(self.tool, "tool_object", "Tool", ("name", "source_code", "json_schema", "args_json_schema"))
+        if self.provided_sandbox_config is not None:
+            _check_has(self.provided_sandbox_config, "sandbox_config", "SandboxConfig", ("id", "fingerprint"))
         if not self._initialized:
             # The script also injects by keyword, which the list of parameters does not show.
             injected = read_source(self.tool.source_code, self.tool.name).injected
@@ -191,6 +194,11 @@ class AsyncToolSandboxBase(ABC):
     def _script(self, agent_state: Any, markers: bool) -> ExecutionScript:
         if not isinstance(self.args, Mapping):
             raise TypeError(f"args must map argument names to values, not be a {type(self.args).__name__}")
+        for name in self.args:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"args must map argument names to values; {name!r} is no name but {type(name).__name__}"
+                )
         return generate_script(
             self._init_from_tool(),
             self.args,
@@ -334,3 +342,10 @@ class AsyncToolSandboxBase(ABC):
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
         """Run the tool and return its result."""
+
+
+def _check_has(given: object, argument: str, kind: str, members: tuple[str, ...]) -> None:
+    """Agent servers have classes of their own for these, so what counts is what an object has."""
+    missing = [name for name in members if not hasattr(given, name)]
+    if missing:
+        raise TypeError(f"{argument} must be a {kind}, not {type(given).__name__} (it lacks {', '.join(missing)})")
