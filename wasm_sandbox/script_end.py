@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wasm_sandbox.frame import FrameDamage, FramedOutput
+from wasm_sandbox.interpretation import tool_file_name
 
 if TYPE_CHECKING:
     from wasm_sandbox.guest.execution import GuestException, Outcome
@@ -106,7 +107,7 @@ def _in_tool_lines(traceback: str, end: ScriptEnd, script: ExecutionScript, tool
     def shown(match: re.Match[str]) -> str:
         line = int(match[1])
         if script.tool_first_line <= line < last_line:
-            return f'  File "{tool_name}.py", line {line - script.tool_first_line + 1}'
+            return f'  File "{tool_file_name(tool_name)}", line {line - script.tool_first_line + 1}'
         return f'  File "script.py", line {line}'
 
     return head + frame.sub(shown, traceback[first.start() :])

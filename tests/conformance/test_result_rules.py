@@ -182,6 +182,32 @@ def test_what_is_no_data_is_an_error_that_names_it(expression: str, kind: ErrorK
     assert words in message
 
 
+@pytest.mark.parametrize(
+    ("expression", "advice"),
+    [
+        ("(x for x in [1])", "the tool returned a generator or another iterator: return a list of its items"),
+        ("memoryview(b'')", "return plain data, a dataclass or a pydantic model"),
+        ("lambda: 1", "return plain data, a dataclass or a pydantic model"),
+        ("print", "return plain data, a dataclass or a pydantic model"),
+        ("Inner", "return plain data, a dataclass or a pydantic model"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["", "\npickle = None"], ids=["plain", "guarded"])
+def test_a_refusal_says_what_to_return_instead(expression: str, advice: str, ending: str) -> None:
+    """W23: a clear error for generators, coroutines and others."""
+    source = f"{HEAD}\ndef f():\n    return {expression}{ending}\n"
+    assert refused(run_tool(Tool(name="f", source_code=source)))[2].endswith(advice)
+
+
+@pytest.mark.parametrize("name", ["f", "script"])
+def test_what_a_tool_itself_cannot_pickle_is_its_own_affair(name: str) -> None:
+    """W29: no advice about values where the tool's code raised."""
+    source = f"import pickle\ndef {name}():\n    pickle.dumps(memoryview(b''))\n"
+    error = run_tool(Tool(name=name, source_code=source)).error
+    assert error is not None
+    assert error.message == "cannot pickle memoryview objects"
+
+
 @pytest.mark.parametrize("ending", ["", "\ndel sys, pickle"], ids=["plain", "guarded"])
 def test_without_pydantic_a_result_is_its_text_with_a_notice(ending: str) -> None:
     """Section 7, fallback 1, in a Python without installed packages; W21: the guest has pydantic."""
@@ -302,7 +328,7 @@ def test_an_async_generator_is_an_error_that_names_it() -> None:
     for source in ("async def f():\n    yield 1\n", "def f():\n    async def g():\n        yield 1\n    return g()\n"):
         kind, name, message = refused(run_tool(Tool(name="f", source_code=source)))
         assert (kind, name) == (ErrorKind.TOOL_EXCEPTION, "TypeError")
-        assert "async_generator" in message
+        assert message.endswith("the tool returned an async generator: return a list of its items")
 
 
 def test_a_coroutine_that_is_never_awaited_changes_no_result() -> None:
@@ -313,7 +339,7 @@ def test_a_coroutine_that_is_never_awaited_changes_no_result() -> None:
         assert (result.func_return, result.stdout) == (1, [])
     kept = run_tool(Tool(name="f", source_code=head + "def f():\n    return [g()]\n"))
     assert refused(kept)[:2] == (ErrorKind.TOOL_EXCEPTION, "TypeError")
-    assert "coroutine" in refused(kept)[2]
+    assert refused(kept)[2].endswith("the tool returned a coroutine inside its value: await it")
     left = "async def f():\n    asyncio.create_task(asyncio.sleep(3600))\n    return 2\n"
     assert run_tool(Tool(name="f", source_code=head + left), limits=Limits(timeout_seconds=20)).func_return == 2
 
