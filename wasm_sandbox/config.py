@@ -14,10 +14,10 @@ MIB = 1 << 20
 MIN_MEMORY_BYTES = 64 * MIB
 """A guest starts with about 40 MiB of preloaded memory; less than this would leave no room."""
 
+PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
+
 CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
 """What the id of a configuration looks like: ``sandbox-<uuid4>``."""
-
-PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
 
 class Limits(BaseModel):

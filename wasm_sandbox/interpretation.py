@@ -27,6 +27,7 @@ _OUTERMOST_FRAME = re.compile(
 )
 _SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
 _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
+_SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 _NOT_PICKLED = re.compile(
     r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
 )
@@ -35,7 +36,6 @@ _NO_DATA = {
     "SerializationIterator": "a generator or another iterator: return a list of its items",
     "coroutine": "a coroutine inside its value: await it",
 }
-_SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 
 
 def friendly_error_message(function_name: str, exception_name: str, exception_message: str) -> str:
