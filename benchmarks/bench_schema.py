@@ -45,26 +45,26 @@ def order_schema(number: int = 0) -> dict[str, Any]:
 ARGS = {"order": {"lines": [{"sku": "A", "quantity": 2}], "parent": {}}}
 
 
-def test_first_schema_of_a_process(benchmark: BenchmarkFixture) -> None:
+def bench_first_schema_of_a_process(benchmark: BenchmarkFixture) -> None:
     """The whole of a fresh process: the interpreter, this library, the generator's import, one schema."""
     program = f"from wasm_sandbox.argument_schema import argument_models; argument_models({order_schema()!r})"
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", program],), {"check": True}, rounds=5)
 
 
-def test_new_schema(benchmark: BenchmarkFixture) -> None:
+def bench_new_schema(benchmark: BenchmarkFixture) -> None:
     numbers = itertools.count(1)
     argument_models(order_schema())
     benchmark.pedantic(argument_models, setup=lambda: ((order_schema(next(numbers)),), {}), rounds=20)
 
 
-def test_cached_schema(benchmark: BenchmarkFixture) -> None:
+def bench_cached_schema(benchmark: BenchmarkFixture) -> None:
     schema = order_schema()
     argument_models(schema)
     benchmark(argument_models, schema)
 
 
 @pytest.mark.parametrize("with_schema", [False, True], ids=["json_schema", "args_json_schema"])
-def test_script(benchmark: BenchmarkFixture, with_schema: bool) -> None:
+def bench_script(benchmark: BenchmarkFixture, with_schema: bool) -> None:
     """A whole script, once everything is cached."""
     properties = {"order": {"type": "object"}, "dry_run": {"type": "boolean"}}
     tool = Tool(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,11 @@ LIMITS = Limits(memory_bytes=1024 * MIB, result_bytes=64 * MIB)
 ROUNDS = 7
 
 
+def cyrillic(size: int) -> str:
+    """About that many bytes of text beyond ASCII."""
+    return "".join(random.Random(size).choices("абвгдежзийклмнопрстуфхцчшщъыьэюя ", k=size // 2))
+
+
 def records(size: int) -> list[dict[str, object]]:
     """About that many bytes of pickle in small records."""
     return [{"id": n, "name": f"user {n}", "score": n / 7} for n in range(max(1, size // 36))]
@@ -32,6 +38,7 @@ _MAKE = {
     "records": "[{'id': n, 'name': f'user {n}', 'score': n / 7} for n in range(max(1, size // 36))]",
 }
 TAKE = Tool.from_source("def take(value: object) -> int:\n    return len(value)\n")
+TAKE_STATE = Tool.from_source("def take(agent_state) -> int:\n    return len(agent_state.value)\n")
 MAKERS = {kind: Tool.from_source(f"def make(size: int):\n    return {text}\n") for kind, text in _MAKE.items()}
 
 _LOOP = """
@@ -119,3 +126,27 @@ def bench_value(benchmark: BenchmarkFixture, size: str, kind: str, direction: st
         f"\n{job}: {ours:.2f} ms; fresh subprocess {fresh:.2f} ms (x{ours / fresh:.2f}), "
         f"running subprocess {running:.2f} ms (x{ours / running:.2f})"
     )
+
+
+STATES: dict[str, Callable[[int], Any]] = {**KINDS, "text beyond ASCII": cyrillic}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def bench_state(benchmark: BenchmarkFixture, kind: str) -> None:
+    """An agent state of 1 MB, which goes in and comes back, beside an argument of 1 MB that is returned."""
+    value = STATES[kind](SIZES["1 MB"])
+    returning = Tool.from_source("def take(value: object):\n    return value\n")
+
+    def state() -> None:
+        result = run_tool(TAKE_STATE, agent_state={"id": "agent-1", "value": value}, limits=LIMITS)
+        assert result.agent_state["value"] == value
+
+    contenders = [
+        LocalContender(kind, "state", state),
+        LocalContender(kind, "argument", lambda: _tool(returning, {"value": value})),
+    ]
+    series, failed = benchmark.pedantic(side_by_side, (contenders, ROUNDS), rounds=1)
+    assert not failed
+    ours, argument = (s.median * 1000 for s in series)
+    benchmark.extra_info |= {"state_ms": ours, "argument_ms": argument}
+    print(f"\n{kind}, 1 MB: as a state {ours:.1f} ms, as an argument {argument:.1f} ms (x{ours / argument:.2f})")

@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import unicodedata
 from collections import OrderedDict, UserDict, namedtuple
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wasm_sandbox import Tool, run_tool
 from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, argument_literal, argument_literals
 
 INF, NAN = float("inf"), float("nan")
@@ -32,54 +34,72 @@ def typed(kind: Any) -> dict[str, Any]:
 # --- The table of section 4 ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("declared", "value", "text"),
-    [
-        ("string", "a", "'a'"),
-        ("string", 'it\'s "q"\n', "'it\\'s \"q\"\\n'"),
-        ("string", "\ud800", "'\\ud800'"),
-        ("string", 5, "5"),
-        ("string", None, "None"),
-        ("string", True, "True"),
-        ("string", [1], "[1]"),
-        ("integer", 5, "5"),
-        ("integer", "5", "5"),
-        ("integer", " 5 ", "5"),
-        ("integer", "1_000", "1000"),
-        ("integer", "٣", "3"),
-        ("integer", 5.9, "5"),
-        ("integer", -5.9, "-5"),
-        ("integer", True, "1"),
-        ("integer", 1e20, "100000000000000000000"),
-        ("boolean", True, "True"),
-        ("boolean", 1, "True"),
-        ("boolean", 0, "False"),
-        ("boolean", " FALSE ", "False"),
-        ("number", 1, "1"),
-        ("number", 1.5, "1.5"),
-        ("number", "1.5", "1.5"),
-        ("number", None, "None"),
-        ("number", True, "True"),
-        ("number", -0.0, "-0.0"),
-        ("array", [1, "a", None], "[1, 'a', None]"),
-        ("array", "[true]", "[True]"),
-        ("array", None, "None"),
-        ("array", 5, "5"),
-        ("array", {"a": 1}, "{'a': 1}"),
-        ("object", {"a": [1, None]}, "{'a': [1, None]}"),
-        ("object", '{"a": 1}', "{'a': 1}"),
-        # Where the type says nothing, JSON passes through (W9).
-        (None, {"a": [1.5, "x"]}, "{'a': [1.5, 'x']}"),
-        ("null", None, "None"),
-        ("any", "[1]", "'[1]'"),
-        ("", 1, "1"),
-        (["string", "null"], None, "None"),
-        (["integer", "null"], "5", "'5'"),
-    ],
-)
+TABLE: list[tuple[Any, Any, str]] = [
+    ("string", "a", "'a'"),
+    ("string", 'it\'s "q"\n', "'it\\'s \"q\"\\n'"),
+    ("string", "\ud800", "'\\ud800'"),
+    ("string", 5, "5"),
+    ("string", None, "None"),
+    ("string", True, "True"),
+    ("string", [1], "[1]"),
+    ("integer", 5, "5"),
+    ("integer", "5", "5"),
+    ("integer", " 5 ", "5"),
+    ("integer", "1_000", "1000"),
+    ("integer", "٣", "3"),
+    ("integer", 5.9, "5"),
+    ("integer", -5.9, "-5"),
+    ("integer", True, "1"),
+    ("integer", 1e20, "100000000000000000000"),
+    ("boolean", True, "True"),
+    ("boolean", 1, "True"),
+    ("boolean", 0, "False"),
+    ("boolean", " FALSE ", "False"),
+    ("number", 1, "1"),
+    ("number", 1.5, "1.5"),
+    ("number", "1.5", "1.5"),
+    ("number", None, "None"),
+    ("number", True, "True"),
+    ("number", -0.0, "-0.0"),
+    ("array", [1, "a", None], "[1, 'a', None]"),
+    ("array", "[true]", "[True]"),
+    ("array", None, "None"),
+    ("array", 5, "5"),
+    ("array", {"a": 1}, "{'a': 1}"),
+    ("object", {"a": [1, None]}, "{'a': [1, None]}"),
+    ("object", '{"a": 1}', "{'a': 1}"),
+    # Where the type says nothing, JSON passes through (W9).
+    (None, {"a": [1.5, "x"]}, "{'a': [1.5, 'x']}"),
+    ("null", None, "None"),
+    ("any", "[1]", "'[1]'"),
+    ("", 1, "1"),
+    (["string", "null"], None, "None"),
+    (["integer", "null"], "5", "'5'"),
+]
+
+
+@pytest.mark.parametrize(("declared", "value", "text"), TABLE)
 def test_a_value_becomes_the_text_of_the_table(declared, value, text):
     """Section 4, W10: with the documented coercions."""
     assert argument_literal(typed(declared), value) == text
+
+
+def received_in_guest(specs: dict[str, Any], args: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """What a tool in the guest receives by name; every parameter has the given schema."""
+    schema = {"parameters": {"type": "object", "properties": specs, "required": required or []}}
+    tool = Tool(name="f", source_code="def f(**given):\n    return given\n", json_schema=schema)
+    result = run_tool(tool, args)
+    assert result.success_flag, result.error
+    return dict(result.func_return)
+
+
+def test_the_table_is_what_a_tool_receives():
+    """Section 4, W10, all of its rows at once, in the guest."""
+    specs = {f"p{number}": typed(declared) for number, (declared, _, _) in enumerate(TABLE)}
+    args = {f"p{number}": value for number, (_, value, _) in enumerate(TABLE)}
+    arrived = received_in_guest(specs, args)
+    for number, (_, _, text) in enumerate(TABLE):
+        assert same(arrived[f"p{number}"], received(text)), TABLE[number]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +329,59 @@ def test_json_text_arrives_as_the_value_it_says(case):
     declared, value = case
     literal = argument_literal(typed(declared), json.dumps(value))
     assert same(received(literal), json.loads(json.dumps(value)))
+
+
+def keeping(declared: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, Any, Any]]:
+    """A type, a value for it, and what the tool receives: the same."""
+    return values.map(lambda value: (declared, value, value))
+
+
+def from_text(declared: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, Any, Any]]:
+    """JSON text for a type whose values are read from it."""
+    return values.map(lambda value: (declared, json.dumps(value), value))
+
+
+encodable = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+numbers = st.integers() | st.floats(allow_nan=False)
+small_json = st.recursive(
+    st.none() | st.booleans() | numbers | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+blanks = st.sampled_from(["", " ", "\n\t", "\u3000"])
+documented = st.one_of(
+    keeping("string", small_json),
+    keeping("integer", st.integers()),
+    st.tuples(blanks, st.integers(), blanks).map(lambda t: ("integer", f"{t[0]}{t[1]}{t[2]}", t[1])),
+    st.floats(-1e30, 1e30).map(lambda value: ("integer", value, math.trunc(value))),
+    st.booleans().map(lambda value: ("integer", value, 1 if value else 0)),
+    keeping("boolean", st.booleans()),
+    st.booleans().map(lambda value: ("boolean", int(value), value)),
+    st.tuples(blanks, st.sampled_from(["true", "True", "FALSE", "fAlSe"])).map(
+        lambda t: ("boolean", t[0] + t[1] + t[0], t[1].lower() == "true")
+    ),
+    keeping("number", numbers | st.booleans() | st.none()),
+    from_text("number", numbers),
+    keeping("array", st.lists(small_json, max_size=4)),
+    from_text("array", st.lists(small_json, max_size=4)),
+    keeping("object", st.dictionaries(st.text(max_size=5), small_json, max_size=4)),
+    from_text("object", st.dictionaries(st.text(max_size=5), small_json, max_size=4)),
+    *[keeping(declared, small_json) for declared in (None, ["string", "null"], "any")],
+    *[st.just((declared, None, None)) for declared in ("integer", "boolean")],  # not required, so it may be None
+)
+
+
+@unhurried
+@given(st.dictionaries(encodable, documented, max_size=6), encodable)
+def test_any_tool_receives_what_was_passed_or_its_documented_coercion(cases, extra):
+    """Section 4, W6, W7, W9, W10, in the guest: for any names and values of any matching types."""
+    names = {unicodedata.normalize("NFKC", name): name for name in cases}
+    specs = {name: {} if cases[name][0] is None else typed(cases[name][0]) for name in names.values()}
+    args = {name: cases[name][1] for name in names.values()}
+    arrived = received_in_guest(specs, {**({} if extra in specs else {extra: "not in the schema"}), **args})
+    assert {unicodedata.normalize("NFKC", name) for name in arrived} == set(names)
+    for name, value in arrived.items():
+        assert same(value, cases[names[unicodedata.normalize("NFKC", name)]][2])
 
 
 @unhurried

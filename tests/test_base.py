@@ -14,6 +14,7 @@ from tests.support.actors import Actor
 from tests.support.backends import IdleSandbox, NotebookSandbox
 from wasm_sandbox import AsyncToolSandboxBase, SandboxConfig, Tool, ToolExecutionResult, WasmToolSandbox
 from wasm_sandbox.errors import StoreError
+from wasm_sandbox.script import parse_function_arguments
 from wasm_sandbox.stores import SandboxConfigManager, ToolManager, database
 
 ANN = Actor("org-a")
@@ -101,6 +102,59 @@ def test_results_have_the_known_fields_and_the_success_flag() -> None:
     assert all(getattr(result, name) is None for name in fields if name != "status")
     assert result.success_flag
     assert not ToolExecutionResult(status="error").success_flag
+
+
+def test_fingerprints_are_those_of_the_specification() -> None:
+    """Section 10: of type, organisation and settings; neither the id nor the order of the settings counts."""
+    known = "4107239616699999710473264759994939025478652063875636596067533722345781846803"
+    settings = {"sandbox_dir": "/tmp/x", "use_venv": False}
+    for config in (settings, dict(reversed(settings.items()))):
+        assert SandboxConfig(type="local", organization_id="org-1", config=config).fingerprint() == known
+    empty = SandboxConfig(type="local")
+    assert empty.fingerprint() == "11403083950895354317070820923878838882797105976728846822781557542536844594314"
+    others = [SandboxConfig(type="local", config={"use_venv": False}), SandboxConfig(type="wasm")]
+    others += [SandboxConfig(type="local", organization_id="org-1"), SandboxConfig(type="local", config={"é": None})]
+    assert len({config.fingerprint() for config in (empty, *others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (WasmToolSandbox.run, ["agent_state", "additional_env_vars"]),
+        (AsyncToolSandboxBase.run, ["agent_state", "additional_env_vars"]),
+        (AsyncToolSandboxBase.generate_execution_script, ["agent_state", "wrap_print_with_markers"]),
+        (
+            AsyncToolSandboxBase._gather_env_vars,
+            ["agent_state", "additional_env_vars", "sbx_id", "is_local"],
+        ),
+        (parse_function_arguments, ["source_code", "tool_name"]),
+        (ToolManager.get_tool_by_name_async, ["tool_name", "actor"]),
+        (SandboxConfigManager.get_or_create_default_sandbox_config_async, ["sandbox_type", "actor"]),
+        (
+            SandboxConfigManager.get_sandbox_env_vars_as_dict_async,
+            ["sandbox_config_id", "actor", "after", "limit"],
+        ),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_known_calls_have_their_names_in_their_positions(call: Any, names: list[str]) -> None:
+    """Sections 1 to 3, 9 and 11: every one may be given by position or by keyword."""
+    parameters = [p for p in inspect.signature(call).parameters.values() if p.name != "self"]
+    assert [p.name for p in parameters][: len(names)] == names
+    assert {p.kind for p in parameters[: len(names)]} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+
+
+async def test_a_run_takes_its_arguments_by_position_and_by_keyword() -> None:
+    """Section 1."""
+    source = "def f(agent_state):\n    import os\n    return agent_state.n, os.environ['A']\n"
+    made = WasmToolSandbox("f", {}, None, None, tool_object=tool(source))
+    for result in (
+        await made.run({"n": 1}, {"A": "1"}),
+        await made.run(agent_state={"n": 1}, additional_env_vars={"A": "1"}),
+    ):
+        assert (result.func_return, result.success_flag) == ((1, "1"), True)
+    script = await made.generate_execution_script({"n": 1}, True)
+    assert script == await made.generate_execution_script(agent_state={"n": 1}, wrap_print_with_markers=True)
 
 
 # -- look-up -----------------------------------------------------------------------------------------------

@@ -106,6 +106,32 @@ def test_a_value_may_come_from_stdin_so_that_no_shell_keeps_it(command: Command,
     assert "one variable" in command("env", "set", "A", "B", stdin="x", code=2)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("typed", [SECRET, " a=b\u00e9 "])
+def test_on_a_terminal_a_value_is_asked_for_and_not_shown(command: Command, file: str, typed: str) -> None:
+    command("tool", "add", file)
+    environ = {**os.environ, "WASM_SANDBOX_DATA_DIR": str(command.directory / "data"), "PYTHONUTF8": "1"}
+    terminal = (
+        "import pty, sys; sys.exit(pty.spawn([sys.executable, '-m', 'wasm_sandbox.cli', 'env', 'set', 'TOKEN']) >> 8)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        shown = b""
+        while b"TOKEN: " not in shown:  # only then is the echo off
+            shown += (chunk := os.read(process.stdout.fileno(), 1000))
+            assert chunk, shown
+        process.stdin.write(typed.encode() + b"\n")
+        process.stdin.flush()
+        shown += process.stdout.read()
+        process.stdin.close()
+    assert process.returncode == 0
+    assert shown.replace(b"\r", b"") == b"TOKEN: \nTOKEN: set, not encrypted\n"
+    assert json.loads(command("run", "variables"))["TOKEN"] == typed
+
+
 def test_with_a_key_values_are_encrypted_and_need_it(command: Command, file: str) -> None:
     command.environ["WASM_SANDBOX_ENCRYPTION_KEY"] = Fernet.generate_key().decode()
     command("tool", "add", file)

@@ -85,6 +85,20 @@ def test_the_merged_variables_are_the_rule_for_any_layers(
     assert merged.keys() <= {name for layer in layers for name in layer}
 
 
+ANY_NAMES = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), min_size=1, max_size=8)
+SHOW = Tool(name="f", source_code="import os\ndef f():\n    return dict(os.environ)\n", json_schema=None)
+
+
+@given(constructor=st.dictionaries(ANY_NAMES, VALUES | st.none()), additional=st.dictionaries(ANY_NAMES, VALUES))
+@settings(max_examples=60, deadline=None)
+def test_a_tool_sees_exactly_the_merged_variables(constructor: dict[str, Any], additional: dict[str, str]) -> None:
+    """Section 9, in the guest: any names and values, and nothing of the host's environment (W3)."""
+    made = WasmToolSandbox("f", {}, None, None, tool_object=SHOW, sandbox_env_vars=constructor)
+    merged = {**constructor, **additional}
+    seen = made.run_sync(additional_env_vars=additional).func_return
+    assert seen == {name: value for name, value in merged.items() if value is not None}
+
+
 # -- the agent's variables -------------------------------------------------------------------------------------
 
 

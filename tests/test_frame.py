@@ -21,10 +21,12 @@ def split(data: bytes) -> frame.FramedOutput:
 
 
 def test_marker_is_the_fixed_one() -> None:
+    """Section 1."""
     assert uuid.uuid5(uuid.NAMESPACE_DNS, "local-sandbox-result-start-marker").bytes == MARKER
 
 
 def test_frame_layout_is_marker_length_checksum_payload() -> None:
+    """Section 8."""
     assert encode_frame(b"abc") == MARKER + b"\0\0\0\x03" + b"900150983cd24fb0d6963f7d28e17f72" + b"abc"
     assert len(encode_frame(b"")) == HEADER_BYTES == 52
 
@@ -37,6 +39,8 @@ def test_marker_of_another_length_is_a_caller_error() -> None:
 
 
 class TestResultAndText:
+    """Section 8, W4."""
+
     def test_output_without_marker_is_all_text(self) -> None:
         assert split(b"hello \xff") == frame.FramedOutput(None, b"hello \xff")
         assert split(b"") == frame.FramedOutput(None, b"")
@@ -95,6 +99,8 @@ class TestResultAndText:
 
 
 class TestDamage:
+    """Section 8, W27, W28."""
+
     @pytest.mark.parametrize("kept", range(16, HEADER_BYTES + 3))
     def test_cut_frame_is_no_result(self, kept: int) -> None:
         data = b"text" + encode_frame(b"abc")[:kept]

@@ -27,6 +27,8 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ByteSize, HttpUrl, PostgresDsn, SecretBytes, SecretStr, networks
+from pydantic_core import MultiHostUrl, Url
 
 from wasm_sandbox import plain_types
 from wasm_sandbox.safe_pickle import (
@@ -154,6 +156,33 @@ class TestPlainData:
             "9493948c042f612f6294859452942e"
         )
         assert loads(payload) == PurePosixPath("/a/b")
+
+    @pytest.mark.parametrize("protocol", range(2, 6))
+    def test_pydantics_addresses_secrets_and_sizes_arrive_as_plain_values(self, protocol: int) -> None:
+        """Section 7: a secret stays masked."""
+        values = [HttpUrl("https://a.b/c"), PostgresDsn("postgres://u@h1,h2/d"), Url("http://x"), MultiHostUrl("a://b")]
+        values += [SecretStr("s"), SecretStr(""), SecretBytes(b"s"), SecretBytes(b""), ByteSize(1000)]
+        shown = [
+            "https://a.b/c",
+            "postgres://u@h1,h2/d",
+            "http://x/",
+            "a://b",
+            "**********",
+            "",
+            b"**********",
+            b"",
+            1000,
+        ]
+        assert loads(pickle.dumps(values, protocol)) == shown
+        assert loads(pickle.dumps(dict.fromkeys(values[:2], 1), protocol)) == dict.fromkeys(shown[:2], 1)
+
+    def test_every_class_of_addresses_is_known(self) -> None:
+        """Of the pydantic that is installed; a tool's own subclass is refused by name like any other."""
+        bases = networks._BaseUrl | networks._BaseMultiHostUrl
+        for name, kind in vars(networks).items():
+            if isinstance(kind, type) and issubclass(kind, bases) and not name.startswith("_"):
+                with pytest.raises(CorruptedPickle, match=f"incomplete pydantic.networks.{name}"):
+                    loads(pickle.dumps(kind.__new__(kind)))
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     def test_slice_comes_back(self, protocol: int) -> None:
@@ -483,7 +512,7 @@ class TestCodeExecution:
             ("copyreg", "__newobj__"),
             ("functools", "partial"),
             ("operator", "attrgetter"),
-            ("pydantic.types", "SecretStr"),
+            ("pydantic.types", "Secret"),
             ("codecs", "encode"),
             ("", ""),
         ],
@@ -663,6 +692,24 @@ class TestCheckedArguments:
     def test_uuid_without_state_is_corrupted(self) -> None:
         with pytest.raises(CorruptedPickle, match=r"incomplete uuid\.UUID"):
             loads(named("uuid", "UUID") + b")\x81.")
+
+    @pytest.mark.parametrize(
+        "state", [b"}", b"N", b"}" + short("_secret_value") + b"K\x01s", b"}" + short("x") + short("y") + b"s"]
+    )
+    @pytest.mark.parametrize(
+        "name", ["pydantic.types.SecretStr", "pydantic.types.SecretBytes", "pydantic.networks.HttpUrl"]
+    )
+    def test_pydantics_own_with_impossible_state_is_corrupted(self, name: str, state: bytes) -> None:
+        module, _, last = name.rpartition(".")
+        with pytest.raises(CorruptedPickle, match=name):
+            loads(named(module, last) + b")\x81" + state + b"b.")
+
+    def test_an_address_takes_a_text_and_no_state(self) -> None:
+        url = named("pydantic_core._pydantic_core", "Url")
+        with pytest.raises(CorruptedPickle, match="impossible arguments"):
+            loads(url + b"K\x01\x85\x81.")
+        with pytest.raises(ForbiddenPickle, match="gives state"):
+            loads(url + short("http://x/") + b"\x85\x81}b.")
 
     def test_stack_global_needs_two_names(self) -> None:
         for payload in (b"K\x01K\x02\x93.", short("os") + b"N\x93.", b"]]\x93.", short("os") + b"\x93."):

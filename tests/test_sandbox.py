@@ -6,8 +6,10 @@ import asyncio
 import collections
 import dataclasses
 import datetime
+import re
 import threading
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,6 +83,7 @@ async def test_the_sync_form_works_inside_a_running_event_loop() -> None:
 
 
 async def test_an_async_tool_gathers() -> None:
+    """W20."""
     source = """
 import asyncio
 async def squares(n: int) -> list:
@@ -107,6 +110,7 @@ def order(order: Order) -> Order:
 
 
 async def test_results_carry_the_fingerprint_of_the_configuration() -> None:
+    """Section 10."""
     config = SandboxConfig(type="local", organization_id="org-1", config={"sandbox_dir": "/tmp/x", "use_venv": False})
     result = await sandbox("def one():\n    return 1", sandbox_config=config).run()
     assert result.sandbox_config_fingerprint == (
@@ -147,6 +151,7 @@ def test_a_source_that_does_not_compile_is_a_syntax_error_with_the_tools_line() 
 
 
 def test_the_message_of_a_syntax_error_names_the_tools_line() -> None:
+    """W12, W29."""
     error = run_tool(Tool(name="f", source_code="def f():\n    return 1\n\nx = = 2\n", json_schema=None)).error
     assert error is not None
     assert error.message == "invalid syntax (f.py, line 4)"
@@ -175,6 +180,7 @@ def test_a_syntax_error_that_the_tool_raises_is_the_tools_exception() -> None:
 
 
 def test_an_argument_that_does_not_fit_is_refused_before_anything_runs() -> None:
+    """Section 0, W6."""
     result = run_tool(tool("def f(n: int):\n    return n"), {"n": "many"})
     assert failed(result) is ErrorKind.BAD_ARGUMENTS
     assert result.usage is None
@@ -202,6 +208,7 @@ def test_every_limit_has_its_kind_and_keeps_partial_output(body: str, limits: di
 
 
 def test_a_timeout_has_the_text_that_agents_know() -> None:
+    """Section 10, W31."""
     result = run_tool(tool("def nap():\n    import time; time.sleep(60)"), limits=Limits(timeout_seconds=0.25))
     assert result.func_return == "Executing tool nap timed out after 0.25 seconds."
 
@@ -237,7 +244,7 @@ def test_arguments_and_results_may_be_nested_a_hundred_deep() -> None:
 
 
 def test_a_forged_frame_and_exit_is_the_tools_own_result_and_no_more() -> None:
-    """The tool can write its own frame: it is decoded as hostile data like any other."""
+    """W1, W4: the tool can write its own frame: it is decoded as hostile data like any other."""
     source = """
 def f():
     import hashlib, os, struct, sys
@@ -250,6 +257,7 @@ def f():
 
 
 def test_a_frame_followed_by_a_failure_is_no_success() -> None:
+    """W17."""
     source = "import atexit, os\ndef f():\n    atexit.register(os._exit, 3)\n    return 1\n"
     result = run_tool(tool(source))
     assert failed(result) is ErrorKind.NO_RESULT
@@ -322,6 +330,7 @@ def f():
 
 
 def test_output_past_the_cap_is_flagged_and_the_result_is_still_found() -> None:
+    """W30."""
     source = "def f():\n    for _ in range(100): print('x' * 100_000)\n    return 'found'\n"
     result = run_tool(tool(source), limits=Limits(output_bytes=1000, result_bytes=5000))
     assert result.func_return == "found"
@@ -362,6 +371,8 @@ def test_an_argument_that_does_not_fit_the_memory_is_out_of_memory() -> None:
 
 
 async def test_a_tool_that_is_not_there_raises_the_known_text() -> None:
+    """Section 1."""
+
     class User:
         organization_id = "org-7"
 
@@ -370,6 +381,7 @@ async def test_a_tool_that_is_not_there_raises_the_known_text() -> None:
 
 
 async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
+    """W34."""
     with pytest.raises(InvalidEnvironment, match="TOKEN must be a string, not int") as caught:
         await sandbox("def f():\n    return 1").run(additional_env_vars={"TOKEN": 12345})  # type: ignore[dict-item]
     assert "12345" not in str(caught.value)
@@ -379,6 +391,49 @@ async def test_a_bad_environment_names_the_key_and_never_the_value() -> None:
 def test_arguments_that_are_no_mapping_are_the_callers_mistake(args: Any) -> None:
     with pytest.raises(TypeError, match="args must map argument names to values"):
         run_tool(tool("def f():\n    return 1"), args)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"args": {1: 2}}, "args must map argument names to values; 1 is no name but int"),
+        ({"tool_object": "def f(): pass"}, "tool_object must be a Tool, not str (it lacks name, source_code"),
+        ({"tool_object": {"name": "f"}}, "tool_object must be a Tool, not dict"),
+        ({"sandbox_config": {"type": "wasm"}}, "sandbox_config must be a SandboxConfig, not dict (it lacks id, finger"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named_with_the_right_one(keywords: dict[str, Any], words: str) -> None:
+    given = {"args": {}, "tool_object": tool("def f(x: int = 1):\n    return x"), **keywords}
+    made = WasmToolSandbox("f", user=None, tool_id=None, **given)
+    with pytest.raises(TypeError, match=re.escape(words)):
+        await made.run()
+    with pytest.raises(TypeError, match=re.escape(words)):
+        made.run_sync()
+
+
+def test_a_tool_and_a_configuration_may_be_an_agent_servers_own() -> None:
+    """Section 1: what counts are the fields that are read."""
+    theirs = SimpleNamespace(
+        name="f", source_code="def f():\n    return 1", json_schema=None, args_json_schema=None, pip_requirements=None
+    )
+    config = SimpleNamespace(id=SandboxConfig().id, fingerprint=lambda: "7")
+    result = WasmToolSandbox("f", {}, None, None, tool_object=theirs, sandbox_config=config).run_sync()  # type: ignore[arg-type]
+    assert (result.func_return, result.sandbox_config_fingerprint) == (1, "7")
+
+
+@pytest.mark.parametrize("required", [5, "x", {"x": True}])
+def test_a_json_schema_whose_required_is_no_list_is_refused_by_its_place(required: Any) -> None:
+    schema = {"parameters": {"properties": {"x": {"type": "integer"}}, "required": required}}
+    result = run_tool(Tool(name="f", source_code="def f(x):\n    return x", json_schema=schema), {"x": 1})
+    assert failed(result) is ErrorKind.BAD_ARGUMENTS
+    assert result.error is not None
+    assert '["parameters"]["required"] must be a list of names' in result.error.message
+
+
+@pytest.mark.parametrize("source", [b"def f(): pass", None, 5])
+def test_a_source_that_is_no_text_is_refused_with_what_it_is(source: Any) -> None:
+    with pytest.raises(ToolSourceError, match=f"must be text, not {type(source).__name__}"):
+        Tool.from_source(source)
 
 
 def test_a_source_too_long_to_read_is_refused_in_words() -> None:
@@ -435,6 +490,7 @@ REMEMBER = "def remember(text: str, agent_state) -> str:\n    agent_state.memo =
 
 
 async def test_an_agent_state_is_changed_and_comes_back_as_what_it_was() -> None:
+    """Section 0, W25."""
     state = State(id="agent-1", tags=["a"])
     result = await sandbox(REMEMBER, {"text": "hi"}).run(agent_state=state)
     assert result.func_return == "agent-1"
@@ -449,6 +505,7 @@ async def test_an_agent_state_of_another_kind_comes_back_as_data(state: Any) -> 
 
 
 async def test_an_agent_state_is_lost_with_an_error_and_ignored_by_a_tool_without_it() -> None:
+    """W2, W24."""
     source = "def f(agent_state):\n    agent_state.memo = 'x'\n    raise ValueError\n"
     assert failed(await sandbox(source).run(agent_state=State(id="a"))) is ErrorKind.TOOL_EXCEPTION
     forged = "agent_state = {'id': 'forged'}\ndef f():\n    return 1\n"
@@ -489,6 +546,7 @@ async def test_a_tool_cannot_change_the_id_or_the_secrets_of_an_agent(state: Any
 
 
 async def test_an_agent_state_that_is_no_longer_valid_is_forbidden() -> None:
+    """W2, W25."""
     source = "def f(agent_state):\n    agent_state.tags = 7\n    return 1\n"
     result = await sandbox(source).run(agent_state=State(id="a"))
     assert failed(result) is ErrorKind.FORBIDDEN_RESULT

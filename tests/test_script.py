@@ -24,8 +24,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wasm_sandbox import Limits
 from wasm_sandbox.arguments import BadArguments
-from wasm_sandbox.frame import MARKER
+from wasm_sandbox.frame import MARKER, split_frames
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.safe_pickle import decode_envelope
 from wasm_sandbox.script import (
     RESULT_VAR_NAME,
     ExecutionScript,
@@ -88,11 +93,21 @@ def execute_in_subprocess(script: str) -> Ran:
     return unframed(done.stdout)
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch):
+def execute_in_guest(script: str, marker: bytes = MARKER) -> Ran:
+    outcome = process_engine().start(ExecutionRequest(script, {}, Limits()), LiveSurroundings()).result()
+    output = split_frames(outcome.stdout, max_payload=1 << 24, marker=marker)
+    assert output.payload is not None, outcome.stderr.decode()
+    return Ran(dataclasses.asdict(decode_envelope(output.payload)), output.text.decode())
+
+
+@pytest.fixture(params=["this Python", "guest"])
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """Run the script of a tool, once in a Python like any other and once in the guest."""
+
     def run(source: str, args: dict[str, Any] | None = None, **options: Any) -> Ran:
         script = script_for(source, args, **options)
-        return execute(script, monkeypatch, options.get("marker", MARKER))
+        marker = options.get("marker", MARKER)
+        return execute_in_guest(script, marker) if request.param == "guest" else execute(script, monkeypatch, marker)
 
     return run
 
@@ -600,6 +615,7 @@ def test_no_value_changes_the_structure_and_every_value_arrives(args):
     assert skeleton(script) == skeleton(script_for(source, dict.fromkeys(args, 0)))
     with pytest.MonkeyPatch.context() as patch:
         assert execute(script, patch).result == args
+    assert execute_in_guest(script).result == args
 
 
 @unhurried

@@ -62,13 +62,18 @@ def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, 
     if not args:
         return {}
     parameters: Any = (json_schema or {}).get("parameters")
-    properties, required = None, ()
+    properties: Any = None
+    required: Any = ()
     if isinstance(parameters, Mapping):
         properties, required = parameters.get("properties"), parameters.get("required") or ()
     if not isinstance(properties, Mapping):
         raise BadArguments(
             'the tool takes arguments but its json_schema has no ["parameters"]["properties"]; '
             "build the tool with Tool.from_function or Tool.from_source, or add them"
+        )
+    if not isinstance(required, list | tuple):
+        raise BadArguments(
+            f'the tool\'s json_schema["parameters"]["required"] must be a list of names, not {type(required).__name__}'
         )
     return {
         name: argument_literal(properties[name], value, name, required=name in required)
@@ -266,4 +271,4 @@ def _state_data(value: Any, path: str) -> Any:
         return pathlib.PurePosixPath(value.as_posix())
     if kind.__module__.partition(".")[0] == "pydantic":  # urls, and secrets, which stay masked
         return str(value)
-    raise BadArguments(f"{path} is a {kind.__name__}, which is not data", "agent_state")
+    raise BadArguments(f"{path} is of type {kind.__name__}, which is not data", "agent_state")

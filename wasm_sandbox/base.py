@@ -7,28 +7,52 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasm_sandbox.argument_schema import argument_models
-from wasm_sandbox.config import SandboxConfig
+from wasm_sandbox.arguments import BadArguments
+from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.data_directory import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
 from wasm_sandbox.frame import MARKER
+from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.plain_schema import ArgumentSchemaError
-from wasm_sandbox.results import ToolExecutionResult
+from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import (
     RESULT_VAR_NAME,
     ExecutionScript,
+    UnsupportedToolError,
     detect_async,
     generate_script,
     parse_function_arguments,
 )
+from wasm_sandbox.script_end import ScriptEnd, outcome_of, value_as_output
 from wasm_sandbox.tool import Tool
 from wasm_sandbox.tool_source import read_source
-from wasm_sandbox.tracing import trace_method
+from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
     from wasm_sandbox.stores import SandboxConfigManager
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """A call for which nothing is left to do but to execute its script.
+
+    Attributes:
+        script: What to execute; ``script.text`` is the source.
+        environ: The environment variables to execute it with, and no others.
+        agent_state: What the caller passed.
+        fingerprint: Of the sandbox configuration, if there is one.
+        has_markers: Whether the script writes its result to stdout in a frame, or ends in an expression.
+    """
+
+    script: ExecutionScript
+    environ: dict[str, str]
+    agent_state: Any
+    fingerprint: str | None
+    has_markers: bool
 
 
 class AsyncToolSandboxBase(ABC):
@@ -124,6 +148,9 @@ class AsyncToolSandboxBase(ABC):
             raise ValueError(
                 f"Agent attempted to invoke tool {self.tool_name} that does not exist for organization {organization}"
             )
+        _check_has(self.tool, "tool_object", "Tool", ("name", "source_code", "json_schema", "args_json_schema"))
+        if self.provided_sandbox_config is not None:
+            _check_has(self.provided_sandbox_config, "sandbox_config", "SandboxConfig", ("id", "fingerprint"))
         if not self._initialized:
             # The script also injects by keyword, which the list of parameters does not show.
             injected = read_source(self.tool.source_code, self.tool.name).injected
@@ -167,6 +194,11 @@ class AsyncToolSandboxBase(ABC):
     def _script(self, agent_state: Any, markers: bool) -> ExecutionScript:
         if not isinstance(self.args, Mapping):
             raise TypeError(f"args must map argument names to values, not be a {type(self.args).__name__}")
+        for name in self.args:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"args must map argument names to values; {name!r} is no name but {type(name).__name__}"
+                )
         return generate_script(
             self._init_from_tool(),
             self.args,
@@ -248,8 +280,72 @@ class AsyncToolSandboxBase(ABC):
             ids["LETTA_PROJECT_ID"] = self.project_id
         return merge_environment(host, variables, agent_variables(agent_state), additional, ids)
 
+    async def prepare_call(
+        self,
+        agent_state: Any = None,
+        additional_env_vars: Mapping[str, Any] | None = None,
+        *,
+        wrap_print_with_markers: bool = True,
+    ) -> PreparedCall | ToolExecutionResult:
+        """Do all that comes before a script is executed, for `run` of another back-end.
+
+        Returns:
+            The call; or, if the tool or its arguments are refused, the result that says so.
+
+        Raises:
+            ValueError: there is no such tool, or no organisation to look it up for.
+            InvalidEnvironment: an environment variable is not usable.
+            StoreError: the stored tools or variables cannot be read.
+        """
+        await self._init_async()
+        config = await self._configuration()
+        config_id = config.id if config else None
+        environ = await self._gather_env_vars(agent_state, additional_env_vars, config_id, is_local=False)
+        fingerprint = config.fingerprint() if config else None
+        try:
+            with traced(self, self.generate_execution_script):
+                script = self._script(agent_state, wrap_print_with_markers)
+        except (BadArguments, UnsupportedToolError) as error:
+            refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
+            return failed_before_running(self.tool_name, refusal, fingerprint)
+        return PreparedCall(script, environ, agent_state, fingerprint, wrap_print_with_markers)
+
+    def result_of(self, call: PreparedCall, end: ScriptEnd, limits: Limits | None = None) -> ToolExecutionResult:
+        """What an execution elsewhere means, for `run` of another back-end.
+
+        The result is read as carefully as a guest's: nothing in it is executed.
+
+        Args:
+            call: What `prepare_call` returned.
+            end: How its script ended.
+            limits: ``output_bytes`` and ``result_bytes`` are kept to; ``timeout_seconds`` is named if time was up.
+
+        Returns:
+            The result; its ``usage`` is ``None``, as nothing was measured.
+        """
+        limits = limits or Limits()
+        result = interpret(
+            outcome_of(end, call.script, self.tool_name, limits.output_bytes),
+            limits,
+            self.tool_name,
+            marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
+            agent_state=call.agent_state,
+            injects_agent_state=call.script.injects_agent_state,
+            fingerprint=call.fingerprint,
+            argument_lines=call.script.argument_lines,
+            output=None if call.has_markers else value_as_output(end, limits.result_bytes),
+        )
+        return result.model_copy(update={"usage": None})
+
     @abstractmethod
     async def run(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
         """Run the tool and return its result."""
+
+
+def _check_has(given: object, argument: str, kind: str, members: tuple[str, ...]) -> None:
+    """Agent servers have classes of their own for these, so what counts is what an object has."""
+    missing = [name for name in members if not hasattr(given, name)]
+    if missing:
+        raise TypeError(f"{argument} must be a {kind}, not {type(given).__name__} (it lacks {', '.join(missing)})")

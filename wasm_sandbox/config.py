@@ -16,6 +16,9 @@ MIN_MEMORY_BYTES = 64 * MIB
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
+CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
+"""What the id of a configuration looks like: ``sandbox-<uuid4>``."""
+
 
 class Limits(BaseModel):
     """Limits of one run. Every one is enforced; each has a default that suits a small tool.
@@ -42,10 +45,11 @@ class Limits(BaseModel):
 class SandboxConfig(BaseModel):
     """A named sandbox configuration, as agent servers store it.
 
-    Its ``fingerprint`` tells whether two configurations mean the same environment.
+    Its ``fingerprint`` tells whether two configurations mean the same environment. An ``id`` is ``sandbox-<uuid4>``,
+    as the stores demand; without one a new one is made.
     """
 
-    id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=r"^sandbox-")
+    id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=rf"^{CONFIG_ID}$")
     type: Literal["wasm", "local", "e2b", "modal"] = "wasm"
     organization_id: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)

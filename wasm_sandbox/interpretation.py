@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.config import Limits
 from wasm_sandbox.frame import MARKER, FrameDamage, FramedOutput, split_frames
-from wasm_sandbox.plain_types import CorruptedPickle, ForbiddenPickle
+from wasm_sandbox.plain_types import ADVICE, CorruptedPickle, ForbiddenPickle
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
 from wasm_sandbox.safe_pickle import decode_envelope
 
@@ -28,6 +28,14 @@ _OUTERMOST_FRAME = re.compile(
 _SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
 _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
 _SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
+_NOT_PICKLED = re.compile(
+    r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
+)
+_NO_DATA = {
+    "async_generator": "an async generator: return a list of its items",
+    "SerializationIterator": "a generator or another iterator: return a list of its items",
+    "coroutine": "a coroutine inside its value: await it",
+}
 
 
 def friendly_error_message(function_name: str, exception_name: str, exception_message: str) -> str:
@@ -57,6 +65,7 @@ def interpret(
     injects_agent_state: bool = False,
     fingerprint: str | None = None,
     argument_lines: tuple[range, ...] = (),
+    output: FramedOutput | None = None,
 ) -> ToolExecutionResult:
     """Turn an outcome into a result.
 
@@ -69,8 +78,9 @@ def interpret(
         injects_agent_state: whether the tool was given the agent state. If not, none comes back.
         fingerprint: of the sandbox configuration.
         argument_lines: the lines of the script that check the arguments (`ExecutionScript.argument_lines`).
+        output: standard output and the result, where that did not come in a frame.
     """
-    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
+    output = output or split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
     usage = Usage(
         fuel=outcome.fuel,
@@ -113,7 +123,7 @@ def _guest_error(
     """The error of a guest that did not end by itself, with exit code 0."""
     match outcome.ending.name:
         case "EXITED":
-            return _exit_error(outcome, argument_lines)
+            return _exit_error(outcome, tool_name, argument_lines)
         case "DEADLINE":
             message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
             return ToolError(kind=ErrorKind.TIMEOUT, message=message)
@@ -132,7 +142,7 @@ def _guest_error(
             return ToolError(kind=ErrorKind.GUEST_TRAP, message=reason)
 
 
-def _exit_error(outcome: Outcome, argument_lines: tuple[range, ...]) -> ToolError | None:
+def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, ...]) -> ToolError | None:
     exception = outcome.exception
     if exception is not None:
         if exception.name == "MemoryError":
@@ -145,7 +155,7 @@ def _exit_error(outcome: Outcome, argument_lines: tuple[range, ...]) -> ToolErro
             kind = ErrorKind.TOOL_EXCEPTION
         return ToolError(
             kind=kind,
-            message=_in_tool_lines(exception.message, exception.traceback),
+            message=_advised(_in_tool_lines(exception.message, exception.traceback), exception.traceback, tool_name),
             exception_name=exception.name.rpartition(".")[2],  # of a nested class the guest says where it stands
             traceback=exception.traceback,
         )
@@ -162,6 +172,19 @@ def _in_tool_lines(message: str, traceback: str) -> str:
     if place is None or found is None:
         return message
     return f"{message[: place.start()]} ({found[1]}, line {found[2]})"
+
+
+def _advised(message: str, traceback: str, tool_name: str) -> str:
+    """The message; where the script could not hand over the tool's value, with the reason in the tool's terms."""
+    if not _NOT_PICKLED.match(message) or f'  File "{tool_file_name(tool_name)}", line ' in traceback:
+        return message
+    reason = next((text for word, text in _NO_DATA.items() if word in message), f"what is no plain data: {ADVICE}")
+    return f"{message}: the tool returned {reason}"
+
+
+def tool_file_name(tool_name: str) -> str:
+    """The file under which tracebacks show the tool's source; never that of the script."""
+    return "script_.py" if tool_name == "script" else f"{tool_name}.py"
 
 
 def _was_raised_on(lines: tuple[range, ...], traceback: str, stderr: bytes) -> bool:

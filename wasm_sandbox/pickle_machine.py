@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from wasm_sandbox.plain_types import (
@@ -25,7 +26,6 @@ from wasm_sandbox.plain_types import (
     LIST,
     RECONSTRUCTOR,
     SET,
-    UUID_CLASS,
     ZONE_BUILDER,
     ZONE_CLASS,
     Container,
@@ -37,7 +37,6 @@ from wasm_sandbox.plain_types import (
     Opened,
     PlainClass,
     add_exception_state,
-    build_uuid,
     instance_refused,
     printable,
 )
@@ -125,7 +124,7 @@ OnState = Callable[[Instance, Any], None]
 class BareInstance(Instance):
     """An instance without a value so far: what comes next tells what it is.
 
-    One of a tool's class takes items and is then the plain container of these; a UUID takes its state.
+    One of a tool's class takes items and is then the plain container of these; a UUID, say, takes its state.
     """
 
     __slots__ = ("takes_items",)
@@ -346,8 +345,10 @@ class Machine:
         """What NEWOBJ leaves on the stack: ``cls.__new__(cls, *arguments)``."""
         if not isinstance(arguments, Node) or type(arguments.value) is not tuple:
             raise CorruptedPickle("the pickle makes an object without a tuple of arguments")
-        if cls is UUID_CLASS and not arguments.value:
-            return BareInstance(cls.name, _complete_uuid, takes_items=False)
+        if type(cls) is PlainClass and cls.complete is not None and not arguments.value:
+            return BareInstance(cls.name, partial(_complete, cls.complete), takes_items=False)
+        if type(cls) is PlainClass and cls.is_made:
+            return self.call(cls, arguments)
         if type(cls) is PlainClass:
             raise ForbiddenPickle(f"the result makes a {cls.name} as no plain data does: {ADVICE}")
         if type(cls) is not GuestClass:
@@ -406,13 +407,13 @@ def _refuse_state(target: Instance, state: Any) -> None:
     raise instance_refused(target.class_name)
 
 
-def _complete_uuid(target: Instance, state: Any) -> None:
+def _complete(complete: Callable[[object], object], target: Instance, state: Any) -> None:
     if target.container is None:
-        raise CorruptedPickle("the pickle gives state to a UUID twice")
+        raise CorruptedPickle(f"the pickle gives state to a {target.class_name} twice")
     try:
-        target.value = build_uuid(state)
+        target.value = complete(state)
     except (TypeError, ValueError):
-        raise CorruptedPickle("the pickle holds a uuid.UUID with impossible state") from None
+        raise CorruptedPickle(f"the pickle holds a {target.class_name} with impossible state") from None
     target.container = None
 
 

@@ -150,12 +150,16 @@ class PlainClass:
         kind: the class itself, where it may serve as ``default_factory`` or as the base that protocols 0
             and 1 spell out; ``None`` otherwise.
         takes_class: whether another ``PlainClass`` may be among the arguments.
+        is_made: whether a pickle makes instances by ``__new__``, with the arguments of ``build``.
+        complete: makes a value from its state, where instances are made without arguments and then get state.
     """
 
     name: str
     build: Callable[[tuple[Any, ...]], object] | None = None
     kind: type | None = None
     takes_class: bool = False
+    is_made: bool = False
+    complete: Callable[[object], object] | None = None
 
 
 # Containers
@@ -447,10 +451,40 @@ def _refuse_instance(args: tuple[Any, ...]) -> object:
     raise instance_refused(args[0])
 
 
+def _build_text(args: tuple[Any, ...]) -> str:
+    _check_types(args, str)
+    return args[0]  # type: ignore[no-any-return]
+
+
+def _build_int(args: tuple[Any, ...]) -> int:
+    _check_types(args, int)
+    return args[0]  # type: ignore[no-any-return]
+
+
 # State that BUILD may add
 
 
-def build_uuid(state: object) -> UUID:
+def _only_state(state: object, field: str, kind: type) -> Any:
+    if type(state) is not dict or state.keys() != {field}:
+        raise TypeError
+    _check_types((state[field],), kind)
+    return state[field]
+
+
+def _url_text(state: object) -> str:
+    return _only_state(state, "_url", str)  # type: ignore[no-any-return]
+
+
+def _masked_text(state: object) -> str:
+    """As pydantic shows a secret; the secret itself goes no further."""
+    return "*" * 10 if _only_state(state, "_secret_value", str) else ""
+
+
+def _masked_bytes(state: object) -> bytes:
+    return b"*" * 10 if _only_state(state, "_secret_value", bytes) else b""
+
+
+def _build_uuid(state: object) -> UUID:
     """A UUID from the state that it pickles as."""
     if type(state) is not dict or not {"int"} <= state.keys() <= {"int", "is_safe"}:
         raise TypeError
@@ -479,7 +513,13 @@ RECONSTRUCTOR = PlainClass("copyreg._reconstructor")
 """How protocols 0 and 1 write instances of Python classes."""
 ZONE_CLASS = PlainClass("zoneinfo.ZoneInfo")
 ZONE_BUILDER = PlainClass("zoneinfo.ZoneInfo._unpickle", _build_zone)
-UUID_CLASS = PlainClass("uuid.UUID")
+
+# pydantic's addresses, of one host and of several: they arrive as text. Those that a subclass refines are among them.
+_URL_CLASSES = (
+    *("AnyUrl", "AnyHttpUrl", "HttpUrl", "AnyWebsocketUrl", "WebsocketUrl", "FileUrl", "FtpUrl", "CockroachDsn"),
+    *("AmqpDsn", "RedisDsn", "KafkaDsn", "MySQLDsn", "MariaDBDsn", "ClickHouseDsn", "SnowflakeDsn"),
+    *("PostgresDsn", "MongoDsn", "NatsDsn"),
+)
 
 # Names that protocols 0 to 2 write in the spelling of Python 2, in today's spelling.
 _MODULE_TODAY = {"__builtin__": "builtins", "exceptions": "builtins", "copy_reg": "copyreg"}
@@ -487,7 +527,7 @@ _NAME_TODAY = {"xrange": "range", "unicode": "str", "long": "int"}
 
 
 def _entries() -> Iterable[PlainClass]:
-    yield from (GETATTR, RECONSTRUCTOR, ZONE_CLASS, UUID_CLASS)
+    yield from (GETATTR, RECONSTRUCTOR, ZONE_CLASS)
     yield PlainClass("_codecs.encode", _latin1)
 
     for kind in (object, str, int, float, list, dict, tuple):
@@ -519,6 +559,15 @@ def _entries() -> Iterable[PlainClass]:
     yield PlainClass("datetime.timezone", _build_timezone)
     yield PlainClass("pydantic_core._pydantic_core.TzInfo", _build_offset)
 
+    # What pydantic's own types of values are to a host that need not have pydantic: text, masked text, a number.
+    for name in ("Url", "MultiHostUrl"):
+        yield PlainClass(f"pydantic_core._pydantic_core.{name}", _build_text, is_made=True)
+    for name in _URL_CLASSES:
+        yield PlainClass(f"pydantic.networks.{name}", complete=_url_text)
+    yield PlainClass("pydantic.types.SecretStr", complete=_masked_text)
+    yield PlainClass("pydantic.types.SecretBytes", complete=_masked_bytes)
+    yield PlainClass("pydantic.types.ByteSize", _build_int, is_made=True)
+
     yield PlainClass("decimal.Decimal", _build_decimal)
     yield PlainClass("fractions.Fraction", _build_fraction)
 
@@ -534,6 +583,7 @@ def _entries() -> Iterable[PlainClass]:
     for network in (IPv4Network, IPv6Network, IPv4Interface, IPv6Interface):
         yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network))
 
+    yield PlainClass("uuid.UUID", complete=_build_uuid)
     yield PlainClass("uuid.SafeUUID", partial(_build_member, SafeUUID, (int, type(None))))
     yield PlainClass("http.HTTPStatus", partial(_build_member, HTTPStatus, (int,)))
     yield PlainClass("http.HTTPMethod", partial(_build_member, HTTPMethod, (str,)))

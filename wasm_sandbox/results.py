@@ -44,7 +44,7 @@ class ToolError(BaseModel):
 
     kind: ErrorKind
     message: str
-    """One human sentence; for a guest exception, its ``str()``."""
+    """One human sentence; for a guest exception its ``str()``, and advice if it is about the tool's value."""
     exception_name: str | None = None
     """Class name of the guest's exception."""
     traceback: str | None = None

@@ -7,10 +7,12 @@ positional-only parameters, and those of which only the call shows whether to aw
 
 from __future__ import annotations
 
+import base64
 import builtins
 import keyword
 import typing
 import unicodedata
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -35,6 +37,7 @@ __all__ = [
     "parse_function_arguments",
 ]
 
+_LONG_BYTES = 4096
 _ARGUMENTS = f"{RESULT_VAR_NAME}_arguments"
 _DELIVER = f"{RESULT_VAR_NAME}_deliver"
 
@@ -154,7 +157,7 @@ def generate_script(
 _PREDEFINED = frozenset({*dir(builtins), *typing.__all__, "os", "sys", "base64", "client", "Letta", "AgentState"})
 """Names that a tool may read without defining them."""
 
-_READ_BY_SCRIPTS = frozenset({*dir(builtins), "asyncio", "hashlib", "os", "pickle", "struct", "sys", "Letta"})
+_READ_BY_SCRIPTS = frozenset({*dir(builtins), "asyncio", "base64", "hashlib", "os", "pickle", "struct", "sys", "Letta"})
 """Names that some part of a script reads after the models."""
 
 _WRAPPER_LOCALS = frozenset(
@@ -338,8 +341,17 @@ def _bound_by_kind(call: _Call) -> tuple[list[str], dict[str, str]]:
 def _agent_state_blocks(source: ToolSource, state: bytes | None) -> list[str]:
     if "agent_state" not in source.injected:
         return ["agent_state = None"]
-    value = "None" if state is None else f"_agent_state_as(AgentState, pickle.loads({state!r}))"
+    value = "None" if state is None else f"_agent_state_as(AgentState, pickle.loads({_bytes_source(state)}))"
     return [blocks.AGENT_STATE, f"agent_state = {value}"]
+
+
+def _bytes_source(data: bytes) -> str:
+    """Bytes as source: readable, unless four characters a byte (of letters beyond ASCII) would cost the guest much."""
+    literal = repr(data)
+    if len(data) < _LONG_BYTES or len(literal) < 1.4 * len(data):
+        return literal
+    packed = base64.b64encode(zlib.compress(data, level=1)).decode()
+    return f"__import__('zlib').decompress(base64.b64decode({packed!r}))"
 
 
 def _agent_id(agent_state: Any, agent_id: str | None) -> str | None:

@@ -106,8 +106,10 @@ class Tool(BaseModel):
             The tool, its JSON schema derived as by ``from_function``.
 
         Raises:
-            ToolSourceError: if the source does not parse or has no such function.
+            ToolSourceError: if the source is no text, does not parse or has no such function.
         """
+        if not isinstance(text, str):
+            raise ToolSourceError(f"the source must be text, not {type(text).__name__}; decode it")
         if len(text) > MAX_SOURCE_CHARACTERS:
             raise ToolSourceError(
                 f"the source has {len(text):,} characters, at most {MAX_SOURCE_CHARACTERS:,} are read for a schema: "

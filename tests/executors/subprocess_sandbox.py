@@ -9,37 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, ToolError, ToolExecutionResult
-from wasm_sandbox.arguments import BadArguments
-from wasm_sandbox.guest.execution import Ending, GuestException, Outcome
-from wasm_sandbox.interpretation import failed_before_running, interpret
-from wasm_sandbox.script import UnsupportedToolError
+from wasm_sandbox import AsyncToolSandboxBase, ToolExecutionResult
+from wasm_sandbox.script_end import ScriptEnd
 
 TIMEOUT_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended, and what it wrote."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes
+Execute = Callable[[str, Mapping[str, str]], ScriptEnd]
 
 
-Execute = Callable[[str, Mapping[str, str]], Ended]
-
-
-def execute_in_a_process(script: str, environ: Mapping[str, str]) -> Ended:
+def execute_in_a_process(script: str, environ: Mapping[str, str]) -> ScriptEnd:
     """Run a script by an interpreter of its own."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "script.py"
@@ -52,7 +38,7 @@ def execute_in_a_process(script: str, environ: Mapping[str, str]) -> Ended:
             timeout=TIMEOUT_SECONDS,
             check=False,
         )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return ScriptEnd(done.returncode, done.stdout, done.stderr, file_name=str(path))
 
 
 class ForkingInterpreter:
@@ -65,7 +51,7 @@ class ForkingInterpreter:
             [sys.executable, "-I", "-X", "utf8", str(server)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
 
-    def __call__(self, script: str, environ: Mapping[str, str]) -> Ended:
+    def __call__(self, script: str, environ: Mapping[str, str]) -> ScriptEnd:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as directory:
@@ -74,7 +60,7 @@ class ForkingInterpreter:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()
             exit_code = int(self._process.stdout.readline())
-            return Ended(exit_code, out.read_bytes(), err.read_bytes())
+            return ScriptEnd(exit_code, out.read_bytes(), err.read_bytes())
 
     def close(self) -> None:
         """End the interpreter."""
@@ -90,59 +76,10 @@ class SubprocessToolSandbox(AsyncToolSandboxBase):
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
         """Run the script elsewhere and read its result."""
-        config = await self._configuration()
-        fingerprint = config.fingerprint() if config else None
-        environ = await self._gather_env_vars(agent_state, additional_env_vars, config.id if config else None, False)
-        try:
-            script = await self.generate_execution_script(agent_state, wrap_print_with_markers=True)
-        except (BadArguments, UnsupportedToolError) as error:
-            refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
-            return failed_before_running(self.tool_name, refusal, fingerprint)
-        ended = await asyncio.to_thread(self.execute, script, environ)
-        return interpret(
-            _outcome(ended),
-            Limits(),
-            self.tool_name,
-            marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
-            agent_state=agent_state,
-            injects_agent_state=self.inject_agent_state,
-            fingerprint=fingerprint,
-        )
-
-
-def _outcome(ended: Ended) -> Outcome:
-    return Outcome(
-        ending=Ending.EXITED if ended.exit_code >= 0 else Ending.TRAPPED,
-        exit_code=max(ended.exit_code, 0),
-        exception=_exception(ended),
-        detail=f"ended by signal {-ended.exit_code}" if ended.exit_code < 0 else "",
-        stdout=ended.stdout,
-        stderr=ended.stderr,
-        stdout_dropped_bytes=0,
-        stderr_dropped_bytes=0,
-        fuel=0,
-        wall_seconds=0.0,
-        memory_bytes=0,
-        host_calls=0,
-    )
-
-
-_EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_][\w.<>]*)(?:: (?P<message>.*))?\Z", re.MULTILINE | re.DOTALL)
-_SUGGESTION = re.compile(r"\. Did you (?:mean|forget)[^\n]*\?$")  # the traceback's own words
-
-
-def _exception(ended: Ended) -> GuestException | None:
-    """The exception that ended a process, read from what Python prints of it."""
-    text = ended.stderr.decode("utf-8", "replace")
-    start = max(text.rfind("Traceback (most recent call last):"), 0)
-    if ended.exit_code != 1 or "  File " not in text[start:]:
-        return None
-    found = _EXCEPTION.search(text[text.rindex("\n  File " if "\n  File " in text else "  File ") :].rstrip("\n"))
-    if found is None:
-        return None
-    message = _SUGGESTION.sub("", found["message"] or "")
-    name = found["name"] if "<locals>" in found["name"] else found["name"].rpartition(".")[2]
-    return GuestException(name, message, text[start:])
+        call = await self.prepare_call(agent_state, additional_env_vars)
+        if isinstance(call, ToolExecutionResult):
+            return call
+        return self.result_of(call, await asyncio.to_thread(self.execute, call.script.text, call.environ))
 
 
 def can_fork() -> bool:

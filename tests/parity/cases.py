@@ -32,6 +32,8 @@ class Case:
     state: Any = None
     env: dict[str, str] = field(default_factory=dict)
     agent_id: str | None = None
+    schema: dict[str, Any] | None = None
+    """The tool's argument schema."""
     differs: str | None = None
     """The heading in docs/differences.md that says why the results differ."""
 
@@ -139,6 +141,21 @@ RESULTS = [
         "Plain()",
         "[Plain()]",
         before=MODELS,
+    ),
+    *returning(
+        "HttpUrl('https://a.b/c')",
+        "Site(url='https://é.example/x?y', base='postgres://u:p@h1,h2/db')",
+        "[AnyUrl('x://y'), Url('http://x'), MultiHostUrl('a://b')]",
+        "{SecretStr('s'): SecretBytes(b's'), 'none': SecretStr('')}",
+        "TypeAdapter(ByteSize).validate_python('1KB')",
+        "Secret(5)",
+        before="""
+from pydantic import AnyUrl, BaseModel, ByteSize, HttpUrl, PostgresDsn, Secret, SecretBytes, SecretStr, TypeAdapter
+from pydantic_core import MultiHostUrl, Url
+class Site(BaseModel):
+    url: HttpUrl
+    base: PostgresDsn
+""",
     ),
     *returning(
         "None",
@@ -310,6 +327,59 @@ ARGUMENTS = [
         {"m": {"x": "5"}},
     ),
     Case("non-ASCII name", "def f(größe: int):\n    return größe", {"größe": 4}),
+]
+
+ORDER = {
+    "title": "Order",
+    "type": "object",
+    "properties": {
+        "lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}, "minItems": 1},
+        "note": {"anyOf": [{"type": "string", "description": 'it\'s "odd"\n'}, {"type": "null"}], "default": None},
+        "class": {"enum": ["a", "b"]},
+        "due": {"type": "string", "format": "date"},
+        "site": {"type": "string", "format": "uri"},
+    },
+    "required": ["lines"],
+    "$defs": {
+        "Line": {
+            "type": "object",
+            "properties": {"sku": {"type": "string", "pattern": "^[A-Z]"}, "next": {"$ref": "#/$defs/Line"}},
+            "required": ["sku"],
+        }
+    },
+}
+LINES = {"lines": [{"sku": "A", "next": {"sku": "B"}}]}
+
+SCHEMAS = [
+    Case(
+        f"schema: {name}",
+        source.replace("BOOM", "import pydantic\n    pydantic.TypeAdapter(int).validate_python('x')"),
+        args,
+        schema=ORDER,
+    )
+    for name, source, args in [
+        ("models", "def f(lines):\n    return lines, type(lines[0]).__name__, lines[0].next.sku\n", LINES),
+        ("optional", "def f(lines, note='own', **more):\n    return note, more\n", LINES),
+        ("keyword", "def f(lines, **more):\n    return more, more['class'] == 'a'\n", {**LINES, "class": "a"}),
+        (
+            "format",
+            "def f(lines, due, site):\n    return due, site\n",
+            {**LINES, "due": "2024-02-29", "site": "https://a.b"},
+        ),
+        ("asynchronous", "async def f(lines):\n    return lines[0].sku\n", LINES),
+        ("guarded", "pickle = None\ndef f(lines, /):\n    return lines[0].sku\n", LINES),
+        ("state", "def f(lines, agent_state=None):\n    return agent_state, len(lines)\n", LINES),
+        ("own class of that name", "class Order: pass\ndef f(lines):\n    return Order.__mro__[1] is object\n", LINES),
+        ("is missing", "print('never')\ndef f(lines):\n    return 1\n", {}),
+        ("does not fit", "print('never')\ndef f(lines):\n    return 1\n", {"lines": [{"sku": "a"}]}),
+        ("is empty", "def f(lines):\n    return 1\n", {"lines": []}),
+        ("does not fit in many places", "def f(lines):\n    return 1\n", {"lines": [{"sku": 5}] * 50}),
+        ("does not fit, asynchronous", "async def f(lines):\n    return 1\n", {"lines": 5}),
+        ("does not fit, guarded", "pickle = None\ndef f(lines, /):\n    return 1\n", {"lines": None}),
+        ("is unknown", "def f(lines):\n    return 1\n", {**LINES, "more": 1}),
+        ("the tool's own validation fails", "def f(lines):\n    BOOM\n", LINES),
+        ("the tool's own validation fails at its top", "if True:\n    BOOM\ndef f(lines):\n    return 1\n", LINES),
+    ]
 ]
 
 SOURCES = [
@@ -530,6 +600,7 @@ CASES = [
     *OUTPUT,
     *ERRORS,
     *ARGUMENTS,
+    *SCHEMAS,
     *SOURCES,
     *ASYNC,
     *STATE,

@@ -142,6 +142,14 @@ async def test_an_id_that_is_none_is_refused(configs: SandboxConfigManager, ann:
     ):
         with pytest.raises(ValueError, match="no id of a sandbox configuration"):
             await call
+    with pytest.raises(ValueError, match=r"id\n"):  # and no object has such an id
+        SandboxConfig(id=wrong)
+
+
+def test_an_id_of_the_form_is_an_id_in_either_case() -> None:
+    """Section 10."""
+    for known in (UNKNOWN, UNKNOWN.replace("8000", "a0F0"), SandboxConfig().id):
+        assert SandboxConfig(id=known).id == known
 
 
 async def test_an_actor_without_organisation_is_refused(configs: SandboxConfigManager) -> None:

@@ -17,13 +17,11 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from wasm_sandbox.config import SandboxConfig
+from wasm_sandbox.config import CONFIG_ID, SandboxConfig
 from wasm_sandbox.environment import check_variable
 from wasm_sandbox.stores.database import Database, damaged
 from wasm_sandbox.stores.encryption import ValueCipher
 from wasm_sandbox.stores.organizations import organization_of
-
-_CONFIG_ID = re.compile(r"sandbox-[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "wasm": {},
@@ -324,6 +322,6 @@ def _type(sandbox_type: str | Enum) -> str:
 
 
 def _config_id(sandbox_config_id: str) -> str:
-    if not isinstance(sandbox_config_id, str) or not _CONFIG_ID.fullmatch(sandbox_config_id):
+    if not isinstance(sandbox_config_id, str) or not re.fullmatch(CONFIG_ID, sandbox_config_id):
         raise ValueError(f"{sandbox_config_id!r} is no id of a sandbox configuration, which is sandbox-<uuid4>")
     return sandbox_config_id
