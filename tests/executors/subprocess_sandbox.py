@@ -20,7 +20,7 @@ from typing import Any
 
 from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, ToolError, ToolExecutionResult
 from wasm_sandbox.arguments import BadArguments
-from wasm_sandbox.guest.execution import Ending, GuestException, Outcome
+from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.script import UnsupportedToolError
 
