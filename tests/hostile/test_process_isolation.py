@@ -133,6 +133,12 @@ def test_a_script_runs_there_too_and_its_traceback_has_its_lines() -> None:
     assert 'File "mine.py", line 2' in (output.result.error.traceback or "")
 
 
+async def test_an_async_tool_is_awaited_there() -> None:
+    source = "import asyncio\nasync def f(n: int) -> int:\n    await asyncio.sleep(0.01)\n    return n + 1\n"
+    call = WasmToolSandbox("f", {"n": 1}, None, None, tool_object=Tool.from_source(source), isolation="process")
+    assert (await call.run()).func_return == 2
+
+
 def test_another_isolation_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'container'"):
         WasmToolSandbox("f", {}, None, None, tool_object=tool("return 1"), isolation="container")  # type: ignore[arg-type]
@@ -518,6 +524,28 @@ def test_a_worker_that_cannot_prepare_says_why_as_the_host_would(
         assert fresh.workers == []
     finally:
         fresh.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)])
+def test_a_program_without_an_interpreter_to_start_is_told_so(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(HostError, match=r"no worker process can be started: .*Python"):
+        WorkerProcess()
+
+
+@needs_proc
+def test_a_worker_looks_for_modules_where_its_host_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "lib", *sys.path])
+    worker = WorkerProcess()
+    try:
+        worker.wait_until_ready()
+        command = PROC.joinpath(str(worker.pid), "cmdline").read_text()
+        assert f"[{str(tmp_path)!r}, {str(tmp_path / 'lib')!r}, " in command
+    finally:
+        worker.end()
 
 
 def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

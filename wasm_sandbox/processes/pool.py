@@ -49,9 +49,11 @@ class WorkerProcess:
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        # Absolute, for its working directory is another.
+        path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
         try:
             self._process = subprocess.Popen(
-                [_python(), "-I", "-X", "utf8", "-c", _BOOT.format(path=[p for p in sys.path if isinstance(p, str)])],
+                [_python(), "-I", "-X", "utf8", "-c", _BOOT.format(path=path)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -146,8 +148,8 @@ class WorkerProcess:
 def _python() -> str:
     # On Windows a virtual environment's python is a launcher: killing it would leave the real one behind.
     executable = getattr(sys, "_base_executable", None) if sys.platform == "win32" else sys.executable
-    if not executable:
-        raise HostError("no worker process can be started: this program does not know its Python (sys.executable)")
+    if not executable or getattr(sys, "frozen", False):
+        raise HostError("no worker process can be started: this program has no Python interpreter in sys.executable")
     return str(executable)
 
 
