@@ -186,10 +186,15 @@ class _Examination:
         return self._trial("thread")
 
     def worker_process(self) -> str:
-        ran = self._trial("process")
+        """Tells what there is: a host without worker processes is fit for everything else."""
+        try:
+            ran = self._trial("process")
+        except HostError as error:
+            return f'isolation="process" cannot be used: {error}'
         from wasm_sandbox.processes.pool import process_pool
 
-        return f"{ran}; {', '.join(process_pool().workers[0].restrictions) or 'no restriction on this platform'}"
+        worker = process_pool().workers[0]
+        return "; ".join([ran, "with " + ", ".join(worker.restrictions), *(f"without {w}" for w in worker.lacking)])
 
     def _trial(self, isolation: Isolation) -> str:
         if "compiled_bytes" not in self.report.image:

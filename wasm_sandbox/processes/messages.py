@@ -42,6 +42,8 @@ class Ready(_Reply):
     kind: Literal["ready"] = "ready"
     restrictions: list[str]
     """What the worker took from itself, in words."""
+    lacking: list[str]
+    """What it could not, and why."""
 
 
 class Failed(_Reply):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import subprocess
@@ -35,6 +36,9 @@ _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what Pyth
 _BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.processes.worker import main; main()"
 
 
+_log = logging.getLogger(__name__)
+
+
 class WorkerProcess:
     """One worker, seen from the host.
 
@@ -65,6 +69,7 @@ class WorkerProcess:
             raise HostError(f"no worker process can be started: {error.strerror or error}") from error
         self.killed = False
         self.restrictions: list[str] = []
+        self.lacking: list[str] = []
 
     @property
     def pid(self) -> int:
@@ -92,7 +97,7 @@ class WorkerProcess:
         if isinstance(reply, messages.Failed):
             self.end()
             raise _host_error(reply)
-        self.restrictions = reply.restrictions
+        self.restrictions, self.lacking = reply.restrictions, reply.lacking
 
     def run(self, request: ExecutionRequest) -> Outcome:
         """Run a request.
@@ -229,6 +234,7 @@ class ProcessPool:
         self._runs: set[_Run] = set()
         self._wanted = threading.Event()
         self._watch: threading.Thread | None = None
+        self._warned = False
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -322,6 +328,9 @@ class ProcessPool:
             worker.end()
             self._give_back(worker)
             raise
+        if worker.lacking and not self._warned:
+            self._warned = True
+            _log.warning("worker processes run without %s", ", ".join(worker.lacking))
         return worker
 
     def _give_back(self, worker: WorkerProcess) -> None:

@@ -12,6 +12,7 @@ import errno
 import os
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 ALLOWED_CALLS = """
@@ -31,13 +32,29 @@ _AT_EMPTY_PATH = 0x1000
 _PR_SET_NAME, _PR_SET_VMA = 15, 0x53564D41
 
 
-def restrict() -> list[str]:
-    """Restrict this process for good, as far as the platform goes; what was done, in words."""
+@dataclass(frozen=True)
+class Restrictions:
+    """What a process took from itself, and what it could not, in words."""
+
+    done: list[str]
+    lacking: list[str]
+
+
+def restrict() -> Restrictions:
+    """Restrict this process for good, as far as the platform goes."""
     seccomp = _binding() if sys.platform == "linux" else None  # looks for the library, for which it starts a process
     done = _limit_resources()
-    if sys.platform == "linux":
-        done.append(_filter_system_calls(seccomp))
-    return done
+    if sys.platform != "linux":
+        return Restrictions(done, [f"a filter of system calls: {sys.platform} has none"])
+    if seccomp is None:
+        return Restrictions(
+            done, ["a seccomp filter: install wasm-sandbox[process], and libseccomp from the distribution"]
+        )
+    try:
+        _load_filter(seccomp)
+    except OSError as error:
+        return Restrictions(done, [f"a seccomp filter: the kernel refuses it ({error.strerror or error})"])
+    return Restrictions([*done, "seccomp filter"], [])
 
 
 def _limit_resources() -> list[str]:
@@ -54,16 +71,6 @@ def _limit_resources() -> list[str]:
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(number, (value, value))
     return ["resource limits"]
-
-
-def _filter_system_calls(seccomp: Any) -> str:
-    if seccomp is None:
-        return "no seccomp filter: install wasm-sandbox[process], and libseccomp from the distribution"
-    try:
-        _load_filter(seccomp)
-    except OSError as error:
-        return f"no seccomp filter: the kernel refuses it ({error.strerror or error})"
-    return "seccomp filter"
 
 
 def _binding() -> Any:

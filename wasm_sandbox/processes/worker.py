@@ -23,12 +23,12 @@ def main() -> NoReturn:
         engine = process_engine()
         engine.image()
         _try(engine)  # what is loaded or made lazily is there now: later it could not be
-        done = restrict()
+        taken = restrict()
         _try(engine)
     except BaseException as error:
         _fail(replies, error)
         os._exit(1)
-    _write(replies, messages.encode_reply(messages.Ready(restrictions=done)))
+    _write(replies, messages.encode_reply(messages.Ready(restrictions=taken.done, lacking=taken.lacking)))
     _silence_errors()
     while True:
         try:
