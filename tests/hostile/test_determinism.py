@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +18,14 @@ from tests.hostile import deterministic_tools
 from tests.hostile.conftest import RunBody
 from tests.hostile.deterministic_tools import BODIES, FAILING
 from wasm_sandbox import ErrorKind, Limits, Tool, WasmToolSandbox, run_tool
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.settings import wasmtime_version
 
 RUNS = 5
+
+RECORD_VARIABLE = "WASM_SANDBOX_RECORD_COUNTS"  # as for tests/test_counts.py
+FILE = Path(__file__).with_name("deterministic.json")
+RECORDED: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,30 @@ def test_a_tool_does_the_same_every_time_and_in_another_process(name: str, elsew
     for _ in range(RUNS - 1):
         assert deterministic_tools.run(name) == first
     assert elsewhere[name] == first
+
+
+@pytest.fixture(scope="module")
+def _recorded() -> None:
+    image, engine = process_engine().image().id, wasmtime_version()
+    how = f"{RECORD_VARIABLE}=1 python -m pytest tests/hostile/{Path(__file__).name}"
+    if os.environ.get(RECORD_VARIABLE):
+        results = {name: _digest(deterministic_tools.run(name)) for name in BODIES}
+        FILE.write_text(json.dumps({"how": how, "image": image, "wasmtime": engine, **results}, indent=1) + "\n")
+        pytest.skip(f"recorded {FILE.name}")
+    if engine != RECORDED["wasmtime"]:
+        pytest.skip(f"the record is of wasmtime {RECORDED['wasmtime']}")
+    assert image == RECORDED["image"], f"the record is of another image; record it anew: {how}"
+
+
+def _digest(result: dict[str, Any]) -> list[Any]:
+    return [result["usage"]["fuel"], hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]]
+
+
+@pytest.mark.usefixtures("_recorded")
+@pytest.mark.parametrize("name", BODIES)
+def test_a_tool_does_what_it_did_on_the_machine_of_the_record(name: str) -> None:
+    """Fuel and output, as another machine had them."""
+    assert _digest(deterministic_tools.run(name)) == RECORDED[name], f"if that is meant: {RECORDED['how']}"
 
 
 def test_without_it_runs_differ() -> None:
@@ -76,8 +108,6 @@ def test_the_deadline_is_one_of_real_time(run_body: RunBody, body: str) -> None:
 
 @pytest.mark.parametrize("body", ["while True: pass", "import time\n    while True: time.sleep(1)"])
 async def test_a_run_can_be_cancelled(body: str) -> None:
-    from wasm_sandbox.guest.engine import process_engine
-
     tool = Tool(name="f", source_code=f"def f():\n    {body}\n")
     limits = Limits(deterministic=True, timeout_seconds=60)
     task = asyncio.create_task(WasmToolSandbox("f", {}, None, None, tool_object=tool, limits=limits).run())

@@ -394,6 +394,28 @@ def test_a_forked_child_gets_a_pool_of_its_own(no_worker_left: Callable[[str], N
     no_worker_left(out)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_keep_the_workers_of_its_parent_alive(no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        run_tool(one, isolation="process")
+        if not (child := os.fork()):
+            time.sleep(60)
+            os._exit(0)
+        print(child); tell(); time.sleep(60)
+        """
+    )
+    assert host.stdout is not None
+    child, workers = int(host.stdout.readline()), host.stdout.readline()
+    host.kill()
+    try:
+        no_worker_left(workers)
+        assert _runs(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    host.communicate(timeout=60)
+
+
 def test_a_closed_pool_refuses_work_in_words() -> None:
     closed = ProcessPool()
     closed.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -119,26 +119,23 @@ def _read(stream: Any, size: int) -> bytes:
 
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    fields = {name: getattr(request, name) for name in _REQUEST_FIELDS}
-    head = {"environ": dict(request.environ), "limits": request.limits.model_dump(), **fields}
+    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "script"}
+    head |= {"environ": dict(request.environ), "limits": request.limits.model_dump()}
     return json.dumps(head).encode(), request.script.encode("utf-8", "surrogatepass")
-
-
-_REQUEST_FIELDS = ("script_name", "tool_name", "tool_first_line", "tool_line_count")
 
 
 def decode_request(head: bytes, body: bytes) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
-    fields = json.loads(head)
-    limits = Limits(**fields.pop("limits"))
-    return ExecutionRequest(body.decode("utf-8", "surrogatepass"), limits=limits, **fields)
+    values = json.loads(head)
+    limits = Limits(**values.pop("limits"))
+    return ExecutionRequest(body.decode("utf-8", "surrogatepass"), limits=limits, **values)
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
     """Head and body of the reply to a request."""
-    fields = asdict(outcome)
-    stdout, stderr = fields.pop("stdout"), fields.pop("stderr")
-    return encode_reply(Ended(stdout_bytes=len(stdout), **fields)), stdout + stderr
+    values = asdict(outcome)
+    stdout, stderr = values.pop("stdout"), values.pop("stderr")
+    return encode_reply(Ended(stdout_bytes=len(stdout), **values)), stdout + stderr
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -166,9 +163,9 @@ def outcome_of(ended: Ended, body: bytes) -> Outcome:
     """
     if ended.stdout_bytes > len(body):
         raise MessageError(f"{len(body)} bytes of output, {ended.stdout_bytes} of which are on standard output")
-    fields = ended.model_dump(exclude={"kind", "stdout_bytes", "exception"})
+    values = ended.model_dump(exclude={"kind", "stdout_bytes", "exception"})
     exception = GuestException(**ended.exception.model_dump()) if ended.exception else None
-    return Outcome(**fields, exception=exception, stdout=body[: ended.stdout_bytes], stderr=body[ended.stdout_bytes :])
+    return Outcome(**values, exception=exception, stdout=body[: ended.stdout_bytes], stderr=body[ended.stdout_bytes :])
 
 
 def max_output_bytes(limits: Limits) -> int:
