@@ -703,6 +703,25 @@ def test_a_message_that_is_cut_is_an_end(cut: int) -> None:
 
 
 @needs_posix
+def test_a_worker_that_reports_a_failure_of_its_own_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [messages.Ready(restrictions=[], lacking=[]), messages.Failed(name="Strange", message="no more")]
+    heads = [messages.encode_reply(reply) for reply in replies]
+    failing = (
+        "import os, struct, time\n"
+        f"for head in {heads!r}: os.write(1, struct.pack('>IQ', len(head), 0) + head)\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(pool, "_BOOT", failing.replace("{", "{{").replace("}", "}}"))
+    fresh = ProcessPool()
+    try:
+        with pytest.raises(HostError, match="a worker process failed: Strange: no more"):
+            fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
+        assert fresh.workers == []
+    finally:
+        fresh.close()
+
+
+@needs_posix
 def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
     traitor = (

@@ -35,7 +35,6 @@ EXIT_GRACE_SECONDS = 1.0
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what Python itself may need to start
 _BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.processes.worker import main; main()"
 
-
 _log = logging.getLogger(__name__)
 
 
@@ -263,7 +262,8 @@ class ProcessPool:
 
     def _work(self, run: _Run, deliver: Callable[[Outcome], None]) -> None:
         if run.stopped is not None:
-            return deliver(run.outcome_without_worker("stopped before it started", 0.0))
+            deliver(run.outcome_without_worker("stopped before it started", 0.0))
+            return
         worker = self._take()
         began = time.monotonic()
         try:
@@ -273,25 +273,35 @@ class ProcessPool:
             said = f": {error}" if isinstance(error, messages.MessageError) else ""
             detail = f"the worker process died ({worker.death}){said}"
             outcome = run.outcome_without_worker(detail, time.monotonic() - began)
+        except BaseException:
+            worker.end()
+            raise
         finally:
             run.leave()
             self._give_back(worker)
-        return deliver(outcome)
+        deliver(outcome)
 
     def _run_on(self, worker: WorkerProcess, run: _Run) -> Outcome:
         if not run.begin(worker):
             return run.outcome_without_worker("stopped before it started", 0.0)
         with self._lock:
-            self._runs.add(run)
             if self._watch is None:
-                self._watch = threading.Thread(target=self._look, name="wasm-sandbox-watch", daemon=True)
-                self._watch.start()
+                self._watch = self._started_watch()
+            self._runs.add(run)
             self._wanted.set()
         try:
             return worker.run(run.request)
         finally:
             with self._lock:
                 self._runs.discard(run)
+
+    def _started_watch(self) -> threading.Thread:
+        thread = threading.Thread(target=self._look, name="wasm-sandbox-watch", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            raise HostError(f"no thread can be started to watch over worker processes: {error}") from error
+        return thread
 
     def _look(self) -> None:
         """Look at the runs every now and then, while there are any."""
