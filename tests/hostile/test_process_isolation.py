@@ -352,6 +352,7 @@ def test_the_workers_end_when_the_host_is_killed(name: str, no_worker_left: Call
 def test_ctrl_c_ends_the_run_and_goes_on_to_the_caller(no_worker_left: Callable[[str], None]) -> None:
     host = python(
         """
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         run_tool(one, isolation="process")
         threading.Thread(target=lambda: (busy(), tell()), daemon=True).start()
         try:
