@@ -1,7 +1,7 @@
 """Compare what is installed, and what the guest is built of, with the advisories in advisories.toml. No network.
 
 Usage: check_advisories.py [ADVISORIES [SBOM]]
-Exits with 1, naming each, if a version with a known weakness is there.
+Exits with 1, naming each, if a version with a known weakness is there that was not accepted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import json
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
@@ -42,6 +42,8 @@ class Advisory:
     package: str
     affected: tuple[SpecifierSet, ...]
     summary: str
+    accepted: Mapping[str, str]
+    """Version -> why it is kept although it is affected."""
 
     def concerns(self, package: Package) -> bool:
         """Whether this package has it.
@@ -62,7 +64,13 @@ def read_advisories(path: Path) -> tuple[list[Advisory], datetime.date]:
     """The advisories, and when they were last looked through."""
     document = tomllib.loads(path.read_text())
     entries = [
-        Advisory(entry["id"], entry["package"], tuple(map(SpecifierSet, entry["affected"])), entry["summary"])
+        Advisory(
+            entry["id"],
+            entry["package"],
+            tuple(map(SpecifierSet, entry["affected"])),
+            entry["summary"],
+            entry.get("accepted", {}),
+        )
         for entry in document["advisory"]
     ]
     return entries, document["reviewed"]
@@ -88,23 +96,30 @@ def guest_packages(sbom: Path) -> list[Package]:
     return packages
 
 
-def findings(advisories: Iterable[Advisory], packages: Iterable[Package]) -> list[str]:
-    """One line for each weakness found."""
+def findings(advisories: Iterable[Advisory], packages: Iterable[Package]) -> tuple[list[str], list[str]]:
+    """One line for each weakness found, and for each that was accepted."""
     known = list(packages)
-    return [
-        f"{package.name} {package.version} ({package.place}): {advisory.id}: {advisory.summary}"
-        for advisory in advisories
-        for package in known
-        if advisory.concerns(package)
-    ]
+    found, accepted = [], []
+    for advisory in advisories:
+        for package in filter(advisory.concerns, known):
+            line = f"{package.name} {package.version} ({package.place}): {advisory.id}: {advisory.summary}"
+            if package.version in advisory.accepted:
+                accepted.append(f"{line}. Accepted: {advisory.accepted[package.version]}")
+            else:
+                found.append(line)
+    return found, accepted
 
 
 def main(advisories_path: str = str(ADVISORIES), sbom_path: str = str(SBOM)) -> None:
     """Print what was found."""
     advisories, reviewed = read_advisories(Path(advisories_path))
     packages = [*installed(), *guest_packages(Path(sbom_path))]
-    found = findings(advisories, packages)
-    print(f"{len(packages)} packages, {len(advisories)} advisories (looked through on {reviewed}): {len(found)} found")
+    found, accepted = findings(advisories, packages)
+    print(*accepted, sep="\n")
+    print(
+        f"{len(packages)} packages, {len(advisories)} advisories (looked through on {reviewed}): "
+        f"{len(accepted)} accepted, {len(found)} found"
+    )
     if found:
         raise SystemExit("\n".join(found))
 

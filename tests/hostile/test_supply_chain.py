@@ -51,10 +51,19 @@ def check(*arguments: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_nothing_here_has_a_known_weakness() -> None:
+def test_nothing_here_has_a_known_weakness_that_was_not_accepted() -> None:
     done = check()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(": 0 found\n")
+    assert done.stdout.endswith(" accepted, 0 found\n")
+
+
+def test_only_what_is_inside_the_guest_is_accepted_and_only_with_a_reason() -> None:
+    advisories, _ = read_advisories(ADVISORIES)
+    inside = {(package.name, package.version) for package in guest_packages(sbom.FILE)}
+    for entry in advisories:
+        for accepted, why in entry.accepted.items():
+            assert why
+            assert (entry.package, accepted) in inside, f"{entry.id}: {accepted} is no longer there"
 
 
 def advisory(package: str, affected: str) -> str:
@@ -106,8 +115,18 @@ def test_the_list_is_sound() -> None:
 )
 def test_the_list_knows_affected_from_fixed(package: str, affected: str, fixed: str) -> None:
     advisories, _ = read_advisories(ADVISORIES)
-    assert findings(advisories, [Package(package, affected, "here")])
-    assert not findings(advisories, [Package(package, fixed, "here")])
+    assert findings(advisories, [Package(package, affected, "here")])[0]
+    assert not findings(advisories, [Package(package, fixed, "here")])[0]
+
+
+def test_what_is_accepted_is_said_and_holds_for_that_version_alone() -> None:
+    advisories, _ = read_advisories(ADVISORIES)
+    found, accepted = findings(advisories, [Package("generic/sqlite", "3.53.4", "here")])
+    assert not found
+    assert any("CVE-2026-119373" in line and "Accepted: " in line for line in accepted)
+    found, accepted = findings(advisories, [Package("generic/sqlite", "3.53.3", "here")])
+    assert found
+    assert not accepted
 
 
 def test_a_version_that_cannot_be_compared_is_an_error() -> None:
@@ -123,7 +142,7 @@ def test_wasmtime_is_pinned_to_one_major_version_that_is_tested_and_has_no_known
     assert upper.release == (lower.major + 1,)
     assert version("wasmtime") in pin.specifier
     advisories, _ = read_advisories(ADVISORIES)
-    assert findings(advisories, [Package("pypi/wasmtime", str(lower), "pinned")]) == []
+    assert findings(advisories, [Package("pypi/wasmtime", str(lower), "pinned")]) == ([], [])
 
 
 # -- the bill of materials -------------------------------------------------------------------------------------
