@@ -3,7 +3,8 @@
 #   make demo     run an example tool in the sandbox
 #   make test     run the test suite                  (PYTEST_ARGS="tests/test_cli.py -x")
 #
-# Besides: make lint, make types, make format, make clean. Nothing but Python 3.11+ and make is needed;
+# Besides: make lint, make types, make format, make clean; make advisories (known weaknesses of what is installed and
+# of the guest, from the list in tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;
 # PYTHON=... chooses the interpreter, VENV=... the directory of the virtual environment.
 
 VENV ?= .venv
@@ -11,7 +12,7 @@ PYTHON ?=
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
@@ -29,6 +30,14 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+advisories: $(VENV)/.dev
+	$(BIN)/python tools/check_advisories.py
+
+audit: $(VENV)/.dev
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from wasm_sandbox.bench.contenders import tool_script
 from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Ending, Outcome
+from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 

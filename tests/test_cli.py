@@ -350,6 +350,29 @@ def test_exec_exits_as_the_script_ended(source: str, code: int, shown: str) -> N
     assert_matches(f".*{shown}", result.stderr.replace("\n", " "))
 
 
+LOOKS = "import random, time; print(random.random(), time.time()); time.sleep(3600); print(time.time())"
+
+
+def test_a_deterministic_run_prints_the_same_every_time_and_does_not_sleep() -> None:
+    first = invoke("exec", "-", "--deterministic", stdin=LOOKS)
+    assert first.exit_code == 0
+    assert invoke("exec", "-", "--deterministic", stdin=LOOKS).stdout == first.stdout
+    assert invoke("exec", "-", stdin=LOOKS.replace("3600", "0")).stdout != first.stdout
+
+
+def test_a_run_in_a_process_of_its_own_shows_and_exits_as_any_other(command: Command, tools: str) -> None:
+    options = ("--isolation", "process")
+    done = command("run", tools, "--tool", "talk", "--args", '{"text": "é"}', *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "out é\nsaid\n", "err é\n")
+    assert command("exec", "-", "--timeout", "0.3", *options, stdin="while True: pass").returncode == 3
+
+
+def test_an_unknown_isolation_is_bad_usage(tools: str) -> None:
+    result = invoke("run", tools, "--isolation", "container")
+    assert result.exit_code == 2
+    assert "container" in result.stderr
+
+
 def test_a_generated_script_gives_exec_its_result(tools: str) -> None:
     script = invoke("script", tools, "--tool", "add", "--args", '{"a": 40}').stdout
     assert invoke("exec", "-", stdin=script).stdout == "42\n"
@@ -372,7 +395,7 @@ def test_doctor_shows_what_there_is_and_that_this_host_is_fit(command: Command) 
     assert report["guest"]["versions"]["cpython"].startswith("3.13.")
     assert report["guest"]["compressed_bytes"] < 8_000_000
     assert Path(report["image"]["path"]).parent == Path(report["cache"]["path"])
-    assert [check["name"] for check in report["checks"]][-2:] == ["compiled image", "trial run"]
+    assert [check["name"] for check in report["checks"]][-2:] == ["trial run", "worker process"]
     text = command("doctor").stdout
     assert text.endswith("this host is fit\n")
     assert report["guest"]["sha256"] in text
@@ -435,6 +458,29 @@ def test_ctrl_c_ends_the_preparation_of_the_image_at_once(tmp_path: Path) -> Non
     assert code == 130
     assert "Traceback" not in shown
     assert seconds < 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc here")
+def test_ctrl_c_ends_the_command_and_its_worker_process(tmp_path: Path) -> None:
+    file = tmp_path / "forever.py"
+    file.write_text("def forever():\n    while True: pass\n")
+    process = started("run", str(file), "--isolation", "process")
+    workers: list[str] = []
+    for _ in range(3000):
+        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+        if workers := [pid for thread in threads for pid in thread.read_text().split()]:
+            break
+        time.sleep(0.01)
+    assert workers
+    time.sleep(1)
+    code, seconds, _ = interrupt(process)
+    assert code == 130
+    assert seconds < 2
+    for _ in range(1000):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            return
+        time.sleep(0.01)
+    pytest.fail("a worker is left")
 
 
 def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:

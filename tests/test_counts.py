@@ -19,8 +19,8 @@ import pytest
 from wasm_sandbox.bench.contenders import run_generated
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Outcome
 from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.settings import wasmtime_version
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool

@@ -24,6 +24,7 @@ from wasm_sandbox.errors import HostError, InvalidEnvironment, StoreError
 # `--help` and `--version` need none of it.
 if TYPE_CHECKING:
     from wasm_sandbox.config import Limits
+    from wasm_sandbox.isolation import Isolation
     from wasm_sandbox.tool import Tool
 
 # Of a run that ended, `display.exit_code` says the code.
@@ -257,6 +258,18 @@ _limit_options = _options(
         metavar="SIZE",
         help="Largest result.  [default: 16M]",
     ),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        help="The same output and fuel every time: fixed clocks, seeded random, no real sleeping.",
+    ),
+)
+_isolation_option = click.option(
+    "--isolation",
+    type=click.Choice(["thread", "process"]),
+    default="thread",
+    show_default=True,
+    help="Run the guest on a thread of this process, or in a restricted process.",
 )
 _environment_option = click.option(
     "--env",
@@ -305,6 +318,7 @@ def cli() -> None:
 @_call_options
 @_environment_option
 @_limit_options
+@_isolation_option
 @_json_option
 def run(
     *,
@@ -313,6 +327,7 @@ def run(
     args: dict[str, Any],
     agent_state: dict[str, Any] | None,
     environ: dict[str, str],
+    isolation: Isolation,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -337,6 +352,7 @@ def run(
         user=user,
         tool_id=tool.id,
         limits=checked,
+        isolation=isolation,
         agent_state=agent_state,
         additional_env_vars=environ,
     )
@@ -347,8 +363,9 @@ def run(
 @click.argument("script")
 @_environment_option
 @_limit_options
+@_isolation_option
 @_json_option
-def execute(*, script: str, environ: dict[str, str], as_json: bool, **limits: Any) -> None:
+def execute(*, script: str, environ: dict[str, str], isolation: Isolation, as_json: bool, **limits: Any) -> None:
     """Run SCRIPT, any Python program, or stdin (-), in the guest.
 
     Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
@@ -362,7 +379,7 @@ def execute(*, script: str, environ: dict[str, str], as_json: bool, **limits: An
     text = read_source(script)
     ready_image()
     name = "<stdin>" if script == "-" else Path(script).name
-    output = run_script(text, name=name, environ=environ, limits=checked)
+    output = run_script(text, name=name, environ=environ, limits=checked, isolation=isolation)
     sys.exit(show(output, "stdin" if script == "-" else script, as_json=as_json))
 
 

@@ -40,6 +40,10 @@ class Limits(BaseModel):
     """Bytes kept of stdout and of stderr, each; what is past it is dropped and counted in ``Usage``."""
     result_bytes: Annotated[int, Field(strict=True, gt=0, le=1024 * MIB)] = 16 * MIB
     """Largest accepted size of the pickled result, in bytes."""
+    deterministic: Annotated[bool, Field(strict=True)] = False
+    """The same output and the same fuel every time: the guest's clocks start at a fixed moment (14 November 2023,
+    22:13:20 UTC) and step by a microsecond at every look, its random bytes come from a fixed seed, and sleeping moves
+    its clocks at once. Nothing random in such a run is secret. The deadline stays one of real time."""
 
 
 class SandboxConfig(BaseModel):

@@ -19,6 +19,7 @@ from wasm_sandbox.errors import HostError
 if TYPE_CHECKING:
     from wasm_sandbox.guest.artifact import Artifact
     from wasm_sandbox.guest.cache import ImageCache
+    from wasm_sandbox.isolation import Isolation
 
 PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 """Those that both wasmtime's wheels and its compiler are for."""
@@ -104,6 +105,7 @@ class _Examination:
             ("cache directory", self.cache_directory),
             ("compiled image", self.compiled_image),
             ("trial run", self.trial_run),
+            ("worker process", self.worker_process),
         ]
 
     def python(self) -> str:
@@ -181,12 +183,27 @@ class _Examination:
         return "sha256 verified" if was_there else f"prepared now, in {seconds:.1f} s"
 
     def trial_run(self) -> str:
+        return self._trial("thread")
+
+    def worker_process(self) -> str:
+        """Tells what there is: a host without worker processes is fit for everything else."""
+        try:
+            ran = self._trial("process")
+        except HostError as error:
+            return f'isolation="process" cannot be used: {error}'
+        from wasm_sandbox.processes.pool import process_pool
+
+        worker = process_pool().workers[0]
+        return "; ".join([ran, "with " + ", ".join(worker.restrictions), *(f"without {w}" for w in worker.lacking)])
+
+    def _trial(self, isolation: Isolation) -> str:
         if "compiled_bytes" not in self.report.image:
             raise NotFit("not tried: it needs the compiled image")
         from wasm_sandbox.config import Limits
         from wasm_sandbox.plain_script import run_script
 
-        output = run_script("print(6 * 7)", name="trial.py", environ={}, limits=Limits(timeout_seconds=30))
+        limits = Limits(timeout_seconds=30)
+        output = run_script("print(6 * 7)", name="trial.py", environ={}, limits=limits, isolation=isolation)
         if output.stdout != b"42\n" or output.result.usage is None:
             reason = output.result.error.message if output.result.error else f"it printed {output.stdout!r}"
             raise NotFit(f"a guest that prints 42 did not: {reason}")

@@ -15,7 +15,7 @@ from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usag
 from wasm_sandbox.safe_pickle import decode_envelope
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.execution import Outcome
+    from wasm_sandbox.guest.outcome import Outcome
 
 MAX_FRIENDLY_CHARACTERS = 1000
 MAX_QUOTED_ERRORS = 20

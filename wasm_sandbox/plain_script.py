@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from wasm_sandbox.config import Limits
 from wasm_sandbox.display import Output
 from wasm_sandbox.frame import MARKER, split_frames
-from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Ending
+from wasm_sandbox.guest.outcome import Ending
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import wait_for
 from wasm_sandbox.interpretation import interpret
+from wasm_sandbox.isolation import Isolation, start_guest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 
 
-def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limits) -> Output:
+def run_script(
+    text: str, *, name: str, environ: Mapping[str, str], limits: Limits, isolation: Isolation = "thread"
+) -> Output:
     """Run a script and wait for its end; ``KeyboardInterrupt`` stops the guest.
 
     Args:
@@ -24,6 +25,7 @@ def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limi
         name: what tracebacks call it.
         environ: the guest's whole environment.
         limits: what the run may use.
+        isolation: where the guest runs.
 
     Returns:
         Its output, and a result whose value is that of a framed result, if it wrote one.
@@ -31,12 +33,11 @@ def run_script(text: str, *, name: str, environ: Mapping[str, str], limits: Limi
     Raises:
         HostError: this host cannot run guests; the message says what to do.
     """
-    surroundings = LiveSurroundings()
-    request = ExecutionRequest(text, environ, limits, script_name=name)
+    future, cancel = start_guest(ExecutionRequest(text, environ, limits, script_name=name), isolation)
     try:
-        outcome = wait_for(process_engine().start(request, surroundings))
+        outcome = wait_for(future)
     except BaseException:
-        surroundings.cancel()
+        cancel()
         raise
     output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
     result = interpret(outcome, limits, name)

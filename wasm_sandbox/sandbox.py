@@ -12,13 +12,14 @@ from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.interpretation import failed_before_running, interpret
+from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
 from wasm_sandbox.tool import Tool
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.execution import Outcome
+    from wasm_sandbox.guest.outcome import Outcome
 
 INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
@@ -39,6 +40,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
+        isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool.
+
+    Raises:
+        ValueError: there is no such isolation.
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -55,7 +60,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        isolation: Isolation = "thread",
     ) -> None:
+        check_isolation(isolation)
         super().__init__(
             tool_name,
             args,
@@ -68,6 +75,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_env_vars,
         )
         self.limits = limits or Limits()
+        self.isolation: Isolation = isolation
 
     @trace_method
     async def run(
@@ -149,9 +157,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self, call: _Call, abandoned: Callable[[], bool] | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and how to stop it."""
-        from wasm_sandbox.guest.engine import process_engine
         from wasm_sandbox.guest.request import ExecutionRequest
-        from wasm_sandbox.guest.wasi import LiveSurroundings
 
         request = ExecutionRequest(
             call.script.text,
@@ -161,8 +167,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
         )
-        surroundings = LiveSurroundings(abandoned)
-        return process_engine().start(request, surroundings), surroundings.cancel
+        return start_guest(request, self.isolation, abandoned)
 
     def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
         return interpret(
@@ -215,6 +220,7 @@ def run_tool(
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    isolation: Isolation = "thread",
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
 ) -> ToolExecutionResult:
@@ -242,5 +248,6 @@ def run_tool(
         sandbox_config,
         sandbox_env_vars,
         limits,
+        isolation,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Outcome
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 

@@ -23,8 +23,8 @@ from wasm_sandbox import interpretation, sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
-from wasm_sandbox.guest.execution import Outcome
 from wasm_sandbox.guest.image import Image, load_image
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
 from wasm_sandbox.guest.trap_signals import TrapSignals
@@ -346,7 +346,7 @@ def _marks() -> Iterator[_Marks]:
         watchdog: Watchdog,
         trap_signals: TrapSignals,
         request: ExecutionRequest,
-        surroundings: wasi.LiveSurroundings,
+        surroundings: wasi.Surroundings,
         deliver: Callable[[Outcome], None],
     ) -> None:
         marks.note("execute begin")

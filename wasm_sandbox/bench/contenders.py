@@ -14,7 +14,7 @@ from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedCon
 from wasm_sandbox.config import Limits
 from wasm_sandbox.frame import MARKER, split_frames
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Ending, Outcome
+from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.safe_pickle import decode_envelope

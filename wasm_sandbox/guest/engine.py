@@ -11,13 +11,14 @@ from concurrent.futures import Future
 
 import wasmtime
 
-from wasm_sandbox.guest.execution import Outcome, execute
+from wasm_sandbox.guest.execution import execute
 from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
-from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.guest.wasi import Surroundings
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.guest.workers import Workers
 
@@ -34,7 +35,7 @@ class GuestEngine:
         self._workers = Workers()
         self._image: Image | None = None
         self._image_lock = threading.Lock()
-        self._running: set[LiveSurroundings] = set()
+        self._running: set[Surroundings] = set()
         self._running_lock = threading.Lock()
 
     def image(self, progress: Progress | None = None) -> Image:
@@ -45,7 +46,7 @@ class GuestEngine:
                     self._image = load_image(self._engine, progress)
         return self._image
 
-    def start(self, request: ExecutionRequest, surroundings: LiveSurroundings) -> Future[Outcome]:
+    def start(self, request: ExecutionRequest, surroundings: Surroundings) -> Future[Outcome]:
         """Run a request on a guest thread.
 
         Returns:

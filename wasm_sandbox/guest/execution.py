@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
 import wasmtime
@@ -15,11 +13,12 @@ from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.image import Image
 from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
+from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.trap_signals import TrapSignals
-from wasm_sandbox.guest.wasi import Halt, LiveSurroundings, World, environ_block
+from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
 from wasm_sandbox.guest.watchdog import Watchdog
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
@@ -29,52 +28,12 @@ NEAR_CEILING_BYTES = 1 << 20
 _TRAPS = wasmtime.TrapCode
 
 
-class Ending(Enum):
-    """How a guest ended."""
-
-    EXITED = "exited"
-    OUT_OF_FUEL = "out of fuel"
-    DEADLINE = "deadline"
-    CANCELLED = "cancelled"
-    STACK_OVERFLOW = "stack overflow"
-    OUT_OF_MEMORY = "out of memory"
-    TRAPPED = "trapped"
-
-
-@dataclass(frozen=True)
-class GuestException:
-    """What the guest reports of an exception that nothing caught."""
-
-    name: str
-    message: str
-    traceback: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended, before anything of its output is interpreted."""
-
-    ending: Ending
-    exit_code: int
-    exception: GuestException | None
-    detail: str
-    """The engine's or the host's own words for an abnormal ending."""
-    stdout: bytes
-    stderr: bytes
-    stdout_dropped_bytes: int
-    stderr_dropped_bytes: int
-    fuel: int
-    wall_seconds: float
-    memory_bytes: int
-    host_calls: int
-
-
 def execute(
     image: Image,
     watchdog: Watchdog,
     trap_signals: TrapSignals,
     request: ExecutionRequest,
-    surroundings: LiveSurroundings,
+    surroundings: Surroundings,
     deliver: Callable[[Outcome], None],
 ) -> None:
     """Run a script in a fresh instance of an image, on the calling thread.

@@ -20,6 +20,7 @@ from typing import Any
 
 import wasmtime
 
+from wasm_sandbox.config import Limits
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.pipe import OutputPipe
 
@@ -65,11 +66,8 @@ class _Fault(Exception):
     """A guest pointer outside the guest's memory."""
 
 
-class LiveSurroundings:
-    """Real clocks, real entropy, and a sleep that ends early on cancellation.
-
-    Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
-    earlier runs computed on the same thread, are no business of a guest.
+class _Cancellable:
+    """The caller's way to end a run.
 
     Args:
         abandoned: tells that nobody waits any more, for callers that can go without saying so.
@@ -79,6 +77,30 @@ class LiveSurroundings:
         self.abandoned = abandoned
         self._cancelled = threading.Event()
         self._stop: Callable[[], object] | None = None
+
+    def stop_with(self, stop: Callable[[], object] | None) -> None:
+        """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
+        self._stop = stop
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if (stop := self._stop) is not None:
+            stop()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
+
+
+class LiveSurroundings(_Cancellable):
+    """Real clocks, real entropy, and a sleep that ends early on cancellation.
+
+    Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
+    earlier runs computed on the same thread, are no business of a guest.
+    """
+
+    def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
+        super().__init__(abandoned)
         self._started = time.monotonic_ns()
         self._cpu_before: int | None = None
         self._clocks: tuple[Callable[[], int], ...] = (
@@ -95,19 +117,6 @@ class LiveSurroundings:
             self._cpu_before = now
         return now - self._cpu_before
 
-    def stop_with(self, stop: Callable[[], object] | None) -> None:
-        """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
-        self._stop = stop
-
-    def cancel(self) -> None:
-        self._cancelled.set()
-        if (stop := self._stop) is not None:
-            stop()
-
-    @property
-    def cancelled(self) -> bool:
-        return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
-
     def clock(self, clock_id: int) -> int:
         """Nanoseconds of one of the four preview 1 clocks."""
         return self._clocks[clock_id]()
@@ -121,23 +130,25 @@ class LiveSurroundings:
             self._cancelled.wait(min(left, threading.TIMEOUT_MAX if self.abandoned is None else ABANDONED_POLL_SECONDS))
 
 
-class FixedSurroundings:
+class FixedSurroundings(_Cancellable):
     """Clocks that start at a fixed origin and step at every look, seeded entropy, no real sleeping.
 
-    The same guest sees the same world every time: used for making snapshots.
+    The same guest sees the same world every time: for making snapshots, and for runs with
+    ``Limits.deterministic``. A sleep moves the clocks and takes no time; all four clocks are one.
     """
 
     ORIGIN = 1_700_000_000 * NANOSECONDS
     STEP = 1_000
+    END = 2**63 - 1
+    """Where the clocks stop: a guest may sleep for centuries, and its own time is 64 bits wide."""
 
-    cancelled = False
-
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, abandoned: Callable[[], bool] | None = None, seed: int = 0) -> None:
+        super().__init__(abandoned)
         self._now = self.ORIGIN
         self._random = Random(seed)
 
     def clock(self, clock_id: int) -> int:
-        self._now += self.STEP
+        self._now = min(self._now + self.STEP, self.END)
         return self._now if clock_id == CLOCK_REALTIME else self._now - self.ORIGIN
 
     def entropy(self, size: int) -> bytes:
@@ -148,6 +159,16 @@ class FixedSurroundings:
 
 
 Surroundings = LiveSurroundings | FixedSurroundings
+
+
+def surroundings_for(limits: Limits, abandoned: Callable[[], bool] | None = None) -> Surroundings:
+    """What a run with these limits sees of the world.
+
+    Args:
+        limits: ``deterministic`` decides.
+        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+    """
+    return FixedSurroundings(abandoned) if limits.deterministic else LiveSurroundings(abandoned)
 
 
 @dataclass
@@ -183,7 +204,7 @@ class World:
 
     def next_look(self) -> float:
         """When `halt_reason` may have something new to say that nobody announces, on `time.monotonic`'s clock."""
-        if isinstance(self.surroundings, LiveSurroundings) and self.surroundings.abandoned is not None:
+        if self.surroundings.abandoned is not None:
             return min(self.deadline, time.monotonic() + ABANDONED_POLL_SECONDS)
         return self.deadline
 

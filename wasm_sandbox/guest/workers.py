@@ -42,9 +42,13 @@ class Workers:
 
     `concurrent.futures.ThreadPoolExecutor` is not used because the interpreter joins its threads at
     exit before anything can stop the guests on them: a sleeping guest would hold up the exit.
+
+    Args:
+        most: how many threads there may be; `MAX_WORKERS` if not given.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -87,7 +91,7 @@ class Workers:
                 raise HostError("the interpreter is exiting: no guest can be started")
             if self._idle:
                 self._idle -= 1
-            elif len(self._threads) < MAX_WORKERS:
+            elif len(self._threads) < (self._most or MAX_WORKERS):
                 self._add_thread()
         self._queue.put(job)
         return future

@@ -1,0 +1,743 @@
+"""``isolation="process"``: the same results from worker processes, which can be lost and can do little harm."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from tests.hostile import deterministic_tools
+from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
+from wasm_sandbox.errors import CacheError, HostError
+from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.processes import messages, pool
+from wasm_sandbox.processes.pool import MAX_PROCESSES, ProcessPool, WorkerProcess, process_pool
+
+PROC = Path("/proc")
+needs_proc = pytest.mark.skipif(not PROC.joinpath("self/environ").exists(), reason="no /proc here")
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+def tool(body: str, parameters: str = "") -> Tool:
+    return Tool(name="f", source_code=f"def f({parameters}):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n")
+
+
+def sandbox(body: str, **limits: Any) -> WasmToolSandbox:
+    limits = {"timeout_seconds": 60.0, **limits}
+    return WasmToolSandbox(
+        "f", {}, None, None, tool_object=tool(body), limits=Limits(**limits), isolation="process"
+    )  # fmt: skip
+
+
+def kind_of(result: ToolExecutionResult) -> ErrorKind | None:
+    return result.error and result.error.kind
+
+
+def busy_worker() -> WorkerProcess:
+    """The one worker that runs a guest now."""
+    return until(lambda: next(iter({*process_pool().workers} - {*process_pool()._idle}), None))
+
+
+def until(look: Callable[[], Any], seconds: float = 20) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(0.002)
+    pytest.fail("it did not come about")
+
+
+# -- the same results ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", deterministic_tools.BODIES)
+def test_a_tool_gives_the_same_result_as_in_this_process(name: str) -> None:
+    assert deterministic_tools.run(name, "process") == deterministic_tools.run(name)
+
+
+@pytest.mark.parametrize(
+    ("body", "limits", "kind"),
+    [
+        ("while True: pass", {"timeout_seconds": 0.3}, ErrorKind.TIMEOUT),
+        ("import time; print('before'); time.sleep(600)", {"timeout_seconds": 0.5}, ErrorKind.TIMEOUT),
+        ("while True: pass", {"fuel": 100_000_000}, ErrorKind.OUT_OF_FUEL),
+        ("return len(bytearray(1 << 30))", {}, ErrorKind.OUT_OF_MEMORY),
+        ("return 'x' * 3_000_000", {"result_bytes": 1_000_000}, ErrorKind.CORRUPTED_RESULT),
+        ("class A: pass\nreturn A()", {}, ErrorKind.FORBIDDEN_RESULT),
+        ("import os; os._exit(3)", {}, ErrorKind.NO_RESULT),
+    ],
+)
+def test_limits_hold_and_a_failed_run_costs_no_worker(body: str, limits: dict[str, Any], kind: ErrorKind) -> None:
+    sandbox("return 1").run_sync()
+    before = {worker.pid for worker in process_pool().workers}
+    result = sandbox(body, **limits).run_sync()
+    assert kind_of(result) is kind
+    assert result.usage is not None
+    assert result.usage.fuel > 0
+    if "before" in body:
+        assert result.stdout == ["before\n"]
+    assert {worker.pid for worker in process_pool().workers} == before
+
+
+def test_large_values_and_floods_pass() -> None:
+    result = sandbox("print('y' * 5_000_000)\nreturn 'x' * 15_000_000").run_sync()
+    assert result.func_return == "x" * 15_000_000
+    assert result.stdout is not None
+    assert len(result.stdout[0]) == 1 << 20
+    assert result.usage is not None
+    assert result.usage.stdout_dropped_bytes == 5_000_001 - (1 << 20)
+
+
+def test_arguments_variables_and_agent_state_go_in_and_come_back() -> None:
+    class State(BaseModel):
+        id: str
+        memo: str
+
+    body = "import os\nagent_state.memo = note\nreturn [note, dict(os.environ)]"
+    echo = Tool(
+        name="f",
+        source_code=tool(body, "note, agent_state").source_code,
+        json_schema={"parameters": {"type": "object", "properties": {"note": {"type": "string"}}}},
+    )
+    result = run_tool(
+        echo, {"note": "ä€😀"}, sandbox_env_vars={"A": "1"}, additional_env_vars={"B": "ü"},
+        agent_state=State(id="s", memo=""), isolation="process",
+    )  # fmt: skip
+    assert result.func_return == ["ä€😀", {"A": "1", "B": "ü"}]
+    assert result.agent_state == State(id="s", memo="ä€😀")
+
+
+def test_a_script_runs_there_too_and_its_traceback_has_its_lines() -> None:
+    from wasm_sandbox.plain_script import run_script
+
+    output = run_script(
+        "print(1)\nraise KeyError('x')", name="mine.py", environ={}, limits=Limits(), isolation="process"
+    )
+    assert output.stdout == b"1\n"
+    assert output.result.error is not None
+    assert 'File "mine.py", line 2' in (output.result.error.traceback or "")
+
+
+async def test_an_async_tool_is_awaited_there() -> None:
+    source = "import asyncio\nasync def f(n: int) -> int:\n    await asyncio.sleep(0.01)\n    return n + 1\n"
+    call = WasmToolSandbox("f", {"n": 1}, None, None, tool_object=Tool.from_source(source), isolation="process")
+    assert (await call.run()).func_return == 2
+
+
+def test_another_isolation_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="'container'"):
+        WasmToolSandbox("f", {}, None, None, tool_object=tool("return 1"), isolation="container")  # type: ignore[arg-type]
+
+
+def test_the_default_loads_nothing_of_it() -> None:
+    script = (
+        "import sys; from wasm_sandbox import Tool, run_tool\n"
+        "run_tool(Tool.from_source('def f():\\n    return 1'))\n"
+        "print([m for m in sys.modules if m.startswith(('wasm_sandbox.processes', 'seccomp', 'pyseccomp'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_host_needs_no_wasmtime_of_its_own() -> None:
+    script = (
+        "import sys; from wasm_sandbox import Tool, run_tool\n"
+        "print(run_tool(Tool.from_source('def f() -> int:\\n    return 1'), isolation='process').func_return)\n"
+        "print('wasmtime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\nFalse\n", "")
+
+
+# -- the life of a worker --------------------------------------------------------------------------------------
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGABRT", "SIGTERM"])
+async def test_a_worker_that_dies_ends_its_own_run_and_no_other(name: str) -> None:
+    await sandbox("return 1").run()
+    doomed = asyncio.create_task(sandbox("import time; time.sleep(50)").run())
+    worker = await asyncio.to_thread(busy_worker)
+    other = asyncio.create_task(sandbox("import time; time.sleep(1); return 2").run())
+    await asyncio.sleep(0.2)
+    os.kill(worker.pid, getattr(signal, name))
+    result = await doomed
+    assert kind_of(result) is ErrorKind.GUEST_TRAP
+    assert result.error is not None
+    assert result.error.message == f"the worker process died ({name})"
+    assert (await other).func_return == 2
+    assert (await sandbox("return 3").run()).func_return == 3
+    assert worker not in process_pool().workers
+
+
+@needs_posix
+def test_a_worker_that_died_idle_is_not_asked() -> None:
+    assert sandbox("return 1").run_sync().func_return == 1
+    workers = process_pool().workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not any(worker.alive for worker in workers))
+    assert sandbox("return 2").run_sync().func_return == 2
+
+
+@needs_posix
+def test_a_worker_that_says_nothing_is_ended_some_time_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "OVERDUE_SECONDS", 0.5)
+    sandbox("return 1").run_sync()
+    future, _ = process_pool().start(
+        ExecutionRequest("import time; time.sleep(50)", {}, Limits(timeout_seconds=0.5)), None
+    )
+    os.kill(busy_worker().pid, signal.SIGSTOP)
+    assert future.result(timeout=20).ending is Ending.DEADLINE
+
+
+@pytest.mark.parametrize("body", ["while True: pass", "import time; time.sleep(600)"])
+async def test_cancelling_the_task_ends_the_guest_at_once(body: str) -> None:
+    await sandbox("return 1").run()
+    task = asyncio.create_task(sandbox(body).run())
+    worker = await asyncio.to_thread(busy_worker)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(until, lambda: worker not in process_pool().workers)
+    assert (await sandbox("return 2").run()).func_return == 2
+
+
+async def test_a_run_that_waits_for_a_worker_can_be_cancelled() -> None:
+    crowd = [asyncio.create_task(sandbox("import time; time.sleep(2)").run()) for _ in range(MAX_PROCESSES)]
+    await asyncio.to_thread(until, lambda: len(process_pool()._runs) == MAX_PROCESSES)
+    late = asyncio.create_task(sandbox("return 1").run())
+    patient = asyncio.create_task(sandbox("return 2").run())
+    await asyncio.sleep(0.1)
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert [kind_of(result) for result in await asyncio.gather(*crowd)] == [None] * MAX_PROCESSES
+    assert (await patient).func_return == 2
+    assert len(process_pool().workers) <= MAX_PROCESSES
+
+
+async def test_every_run_of_a_crowd_gets_its_own_result() -> None:
+    async def one(n: int) -> None:
+        kind = n % 4
+        body = [f"return {n}", f"raise ValueError({n})", f"print({n})\nimport os; os._exit(1)", "while True: pass"][
+            kind
+        ]
+        task = asyncio.create_task(sandbox(body, timeout_seconds=0.3 if kind == 3 else 60).run())
+        if n % 10 == 7:
+            await asyncio.sleep(0.01 * (n % 7))
+            task.cancel()
+        try:
+            result = await task
+        except asyncio.CancelledError:
+            assert n % 10 == 7
+            return
+        expected = [None, ErrorKind.TOOL_EXCEPTION, ErrorKind.NO_RESULT, ErrorKind.TIMEOUT][kind]
+        assert kind_of(result) is expected, (n, result)
+        if kind == 0:
+            assert result.func_return == n
+        if kind == 1:
+            assert result.error is not None
+            assert result.error.message == str(n)
+        if kind == 2:
+            assert result.stdout == [f"{n}\n"]
+
+    await asyncio.gather(*map(one, range(60)))
+    assert not process_pool()._runs
+
+
+def test_threads_share_the_pool() -> None:
+    results: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(sandbox(f"return {n}").run_sync().func_return))
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == list(range(20))
+
+
+# -- the end of the host ---------------------------------------------------------------------------------------
+
+SETUP = """
+import os, signal, sys, threading, time
+from wasm_sandbox import Limits, Tool, run_tool
+from wasm_sandbox.processes.pool import process_pool
+one = Tool.from_source("def one() -> int:\\n    return 1\\n")
+forever = Tool.from_source("def forever():\\n    while True: pass\\n")
+def busy():
+    while not process_pool()._runs: time.sleep(0.01)
+def tell():
+    print(*[worker.pid for worker in process_pool().workers], flush=True)
+"""
+
+
+@pytest.fixture
+def no_worker_left() -> Callable[[str], None]:
+    """Checks that these processes are gone."""
+
+    def check(pids: str) -> None:
+        numbers = [int(pid) for pid in pids.split()]
+        assert numbers
+        until(lambda: not [pid for pid in numbers if _runs(pid)])
+
+    return check
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return not (PROC.exists() and ") Z " in PROC.joinpath(str(pid), "stat").read_text())  # a zombie has ended
+    except OSError:
+        return False
+
+
+def python(body: str, **options: Any) -> subprocess.Popen[str]:
+    script = SETUP + textwrap.dedent(body)
+    return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True, **options)
+
+
+@needs_posix
+def test_the_workers_end_with_the_interpreter(no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        run_tool(one, isolation="process")
+        threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
+        busy(); tell()
+        """
+    )
+    out, err = host.communicate(timeout=60)
+    assert (host.returncode, err) == (0, "")
+    no_worker_left(out)
+
+
+@needs_posix
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_the_workers_end_when_the_host_is_killed(name: str, no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        run_tool(one, isolation="process")
+        threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
+        busy(); tell(); time.sleep(60)
+        """
+    )
+    assert host.stdout is not None
+    pids = host.stdout.readline()
+    host.send_signal(getattr(signal, name))
+    host.communicate(timeout=60)
+    no_worker_left(pids)
+
+
+@needs_posix
+def test_ctrl_c_ends_the_run_and_goes_on_to_the_caller(no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        run_tool(one, isolation="process")
+        threading.Thread(target=lambda: (busy(), tell()), daemon=True).start()
+        try:
+            run_tool(forever, isolation="process")
+        except KeyboardInterrupt:
+            print("interrupted", run_tool(one, isolation="process").func_return)
+        """,
+        start_new_session=True,
+    )
+    assert host.stdout is not None
+    pids = host.stdout.readline()
+    os.killpg(host.pid, signal.SIGINT)  # as a terminal does
+    out, err = host.communicate(timeout=60)
+    assert (out, err) == ("interrupted 1\n", "")
+    no_worker_left(pids)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_gets_a_pool_of_its_own(no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        run_tool(one, isolation="process")
+        threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
+        busy()
+        before = {worker.pid for worker in process_pool().workers}
+        child = os.fork()
+        if not child:
+            assert run_tool(one, isolation="process").func_return == 1
+            assert not before & {worker.pid for worker in process_pool().workers}
+            tell()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert before == {worker.pid for worker in process_pool().workers if worker.alive}
+        tell()
+        """
+    )
+    out, err = host.communicate(timeout=100)
+    assert host.returncode == 0, err
+    assert len(out.splitlines()) == 2
+    no_worker_left(out)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_keep_the_workers_of_its_parent_alive(no_worker_left: Callable[[str], None]) -> None:
+    host = python(
+        """
+        run_tool(one, isolation="process")
+        if not (child := os.fork()):
+            time.sleep(60)
+            os._exit(0)
+        print(child); tell(); time.sleep(60)
+        """
+    )
+    assert host.stdout is not None
+    child, workers = int(host.stdout.readline()), host.stdout.readline()
+    host.kill()
+    try:
+        no_worker_left(workers)
+        assert _runs(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    host.communicate(timeout=60)
+
+
+def test_a_closed_pool_refuses_work_in_words() -> None:
+    closed = ProcessPool()
+    closed.close()
+    with pytest.raises(HostError, match="interpreter is exiting"):
+        closed.start(ExecutionRequest("pass", {}, Limits()))
+
+
+def test_a_loop_closed_in_the_middle_of_a_run_stops_the_guest() -> None:
+    sandbox("return 1").run_sync()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(sandbox("while True: pass").run())
+    loop.call_later(0.5, loop.stop)
+    loop.run_forever()
+    worker = busy_worker()
+    loop.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # the warning is asyncio's own, and our fault
+    until(lambda: worker not in process_pool().workers)
+
+
+# -- what a worker may -----------------------------------------------------------------------------------------
+
+
+@needs_proc
+def test_a_worker_has_nothing_of_the_hosts_environment_nor_its_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST_SECRET", "s3cret")
+    fresh = ProcessPool()
+    held = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(held, True)
+    try:
+        future, _ = fresh.start(ExecutionRequest("import os; print(dict(os.environ))", {}, Limits()))
+        assert future.result(timeout=60).stdout == b"{}\n"
+        (worker,) = fresh.workers
+        environ = PROC.joinpath(str(worker.pid), "environ").read_bytes().split(b"\0")
+        assert {entry.partition(b"=")[0] for entry in environ if entry} <= {
+            b"WASM_SANDBOX_CACHE_DIR",
+            b"LD_LIBRARY_PATH",
+        }
+        targets = [os.readlink(path) for path in PROC.joinpath(str(worker.pid), "fd").iterdir()]
+        allowed = ("/dev/null", "pipe:", ".cwasm", "memfd:")
+        assert [target for target in targets if not any(name in target for name in allowed)] == []
+        assert sum("pipe:" in target for target in targets) == 2
+    finally:
+        os.close(held)
+        fresh.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+def test_a_restricted_process_can_compute_and_start_threads_but_touch_nothing(tmp_path: Path) -> None:
+    """What the filter leaves to whoever has taken a worker over, tried from Python in a process that has it."""
+    pytest.importorskip("pyseccomp")
+    (tmp_path / "file").write_text("x")
+    attempts = {
+        "read a file": f"open({str(tmp_path / 'file')!r})",
+        "write a file": f"open({str(tmp_path / 'new')!r}, 'w')",
+        "list": "os.listdir('/')",
+        "look at a path": "os.stat('/etc/passwd')",
+        "remove": f"os.unlink({str(tmp_path / 'file')!r})",
+        "rename": f"os.rename({str(tmp_path / 'file')!r}, {str(tmp_path / 'g')!r})",
+        "make a directory": f"os.mkdir({str(tmp_path / 'd')!r})",
+        "change mode": f"os.chmod({str(tmp_path / 'file')!r}, 0)",
+        "socket": "socket.socket()",
+        "unix socket": "socket.socket(socket.AF_UNIX)",
+        "socket pair": "socket.socketpair()",
+        "fork": "os.fork()",
+        "exec": "os.execv('/bin/true', ['true'])",
+        "spawn": "subprocess.Popen(['/bin/true'])",
+        "signal another": "os.kill(os.getppid(), 0)",
+        "change user": "os.setuid(1)",
+        "look at another's limits": "resource.prlimit(os.getppid(), resource.RLIMIT_CORE)",
+        "namespaces": "libc('unshare', 0x10000000)",
+        "ptrace": "libc('ptrace', 16, os.getppid(), 0, 0)",
+        "mount": "libc('mount', None, b'/mnt', b'tmpfs', 0, None)",
+        "read another's memory": "libc('process_vm_readv', os.getppid(), None, 0, None, 0, 0)",
+    }
+    script = textwrap.dedent(
+        f"""
+        import ctypes, json, os, resource, socket, subprocess, sys, threading, time
+        from wasm_sandbox.processes.restriction import restrict
+        dll = ctypes.CDLL(None, use_errno=True)
+        def libc(name, *arguments):
+            ctypes.set_errno(0)
+            if getattr(dll, name)(*arguments) == -1:
+                raise OSError(ctypes.get_errno(), name)
+        taken = restrict()
+        seen = {{"done": taken.done, "lacking": taken.lacking}}
+        for name, attempt in {attempts!r}.items():
+            try:
+                exec(attempt)
+                seen[name] = "done"
+            except OSError as error:
+                seen[name] = error.errno
+        time.sleep(0.01)
+        thread = threading.Thread(target=seen.update, args=({{"thread": len(bytes(10_000_000))}},))
+        if resource.getrlimit(resource.RLIMIT_NPROC)[1] or os.geteuid() == 0:
+            thread.start(); thread.join()
+        print(json.dumps(seen))
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    if "the kernel refuses" in str(seen["lacking"]):  # as in some containers
+        pytest.skip(str(seen["lacking"]))
+    assert seen["done"] == ["resource limits", "seccomp filter"]
+    assert {name: seen[name] for name in attempts} == dict.fromkeys(attempts, 1)  # EPERM
+    assert seen.get("thread", 10_000_000) == 10_000_000
+
+
+@needs_proc
+def test_the_workers_are_restricted_for_good() -> None:
+    sandbox("return 1").run_sync()
+    worker = process_pool().workers[0]
+    assert "resource limits" in worker.restrictions
+    limits = PROC.joinpath(str(worker.pid), "limits").read_text()
+    assert "Max core file size        0                    0" in limits
+    assert "Max file size             0                    0" in limits
+    status = PROC.joinpath(str(worker.pid), "status").read_text()
+    if "seccomp filter" in worker.restrictions:
+        assert "Seccomp:\t2" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+def test_without_a_filter_workers_run_and_it_is_said_once_how_to_have_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hide = "import sys; sys.modules.update(seccomp=None, pyseccomp=None); "
+    monkeypatch.setattr(pool, "_BOOT", hide + pool._BOOT)
+    fresh = ProcessPool()
+    try:
+        for _ in range(2):
+            outcome = fresh.start(ExecutionRequest("print(1)", {}, Limits()))[0].result(timeout=60)
+            assert outcome.stdout == b"1\n"
+            for worker in fresh.workers:
+                os.kill(worker.pid, signal.SIGKILL)
+            until(lambda: not any(worker.alive for worker in fresh.workers))
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert "without a seccomp filter" in said
+        assert "wasm-sandbox[process]" in said
+    finally:
+        fresh.close()
+
+
+def test_a_worker_that_cannot_prepare_says_why_as_the_host_would(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WASM_SANDBOX_CACHE_DIR", str(tmp_path / "file"))
+    fresh = ProcessPool()
+    try:
+        future, _ = fresh.start(ExecutionRequest("pass", {}, Limits()))
+        with pytest.raises(CacheError, match="cannot use the cache directory"):
+            future.result(timeout=60)
+        assert fresh.workers == []
+    finally:
+        fresh.close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("executable", None), ("executable", ""), ("frozen", True)])
+def test_a_program_without_an_interpreter_to_start_is_told_so(
+    name: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, value, raising=False)
+    with pytest.raises(HostError, match=r"no worker process can be started: .*Python"):
+        WorkerProcess()
+
+
+@needs_proc
+def test_a_worker_looks_for_modules_where_its_host_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "lib", *sys.path])
+    worker = WorkerProcess()
+    try:
+        worker.wait_until_ready()
+        command = PROC.joinpath(str(worker.pid), "cmdline").read_text()
+        assert f"[{str(tmp_path)!r}, {str(tmp_path / 'lib')!r}, " in command
+    finally:
+        worker.end()
+
+
+def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_python", lambda: "/nowhere/python")
+    fresh = ProcessPool()
+    try:
+        with pytest.raises(HostError, match="no worker process can be started"):
+            fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
+    finally:
+        fresh.close()
+
+
+# -- a worker in hostile hands ---------------------------------------------------------------------------------
+
+OUTCOME = Outcome(
+    ending=Ending.EXITED, exit_code=1, exception=GuestException("E", "m\0é", "t"), detail="", stdout=b"\0out",
+    stderr=b"err", stdout_dropped_bytes=0, stderr_dropped_bytes=2, fuel=2**62, wall_seconds=0.5, memory_bytes=1,
+    host_calls=3,
+)  # fmt: skip
+
+
+def test_an_outcome_survives_the_way() -> None:
+    head, body = messages.encode_outcome(OUTCOME)
+    reply = messages.decode_reply(head)
+    assert isinstance(reply, messages.Ended)
+    assert messages.outcome_of(reply, body) == OUTCOME
+    bare = replace(OUTCOME, exception=None, stdout=b"", stderr=b"")
+    reply = messages.decode_reply(messages.encode_outcome(bare)[0])
+    assert isinstance(reply, messages.Ended)
+    assert messages.outcome_of(reply, b"") == bare
+
+
+def test_a_request_survives_the_way() -> None:
+    limits = Limits(fuel=7, deterministic=True)
+    request = ExecutionRequest("print('é\ud800')", {"A": "ü"}, limits, "s.py", "t.py", 3, 4)
+    assert messages.decode_request(*messages.encode_request(request)) == request
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fuel": -1}, {"fuel": 2**63}, {"fuel": "1"}, {"fuel": True}, {"wall_seconds": float("nan")}, {"ending": "x"},
+        {"stdout_bytes": 5}, {"stdout_bytes": -1}, {"exception": {"name": "E"}}, {"detail": None}, {"more": 1},
+        {"kind": "pickle"}, {"kind": None},
+    ],
+)  # fmt: skip
+def test_a_reply_that_is_none_is_refused(change: dict[str, Any]) -> None:
+    def read(head: bytes) -> None:
+        reply = messages.decode_reply(head)
+        assert isinstance(reply, messages.Ended)
+        messages.outcome_of(reply, b"four")
+
+    head, _ = messages.encode_outcome(OUTCOME)
+    with pytest.raises(messages.MessageError):
+        read(json.dumps({**json.loads(head), **change}).encode())
+
+
+@pytest.mark.parametrize("head", [b"", b"\x80\x04N.", b"[" * 100_000, b"{}", b"null", b'"\xff"'])
+def test_nonsense_is_refused(head: bytes) -> None:
+    with pytest.raises(messages.MessageError):
+        messages.decode_reply(head)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_an_end_or_refused(data: bytes) -> None:
+    stream = io.BytesIO(data)
+    with suppress(EOFError, messages.MessageError):
+        messages.decode_reply(messages.read_message(stream, 100, 100)[0])
+    assert stream.tell() <= 12 + 200
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from([*json.loads(messages.encode_outcome(OUTCOME)[0])]), VALUES, max_size=3))
+def test_any_fields_make_a_checked_outcome_or_are_refused(change: dict[str, Any]) -> None:
+    head = {**json.loads(messages.encode_outcome(OUTCOME)[0]), **change}
+    try:
+        reply = messages.decode_reply(json.dumps(head).encode())
+        outcome = messages.outcome_of(reply, b"12345678") if isinstance(reply, messages.Ended) else None
+    except messages.MessageError:
+        return
+    assert outcome is None or {type(getattr(outcome, f.name)) for f in fields(Outcome)} <= {
+        Ending, int, float, str, bytes, GuestException, type(None),
+    }  # fmt: skip
+
+
+def test_a_message_longer_than_allowed_is_not_read() -> None:
+    stream = io.BytesIO(b"\0\0\0\1" + b"\xff" * 8 + b"x")
+    with pytest.raises(messages.MessageError, match="allowed"):
+        messages.read_message(stream, 10, 10)
+    assert stream.tell() == 12
+
+
+@pytest.mark.parametrize("cut", [0, 3, 12, 20, -1])
+def test_a_message_that_is_cut_is_an_end(cut: int) -> None:
+    whole = io.BytesIO()
+    messages.write_message(whole, *messages.encode_outcome(OUTCOME))
+    with pytest.raises(EOFError):
+        messages.read_message(io.BytesIO(whole.getvalue()[:cut]), max_body=100)
+
+
+@needs_posix
+def test_a_worker_that_reports_a_failure_of_its_own_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = [messages.Ready(restrictions=[], lacking=[]), messages.Failed(name="Strange", message="no more")]
+    heads = [messages.encode_reply(reply) for reply in replies]
+    failing = (
+        "import os, struct, time\n"
+        f"for head in {heads!r}: os.write(1, struct.pack('>IQ', len(head), 0) + head)\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(pool, "_BOOT", failing.replace("{", "{{").replace("}", "}}"))
+    fresh = ProcessPool()
+    try:
+        with pytest.raises(HostError, match="a worker process failed: Strange: no more"):
+            fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
+        assert fresh.workers == []
+    finally:
+        fresh.close()
+
+
+@needs_posix
+def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
+    traitor = (
+        "import os, struct, time\n"
+        f"os.write(1, struct.pack('>IQ', {len(ready)}, 0) + {ready!r})\n"
+        "os.read(0, 1)\n"
+        "os.write(1, struct.pack('>IQ', 5, 0) + b'\\x80\\x04N..')\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(pool, "_BOOT", traitor.replace("{", "{{").replace("}", "}}"))
+    fresh = ProcessPool()
+    try:
+        outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
+        assert outcome.ending is Ending.TRAPPED
+        assert "wrong with a reply" in outcome.detail
+        assert fresh.workers == []
+    finally:
+        fresh.close()

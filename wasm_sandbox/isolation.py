@@ -1,0 +1,52 @@
+"""Where guests run: on a thread of this process, or in a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from wasm_sandbox.guest.outcome import Outcome
+    from wasm_sandbox.guest.request import ExecutionRequest
+
+Isolation = Literal["thread", "process"]
+"""``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker
+process, which has no environment and, where the platform can take them away, no files and no network."""
+
+
+def check_isolation(isolation: str) -> None:
+    """Refuse a name that is none.
+
+    Raises:
+        ValueError: it is not one of `Isolation`.
+    """
+    if isolation not in get_args(Isolation):
+        raise ValueError(f'isolation must be "thread" or "process", not {isolation!r}')
+
+
+def start_guest(
+    request: ExecutionRequest, isolation: Isolation, abandoned: Callable[[], bool] | None = None
+) -> tuple[Future[Outcome], Callable[[], None]]:
+    """Start a run.
+
+    Args:
+        request: the script, its environment and its limits.
+        isolation: where the guest runs.
+        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+
+    Returns:
+        A future of its outcome, and a function that stops it.
+
+    Raises:
+        HostError: this host cannot run guests; the future may raise it, too.
+    """
+    if isolation == "process":
+        from wasm_sandbox.processes.pool import process_pool
+
+        return process_pool().start(request, abandoned)
+    from wasm_sandbox.guest.engine import process_engine
+    from wasm_sandbox.guest.wasi import surroundings_for
+
+    surroundings = surroundings_for(request.limits, abandoned)
+    return process_engine().start(request, surroundings), surroundings.cancel

@@ -1,0 +1,82 @@
+"""A worker process: it loads the image, gives up what it does not need, and runs one guest after the other."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from typing import Any, NoReturn
+
+from wasm_sandbox.guest.engine import GuestEngine, process_engine
+from wasm_sandbox.guest.outcome import Outcome
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import surroundings_for
+from wasm_sandbox.processes import messages
+from wasm_sandbox.processes.restriction import restrict
+
+MAX_REQUEST_BYTES = 1 << 32
+
+
+def main() -> NoReturn:
+    """Serve requests until the host closes its end; ends at once when the host does, however it ended."""
+    requests, replies = _take_streams()
+    try:
+        engine = process_engine()
+        engine.image()
+        _try(engine)  # what is loaded or made lazily is there now: later it could not be
+        taken = restrict()
+        _try(engine)
+    except BaseException as error:
+        _fail(replies, error)
+        os._exit(1)
+    _write(replies, messages.encode_reply(messages.Ready(restrictions=taken.done, lacking=taken.lacking)))
+    _silence_errors()
+    while True:
+        try:
+            head, body = messages.read_message(requests, MAX_REQUEST_BYTES, MAX_REQUEST_BYTES)
+        except EOFError:
+            os._exit(0)
+        request = messages.decode_request(head, body)
+        # This thread goes on reading: that is how it notices the end of the host.
+        future = engine.start(request, surroundings_for(request.limits))
+        future.add_done_callback(lambda future: _reply(replies, future))
+
+
+def _take_streams() -> tuple[Any, Any]:
+    """The pipes from and to the host, which came as standard input and output, for nobody else to use."""
+    requests, replies = (os.fdopen(os.dup(fd), mode, buffering=0) for fd, mode in ((0, "rb"), (1, "wb")))
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    os.close(null)
+    return requests, replies
+
+
+def _silence_errors() -> None:
+    """Standard error is the host's own: a worker says there why it could not start, and nothing later."""
+    os.dup2(1, 2)
+
+
+def _try(engine: GuestEngine) -> None:
+    from wasm_sandbox.config import Limits
+
+    for script in ("print(1)", "raise ValueError", "import os; os._exit(1)"):
+        engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits())).result()
+
+
+def _reply(replies: Any, future: Future[Outcome]) -> None:
+    error = future.exception()
+    if error is not None:
+        _fail(replies, error)
+    else:
+        _write(replies, *messages.encode_outcome(future.result()))
+
+
+def _fail(replies: Any, error: BaseException) -> None:
+    _write(replies, messages.encode_reply(messages.Failed(name=type(error).__name__, message=str(error))))
+
+
+def _write(replies: Any, head: bytes, body: bytes = b"") -> None:
+    try:
+        messages.write_message(replies, head, body)
+    except OSError:  # the host has gone
+        os._exit(0)
