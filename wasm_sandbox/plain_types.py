@@ -150,12 +150,14 @@ class PlainClass:
         kind: the class itself, where it may serve as ``default_factory`` or as the base that protocols 0
             and 1 spell out; ``None`` otherwise.
         takes_class: whether another ``PlainClass`` may be among the arguments.
+        cost: how many plain values one counts as besides its arguments: by the time that it takes to build.
     """
 
     name: str
     build: Callable[[tuple[Any, ...]], object] | None = None
     kind: type | None = None
     takes_class: bool = False
+    cost: int = 4
 
 
 # Containers
@@ -479,7 +481,7 @@ RECONSTRUCTOR = PlainClass("copyreg._reconstructor")
 """How protocols 0 and 1 write instances of Python classes."""
 ZONE_CLASS = PlainClass("zoneinfo.ZoneInfo")
 ZONE_BUILDER = PlainClass("zoneinfo.ZoneInfo._unpickle", _build_zone)
-UUID_CLASS = PlainClass("uuid.UUID")
+UUID_CLASS = PlainClass("uuid.UUID", cost=10)
 
 # Names that protocols 0 to 2 write in the spelling of Python 2, in today's spelling.
 _MODULE_TODAY = {"__builtin__": "builtins", "exceptions": "builtins", "copy_reg": "copyreg"}
@@ -530,9 +532,9 @@ def _entries() -> Iterable[PlainClass]:
             yield PlainClass(f"{module}.{name}", partial(_build_path, PureWindowsPath))
 
     for address in (IPv4Address, IPv6Address):
-        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address))
+        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address), cost=8)
     for network in (IPv4Network, IPv6Network, IPv4Interface, IPv6Interface):
-        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network))
+        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network), cost=20)
 
     yield PlainClass("uuid.SafeUUID", partial(_build_member, SafeUUID, (int, type(None))))
     yield PlainClass("http.HTTPStatus", partial(_build_member, HTTPStatus, (int,)))
