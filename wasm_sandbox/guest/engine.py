@@ -11,7 +11,7 @@ from concurrent.futures import Future
 
 import wasmtime
 
-from wasm_sandbox.guest.execution import Outcome, execute
+from wasm_sandbox.guest.execution import Outcome, execute, not_begun
 from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -33,6 +33,7 @@ class GuestEngine:
         self._ticker = EpochTicker(self._engine)
         self._workers = Workers()
         self._image: Image | None = None
+        self._image_since = 0.0
         self._image_lock = threading.Lock()
         self._running: set[LiveSurroundings] = set()
         self._running_lock = threading.Lock()
@@ -42,11 +43,17 @@ class GuestEngine:
         if self._image is None:
             with self._image_lock:
                 if self._image is None:
-                    self._image = load_image(self._engine, progress)
+                    image = load_image(self._engine, progress)
+                    self._image_since = time.monotonic()
+                    self._image = image
         return self._image
 
     def start(self, request: ExecutionRequest, surroundings: LiveSurroundings) -> Future[Outcome]:
         """Run a request on a guest thread.
+
+        If all threads are busy, the run waits for one as long as it may then take: for its own
+        ``timeout_seconds`` (from when there is an image, where that has to be prepared first). A run that has
+        waited so long is not begun; its outcome says so.
 
         Returns:
             A future of the outcome; it raises what `image` raises if there is no image.
@@ -66,7 +73,13 @@ class GuestEngine:
                 with self._running_lock:
                     self._running.discard(surroundings)
 
-        return self._workers.submit(work)
+        submitted, patience = time.monotonic(), request.limits.timeout_seconds
+
+        def give_up() -> Outcome | None:
+            waited = time.monotonic() - max(submitted, self._image_since)
+            return not_begun(waited) if self._image is not None and waited > patience else None
+
+        return self._workers.submit(work, give_up)
 
     @property
     def running_guests(self) -> int:

@@ -65,6 +65,14 @@ class Outcome:
     host_calls: int
 
 
+def not_begun(waited_seconds: float) -> Outcome:
+    """The outcome of a run that no thread became free for in time."""
+    detail = (
+        f"it was not begun: for {waited_seconds:.1f} seconds so many other runs were going on that no thread was free"
+    )
+    return Outcome(Ending.DEADLINE, 0, None, detail, b"", b"", 0, 0, 0, waited_seconds, 0, 0)
+
+
 def execute(
     image: Image,
     ticker: EpochTicker,
