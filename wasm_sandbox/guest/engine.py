@@ -33,19 +33,17 @@ class GuestEngine:
         self._ticker = EpochTicker(self._engine)
         self._workers = Workers()
         self._image: Image | None = None
-        self._image_since = 0.0
         self._image_lock = threading.Lock()
         self._running: set[LiveSurroundings] = set()
         self._running_lock = threading.Lock()
+        self._ready_since: float | None = None
 
     def image(self, progress: Progress | None = None) -> Image:
         """The default image, loaded or prepared once; raises as `load_image`."""
         if self._image is None:
             with self._image_lock:
                 if self._image is None:
-                    image = load_image(self._engine, progress)
-                    self._image_since = time.monotonic()
-                    self._image = image
+                    self._image = load_image(self._engine, progress)
         return self._image
 
     def start(self, request: ExecutionRequest, surroundings: LiveSurroundings) -> Future[Outcome]:
@@ -67,6 +65,8 @@ class GuestEngine:
                 self._running.add(surroundings)
             try:
                 image = self.image()
+                if self._ready_since is None:
+                    self._ready_since = time.monotonic()
                 self._trap_signals.restore()
                 execute(image, self._ticker, request, surroundings, deliver)
             finally:
@@ -76,8 +76,10 @@ class GuestEngine:
         submitted, patience = time.monotonic(), request.limits.timeout_seconds
 
         def give_up() -> Outcome | None:
-            waited = time.monotonic() - max(submitted, self._image_since)
-            return not_begun(waited) if self._image is not None and waited > patience else None
+            if self._ready_since is None:
+                return None
+            waited = time.monotonic() - max(submitted, self._ready_since)
+            return not_begun(waited) if waited > patience else None
 
         return self._workers.submit(work, give_up)
 
