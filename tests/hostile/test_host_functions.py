@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
+from collections.abc import Iterator
 
 import pytest
+import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.guest.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.execution import _read_report
 
 NUMBERS = st.one_of(
     st.sampled_from(HOSTILE),
@@ -50,3 +55,28 @@ def test_calls_leave_no_descriptor_of_the_host_open() -> None:
         assert set(os.listdir("/proc/self/fd")) == before
     finally:
         probe.close()
+
+
+@pytest.fixture
+def reporting() -> Iterator[_capi.Instance]:
+    """A guest of 100 MiB whose report of an exception is at address 64: the test writes it."""
+    engine = wasmtime.Engine()
+    text = '(module (memory (export "memory") 1600) (func (export "sandbox_report") (result i32) (i32.const 64)))'
+    store, linker = wasmtime.Store(engine), wasmtime.Linker(engine)
+    yield _capi.Instance(store, linker.instantiate_pre(wasmtime.Module(engine, text)))
+    store.close()
+
+
+@pytest.mark.parametrize("claimed", [0, 5, 40 << 20])
+def test_a_forged_report_of_an_exception_is_bounded(reporting: _capi.Instance, claimed: int) -> None:
+    reporting.write(64, struct.pack("<I", claimed))
+    found = _read_report(reporting)
+    assert found is not None
+    assert len(found.name) == min(claimed, 1 << 20)
+    assert len(found.name) + len(found.message) + len(found.traceback) <= 1 << 20
+
+
+def test_a_forged_report_is_not_followed_out_of_the_guests_memory(reporting: _capi.Instance) -> None:
+    reporting.write(64, struct.pack("<I", 2**32 - 1))
+    with pytest.raises(_capi.GuestStopped, match="outside the guest's memory"):
+        _read_report(reporting)
