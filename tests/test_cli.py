@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -481,6 +482,32 @@ def test_ctrl_c_ends_the_command_and_its_worker_process(tmp_path: Path) -> None:
             return
         time.sleep(0.01)
     pytest.fail("a worker is left")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_while_the_command_is_being_loaded_ends_it_in_silence() -> None:
+    interrupted = """
+        import sys
+        class Interrupt:
+            @staticmethod
+            def find_spec(name, path=None, target=None):
+                if name == "click":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupt)
+        from wasm_sandbox.__main__ import main
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(interrupted)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_package_can_be_run_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "wasm_sandbox", "--version"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, f"wasm-sandbox, version {__version__}\n")
 
 
 def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:

@@ -27,6 +27,7 @@ _OUTERMOST_FRAME = re.compile(
 )
 _SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
 _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
+_PARSER_OVERFLOW = "Parser stack overflowed"
 _SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 _NOT_PICKLED = re.compile(
     r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
@@ -126,6 +127,8 @@ def _guest_error(
             return _exit_error(outcome, tool_name, argument_lines)
         case "DEADLINE":
             message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
+            if not outcome.fuel and outcome.detail:  # for want of a thread
+                message = f"{message[:-1]}: {outcome.detail}"
             return ToolError(kind=ErrorKind.TIMEOUT, message=message)
         case "OUT_OF_FUEL":
             message = f"the run used up its fuel of {limits.fuel} (Limits.fuel)"
@@ -145,9 +148,10 @@ def _guest_error(
 def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, ...]) -> ToolError | None:
     exception = outcome.exception
     if exception is not None:
-        if exception.name == "MemoryError":
+        too_complex = exception.message.startswith(_PARSER_OVERFLOW)  # CPython makes it a MemoryError
+        if exception.name == "MemoryError" and not too_complex:
             kind = ErrorKind.OUT_OF_MEMORY
-        elif exception.name in _SYNTAX_ERRORS and not exception.traceback.startswith("Traceback"):
+        elif (exception.name in _SYNTAX_ERRORS or too_complex) and not exception.traceback.startswith("Traceback"):
             kind = ErrorKind.SYNTAX_ERROR  # no frame: the script did not compile
         elif _was_raised_on(argument_lines, exception.traceback, outcome.stderr):
             kind = ErrorKind.BAD_ARGUMENTS

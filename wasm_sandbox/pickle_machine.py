@@ -49,7 +49,8 @@ class DecodeLimits:
     max_depth: int = 200
     """Containers inside containers; so few that ``repr``, ``==`` and ``hash`` are safe."""
     max_items: int = 2_000_000
-    """Values, and references to values, that the pickle writes."""
+    """Values, and references to values, that the pickle writes. What takes longer than a small int counts as
+    more: a container as two, a date as some five, an IP network as twenty."""
     max_expanded: int = 10_000_000
     """Values when every shared reference is written out, as ``repr`` or JSON would. A long string or bytes
     counts one per 16 characters, a wide int one per 2048 squared bytes (what printing it costs)."""
@@ -65,6 +66,8 @@ LONG = 64  # longer strings, bytes and ints (in bytes) become a Node, so that th
 
 # Hashing a key costs its weight, and comparing it with the few others of the same hash that many times more.
 _COMPARISONS_PER_KEY = 16
+
+_INVALID_TEXT = "a string of the pickle is not valid Unicode"
 
 # An honest pickle is longer than what its constructors copy, except where equal strings are shared.
 _COPIED_AT_LEAST = 4 << 20
@@ -192,14 +195,35 @@ class Machine:
             raise CorruptedPickle("a memo index is not a number")
         return int(digits)
 
+    def spend(self, items: int) -> None:
+        """Count what takes more of the host's time than one value."""
+        self.pushed += items
+        if self.pushed > self.limits.max_items:
+            raise ForbiddenPickle(f"the result holds more than {self.limits.max_items:,} values")
+
     # Values
 
-    def push_text(self, encoded: bytes, encoding: str, errors: str) -> None:
+    def push_text(self, encoded: bytes) -> None:
         try:
-            text = str(encoded, encoding, errors)
-        except UnicodeError:
-            raise CorruptedPickle("a string of the pickle is not valid Unicode") from None
+            text = str(encoded, "utf-8")
+        except UnicodeDecodeError:
+            text = self.text_with_surrogates(encoded)
         self.stack.append(text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16))
+
+    def push_escaped_text(self, encoded: bytes) -> None:
+        """The text of protocol 0."""
+        try:
+            text = str(encoded, "raw-unicode-escape")
+        except UnicodeDecodeError:
+            raise CorruptedPickle(_INVALID_TEXT) from None
+        self.stack.append(text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16))
+
+    def text_with_surrogates(self, encoded: bytes) -> str:
+        self.spend(3)
+        try:
+            return str(encoded, "utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise CorruptedPickle(_INVALID_TEXT) from None
 
     def push_bytes(self, octets: bytes | bytearray) -> None:
         plain = type(octets) is bytes and len(octets) <= LONG
@@ -216,10 +240,13 @@ class Machine:
         if ATOMS.issuperset(map(type, items)):
             self.stack.append(Node(tuple(items), 1, 1 + len(items)))
             return
-        named = next((item for item in items if type(item) in _CLASSES), None)
-        node = Node(None, 1) if named is None else ClassArguments(named)
+        node = Node(None, 1)
+        for item in items:
+            if type(item) in _CLASSES:
+                node = ClassArguments(item)
+                break
         node.weight += len(items)
-        node.value = tuple(item if type(item) in _CLASSES else self.settle(item, node) for item in items)
+        node.value = tuple([item if type(item) in _CLASSES else self.settle(item, node) for item in items])
         self.check_weight(node)
         self.stack.append(node)
 
@@ -328,6 +355,7 @@ class Machine:
         if isinstance(arguments, ClassArguments) and not callee.takes_class:
             raise _class_as_value(arguments.named)
 
+        self.spend(callee.cost + len(arguments.value))
         self.charge_copying(sum(map(_size, arguments.value)))
         try:
             built = callee.build(arguments.value)
@@ -346,6 +374,7 @@ class Machine:
         if not isinstance(arguments, Node) or type(arguments.value) is not tuple:
             raise CorruptedPickle("the pickle makes an object without a tuple of arguments")
         if type(cls) is PlainClass and cls.complete is not None and not arguments.value:
+            self.spend(cls.cost)
             return BareInstance(cls.name, partial(_complete, cls.complete), takes_items=False)
         if type(cls) is PlainClass and cls.is_made:
             return self.call(cls, arguments)

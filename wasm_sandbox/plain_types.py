@@ -152,6 +152,7 @@ class PlainClass:
         takes_class: whether another ``PlainClass`` may be among the arguments.
         is_made: whether a pickle makes instances by ``__new__``, with the arguments of ``build``.
         complete: makes a value from its state, where instances are made without arguments and then get state.
+        cost: how many plain values one counts as besides its arguments: by the time that it takes to build.
     """
 
     name: str
@@ -160,6 +161,7 @@ class PlainClass:
     takes_class: bool = False
     is_made: bool = False
     complete: Callable[[object], object] | None = None
+    cost: int = 4
 
 
 # Containers
@@ -579,11 +581,11 @@ def _entries() -> Iterable[PlainClass]:
             yield PlainClass(f"{module}.{name}", partial(_build_path, PureWindowsPath))
 
     for address in (IPv4Address, IPv6Address):
-        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address))
+        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address), cost=8)
     for network in (IPv4Network, IPv6Network, IPv4Interface, IPv6Interface):
-        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network))
+        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network), cost=20)
 
-    yield PlainClass("uuid.UUID", complete=_build_uuid)
+    yield PlainClass("uuid.UUID", complete=_build_uuid, cost=10)
     yield PlainClass("uuid.SafeUUID", partial(_build_member, SafeUUID, (int, type(None))))
     yield PlainClass("http.HTTPStatus", partial(_build_member, HTTPStatus, (int,)))
     yield PlainClass("http.HTTPMethod", partial(_build_member, HTTPMethod, (str,)))

@@ -105,9 +105,9 @@ def _run(data: bytes, limits: DecodeLimits) -> Any:
         machine.at += 1
         if opcode == _STOP:
             return machine.result()
-        machine.pushed += _PUSHES[opcode]
+        machine.pushed += _COSTS[opcode]
         if machine.pushed > max_items:
-            raise ForbiddenPickle(f"the result holds more than {max_items:,} values")
+            machine.spend(0)  # says so
         _HANDLERS[opcode](machine)
 
 
@@ -173,12 +173,12 @@ def _short_text(m: Machine) -> None:
     m.at = end = start + m.data[m.at]
     if end > len(m.data) or end - start > LONG:
         m.at = start
-        m.push_text(m.take(end - start), "utf-8", "surrogatepass")
+        m.push_text(m.take(end - start))
         return
     try:
-        m.stack.append(str(m.data[start:end], "utf-8", "surrogatepass"))
+        m.stack.append(str(m.data[start:end], "utf-8"))
     except UnicodeDecodeError:
-        raise CorruptedPickle("a string of the pickle is not valid Unicode") from None
+        m.stack.append(m.text_with_surrogates(m.data[start:end]))
 
 
 def _global(m: Machine) -> None:
@@ -317,10 +317,10 @@ _MAKING: dict[bytes, Callable[[Machine], None]] = {
     pickle.LONG4: lambda m: m.push_int(m.take(m.take_number(4))),
     pickle.FLOAT: _float_text,
     pickle.BINFLOAT: _float,
-    pickle.UNICODE: lambda m: m.push_text(m.take_line(len(m.data)), "raw-unicode-escape", "strict"),
+    pickle.UNICODE: lambda m: m.push_escaped_text(m.take_line(len(m.data))),
     pickle.SHORT_BINUNICODE: _short_text,
-    pickle.BINUNICODE: lambda m: m.push_text(m.take(m.take_number(4)), "utf-8", "surrogatepass"),
-    pickle.BINUNICODE8: lambda m: m.push_text(m.take(m.take_number(8)), "utf-8", "surrogatepass"),
+    pickle.BINUNICODE: lambda m: m.push_text(m.take(m.take_number(4))),
+    pickle.BINUNICODE8: lambda m: m.push_text(m.take(m.take_number(8))),
     pickle.SHORT_BINBYTES: lambda m: m.push_bytes(m.take(m.take_number(1))),
     pickle.BINBYTES: lambda m: m.push_bytes(m.take(m.take_number(4))),
     pickle.BINBYTES8: lambda m: m.push_bytes(m.take(m.take_number(8))),
@@ -380,6 +380,18 @@ _FORBIDDEN = {
     pickle.READONLY_BUFFER: "READONLY_BUFFER",
 }
 
+# What takes as long as two small ints, and what an honest pickle seldom writes though it makes no value.
+_COSTLIER = {
+    **dict.fromkeys((pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET, pickle.EMPTY_TUPLE), 2),
+    **dict.fromkeys((pickle.LIST, pickle.DICT, pickle.FROZENSET), 2),
+    **dict.fromkeys((pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 2),
+    **dict.fromkeys((pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ), 2),
+    **dict.fromkeys((pickle.LONG, pickle.UNICODE, pickle.INT, pickle.GET), 2),
+    pickle.BYTEARRAY8: 3,
+    **dict.fromkeys((pickle.APPEND, pickle.SETITEM, pickle.BUILD), 1),
+    **dict.fromkeys((pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.FRAME), 1),
+}
+
 
 def _handler(opcode: bytes) -> Callable[[Machine], None]:
     if opcode in _FORBIDDEN:
@@ -388,4 +400,5 @@ def _handler(opcode: bytes) -> Callable[[Machine], None]:
 
 
 _HANDLERS = tuple(_handler(bytes((opcode,))) for opcode in range(256))
-_PUSHES = bytes(bytes((opcode,)) in _MAKING for opcode in range(256))
+_COSTS = bytes(_COSTLIER.get(bytes((opcode,)), bytes((opcode,)) in _MAKING) for opcode in range(256))
+"""How many values each opcode counts as, by the time it takes; what is not in `_MAKING` only ends or annotates one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Collection
 
 import pytest
 
@@ -64,41 +64,66 @@ def test_memory_ends_it_and_keeps_what_was_printed(run_body: RunBody, body: str)
 
 
 RAISED = "import sys; sys.setrecursionlimit(2**31 - 1)\n"
-DEEP = {
-    "python": "def g(n): return g(n + 1)\ng(0)",
-    "a property": "class A:\n    @property\n    def x(self): return self.x\nA().x",
-    "__call__": "class A:\n    pass\nA.__call__ = A()\nA()()",
-    "__eq__ of a list": "x = []\ny = []\nfor _ in range(200_000): x, y = [x], [y]\nx == y",
-    "isinstance": "t = (int,)\nfor _ in range(200_000): t = (t,)\nisinstance(1.0, t)",
-    "hash of a tuple": "t = ()\nfor _ in range(200_000): t = (t,)\nhash(t)",
-    "chained iterators": "import itertools\ng = iter([1])\nfor _ in range(100_000): g = itertools.chain(g)\nlist(g)",
-    "partial": "import functools\ng = print\nfor _ in range(200_000):\n    g = functools.partial(g, 1)\n"
-    "    g.x = 1\ng()",
-    "copy.deepcopy": "import copy\nx = []\nfor _ in range(200_000): x = [x]\ncopy.deepcopy(x)",
-    "the parser": "compile('(' * 100_000 + ')' * 100_000, 'x', 'exec')",
-    "the parser, blocks": "compile(''.join(' ' * i + 'if 1:\\n' for i in range(2000)) + ' ' * 2000 + 'x', 'x', 'exec')",
-    "the compiler": "compile('x' + '.a' * 200_000, 'x', 'exec')",
-    "the compiler, sums": "compile('1' + '+x' * 200_000, 'x', 'exec')",
-    "ast.literal_eval": "import ast; ast.literal_eval('[' * 100_000 + ']' * 100_000)",
-    "json": "import json; json.loads('[' * 200_000 + ']' * 200_000)",
-    "a regular expression": "import re; re.compile('(?:' * 20_000 + ')' * 20_000)",
-    "pydantic, validation": "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
-    "d = {}\nfor _ in range(100_000): d = {'c': d}\nN.model_validate(d)",
-    "pydantic, a cycle": "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
-    "d = {}\nd['c'] = d\nN.model_validate(d)",
-    "pydantic, dumping": "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
-    "n = N()\nfor _ in range(100_000): n = N.model_construct(c=n)\nn.model_dump_json()",
-    "pydantic, a schema": "from pydantic import TypeAdapter\nt = int\nfor _ in range(5_000): t = list[t]\n"
-    "TypeAdapter(t)",
-    "a destructor": "class D:\n    def __del__(self): D()\nD()\nraise RecursionError",
+RAISES = {ErrorKind.TOOL_EXCEPTION}
+OVERFLOWS = {ErrorKind.STACK_OVERFLOW}  # what CPython does not count
+IN_TIME = {ErrorKind.TIMEOUT, ErrorKind.OUT_OF_MEMORY}  # Python calling Python takes the heap, not the stack
+ENDS = {None, ErrorKind.TOOL_EXCEPTION, ErrorKind.TIMEOUT, ErrorKind.OUT_OF_MEMORY}
+DEEP: dict[str, tuple[Collection[ErrorKind | None], str]] = {
+    "python": (IN_TIME, "def g(n): return g(n + 1)\ng(0)"),
+    "a property": (IN_TIME, "class A:\n    @property\n    def x(self): return self.x\nA().x"),
+    "__call__": (RAISES, "class A:\n    pass\nA.__call__ = A()\nA()()"),
+    "__eq__ of a list": (RAISES, "x = []\ny = []\nfor _ in range(200_000): x, y = [x], [y]\nx == y"),
+    "isinstance": (RAISES, "t = (int,)\nfor _ in range(200_000): t = (t,)\nisinstance(1.0, t)"),
+    "hash of a tuple": (OVERFLOWS, "t = ()\nfor _ in range(200_000): t = (t,)\nhash(t)"),
+    "chained iterators": (
+        OVERFLOWS,
+        "import itertools\ng = iter([1])\nfor _ in range(100_000): g = itertools.chain(g)\nlist(g)",
+    ),
+    "partial": (
+        OVERFLOWS,
+        "import functools\ng = print\nfor _ in range(200_000):\n    g = functools.partial(g, 1)\n    g.x = 1\ng()",
+    ),
+    "copy.deepcopy": (ENDS, "import copy\nx = []\nfor _ in range(200_000): x = [x]\ncopy.deepcopy(x)"),
+    "the parser": (RAISES, "compile('(' * 100_000 + ')' * 100_000, 'x', 'exec')"),
+    "the parser, blocks": (
+        RAISES,
+        "compile(''.join(' ' * i + 'if 1:\\n' for i in range(2000)) + ' ' * 2000 + 'x', 'x', 'exec')",
+    ),
+    "the compiler": (RAISES, "compile('x' + '.a' * 200_000, 'x', 'exec')"),
+    "the compiler, sums": (RAISES, "compile('1' + '+x' * 200_000, 'x', 'exec')"),
+    "ast.literal_eval": (RAISES, "import ast; ast.literal_eval('[' * 100_000 + ']' * 100_000)"),
+    "json": (RAISES, "import json; json.loads('[' * 200_000 + ']' * 200_000)"),
+    "a regular expression": (ENDS, "import re; re.compile('(?:' * 20_000 + ')' * 20_000)"),
+    "pydantic, validation": (
+        RAISES,
+        "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
+        "d = {}\nfor _ in range(100_000): d = {'c': d}\nN.model_validate(d)",
+    ),
+    "pydantic, a cycle": (
+        RAISES,
+        "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
+        "d = {}\nd['c'] = d\nN.model_validate(d)",
+    ),
+    "pydantic, dumping": (
+        RAISES,
+        "from pydantic import BaseModel\nclass N(BaseModel):\n    c: 'N | None' = None\n"
+        "n = N()\nfor _ in range(100_000): n = N.model_construct(c=n)\nn.model_dump_json()",
+    ),
+    "pydantic, a schema": (
+        RAISES,
+        "from pydantic import TypeAdapter\nt = int\nfor _ in range(5_000): t = list[t]\nTypeAdapter(t)",
+    ),
+    "a destructor": (ENDS, "class D:\n    def __del__(self): D()\nD()\nraise RecursionError"),
 }
-CONTAINED = {ErrorKind.TOOL_EXCEPTION, ErrorKind.STACK_OVERFLOW, ErrorKind.OUT_OF_MEMORY, ErrorKind.TIMEOUT}
 
 
-@pytest.mark.parametrize("body", DEEP.values(), ids=DEEP.keys())
-def test_recursion_with_a_raised_limit_stays_inside_the_guest(run_body: RunBody, body: str) -> None:
+@pytest.mark.parametrize(("kinds", "body"), DEEP.values(), ids=DEEP.keys())
+def test_recursion_with_a_raised_limit_stays_inside_the_guest(
+    run_body: RunBody, kinds: Collection[ErrorKind | None], body: str
+) -> None:
     result = run_body(f"print('partial')\n{RAISED}{body}", timeout_seconds=2)
-    assert result.error is None or failed(result) in CONTAINED, result.error
+    kind = failed(result) if result.error else None
+    assert kind in kinds or (kind is ErrorKind.TIMEOUT and result.usage.wall_seconds > 2), result.error
     assert run_body("return 1").func_return == 1
 
 
@@ -125,37 +150,36 @@ def test_standard_input_is_at_its_end_and_blocks_nobody(run_body: RunBody, body:
     assert result.error.exception_name == "EOFError"
 
 
+FORBIDDEN = {ErrorKind.FORBIDDEN_RESULT}
 RESULTS = {
-    "deep": "x = []\nfor _ in range(250): x = [x]\nreturn x",
-    "very deep": "x = []\nfor _ in range(100_000): x = [x]\nreturn x",
-    "wide": "return [0] * 3_000_000",
-    "wide and nested": "return [[] for _ in range(2_500_000)]",
-    "cyclic": "x = []\nx.append(x)\nreturn x",
-    "cyclic through a dict": "x = {}\nx['x'] = [x]\nreturn x",
-    "expanding": "x = []\nfor _ in range(100): x = [x, x]\nreturn x",
-    "an int of a megabyte": "return 1 << (8 << 20)",
-    "longer than the limit": "return 'x' * (17 << 20)",
-    "keys that collide": "return {n * (2**61 - 1): n for n in range(50_000)}",
-    "an endless iterator": "import itertools\nreturn itertools.count()",
-    "an object": "return object()",
-    "a module": "import os\nreturn os",
-    "a function": "return print",
-    "whose pickling never ends": "class A:\n    def __reduce__(self):\n        while True: pass\nreturn [A()]",
+    "deep": (FORBIDDEN, "x = []\nfor _ in range(250): x = [x]\nreturn x"),
+    "very deep": (RAISES, "x = []\nfor _ in range(100_000): x = [x]\nreturn x"),
+    "wide": (FORBIDDEN, "return [0] * 3_000_000"),
+    "wide and nested": ({ErrorKind.OUT_OF_MEMORY}, "return [[] for _ in range(2_500_000)]"),
+    "cyclic": (FORBIDDEN, "x = []\nx.append(x)\nreturn x"),
+    "cyclic through a dict": (FORBIDDEN, "x = {}\nx['x'] = [x]\nreturn x"),
+    "expanding": (FORBIDDEN, "x = []\nfor _ in range(100): x = [x, x]\nreturn x"),
+    "an int of a megabyte": (FORBIDDEN, "return 1 << (8 << 20)"),
+    "longer than the limit": ({ErrorKind.CORRUPTED_RESULT}, "return 'x' * (17 << 20)"),
+    "keys that collide": (FORBIDDEN, "return {n * (2**61 - 1): n for n in range(50_000)}"),
+    "an endless iterator": (RAISES, "import itertools\nreturn itertools.count()"),
+    "an object": (FORBIDDEN, "return object()"),
+    "a module": (RAISES, "import os\nreturn os"),
+    "a function": (FORBIDDEN, "return print"),
+    "whose pickling never ends": (
+        FORBIDDEN,
+        "class A:\n    def __reduce__(self):\n        while True: pass\nreturn [A()]",
+    ),
 }
-REFUSED = {
-    ErrorKind.FORBIDDEN_RESULT, ErrorKind.CORRUPTED_RESULT, ErrorKind.TOOL_EXCEPTION, ErrorKind.OUT_OF_MEMORY,
-    ErrorKind.TIMEOUT, ErrorKind.STACK_OVERFLOW,
-}  # fmt: skip
 
 
-@pytest.mark.parametrize("body", RESULTS.values(), ids=RESULTS.keys())
-def test_a_result_that_costs_the_host_too_much_is_refused(run_body: RunBody, body: str) -> None:
-    began = time.monotonic()
-    result = run_body(body, timeout_seconds=3)
-    assert result.error is None or result.error.kind in REFUSED
-    # Where pydantic cannot dump a value, the script falls back to its text: plain data, and short.
-    assert result.error is not None or type(result.func_return) is str
-    assert time.monotonic() - began < 30  # no measurement: it did end
+@pytest.mark.parametrize(("kinds", "body"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_that_costs_the_host_too_much_is_refused(
+    run_body: RunBody, kinds: Collection[ErrorKind], body: str
+) -> None:
+    result = run_body(f"print('partial')\n{body}", timeout_seconds=20)
+    assert failed(result) in kinds
+    assert type(result.func_return) is str
 
 
 def test_every_limit_may_be_at_its_smallest(run_body: RunBody) -> None:

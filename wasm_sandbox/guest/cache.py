@@ -40,6 +40,7 @@ class FileIdentity:
 class _Record(BaseModel):
     """Written beside a compiled image, after it is complete."""
 
+    key: str
     sha256: str
     identity: dict[str, int]
 
@@ -74,6 +75,20 @@ def _check_private(path: Path) -> None:
             raise _refuse(path, f"lies in {parent}, which belongs to user {status.st_uid}")
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             raise _refuse(path, f"lies in {parent}, which everybody can write")
+        if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX and _has_others(status.st_gid):
+            raise _refuse(path, f"lies in {parent}, which its group can write")
+
+
+def _has_others(group: int) -> bool:
+    """Whether a group may have other members than this user: any but a group of the user's own name."""
+    import grp
+    import pwd
+
+    try:
+        name, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return True
+    return entry.gr_name != name or bool({*entry.gr_mem} - {name})
 
 
 def _sha256(path: Path) -> str:
@@ -106,15 +121,25 @@ class ImageCache:
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Held by the one process that prepares an image; ``on_wait`` is called if another one holds it."""
+        """Held by the one process that prepares an image; ``on_wait`` is called if another one holds it.
+
+        Raises:
+            CacheError: nothing can be written here.
+        """
         import filelock
 
         held = filelock.FileLock(self.directory / f"{key}.lock")
         try:
-            held.acquire(blocking=False)
-        except filelock.Timeout:
-            on_wait()
-            held.acquire()
+            try:
+                held.acquire(blocking=False)
+            except filelock.Timeout:
+                on_wait()
+                held.acquire()
+        except OSError as error:
+            raise CacheError(
+                f"cannot write to the cache directory {self.directory}: {error.strerror or error}. "
+                f"Name a writable one in {DIRECTORY_VARIABLE}"
+            ) from error
         try:
             yield
         finally:
@@ -140,7 +165,7 @@ class ImageCache:
             status = path.lstat()
         except (OSError, ValidationError):
             return None
-        if not stat.S_ISREG(status.st_mode):
+        if record.key != key or not stat.S_ISREG(status.st_mode):
             return None
         if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             return None
@@ -148,7 +173,8 @@ class ImageCache:
         if full_check or identity != record.identity:
             if _sha256(path) != record.sha256:
                 return None
-            self._write_record(key, record.sha256)
+            with suppress(OSError):  # a read-only cache is compared each time
+                self._write_record(key, record.sha256)
         return path
 
     def add(self, key: str, compiled: bytes) -> Path:
@@ -171,7 +197,7 @@ class ImageCache:
         return self.directory / f"{key}.json"
 
     def _write_record(self, key: str, sha256: str) -> None:
-        record = _Record(sha256=sha256, identity=asdict(FileIdentity.of(self.path(key))))
+        record = _Record(key=key, sha256=sha256, identity=asdict(FileIdentity.of(self.path(key))))
         self._write(self._record_path(key), record.model_dump_json().encode())
 
     def _write(self, path: Path, data: bytes) -> Path:

@@ -14,7 +14,7 @@ import wasmtime
 from wasm_sandbox.guest.execution import execute
 from wasm_sandbox.guest.image import Image, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
-from wasm_sandbox.guest.outcome import Outcome
+from wasm_sandbox.guest.outcome import Outcome, giving_up
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
@@ -37,6 +37,7 @@ class GuestEngine:
         self._image_lock = threading.Lock()
         self._running: set[Surroundings] = set()
         self._running_lock = threading.Lock()
+        self._ready_since: float | None = None
 
     def image(self, progress: Progress | None = None) -> Image:
         """The default image, loaded or prepared once; raises as `load_image`."""
@@ -48,6 +49,10 @@ class GuestEngine:
 
     def start(self, request: ExecutionRequest, surroundings: Surroundings) -> Future[Outcome]:
         """Run a request on a guest thread.
+
+        If all threads are busy, the run waits for one as long as it may then take: for its own
+        ``timeout_seconds`` (from when there is an image, where that has to be prepared first). A run that has
+        waited so long is not begun; its outcome says so.
 
         Returns:
             A future of the outcome; it raises what `image` raises if there is no image.
@@ -61,12 +66,14 @@ class GuestEngine:
                 self._running.add(surroundings)
             try:
                 image = self.image()
+                if self._ready_since is None:
+                    self._ready_since = time.monotonic()
                 execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)
 
-        return self._workers.submit(work)
+        return self._workers.submit(work, giving_up(request.limits.timeout_seconds, lambda: self._ready_since))
 
     @property
     def running_guests(self) -> int:

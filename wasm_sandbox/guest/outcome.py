@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -44,3 +46,28 @@ class Outcome:
     wall_seconds: float
     memory_bytes: int
     host_calls: int
+
+
+def not_begun(waited_seconds: float) -> Outcome:
+    """The outcome of a run that no thread became free for in time."""
+    detail = (
+        f"it was not begun: for {waited_seconds:.1f} seconds so many other runs were going on that no thread was free"
+    )
+    return Outcome(Ending.DEADLINE, 0, None, detail, b"", b"", 0, 0, 0, waited_seconds, 0, 0)
+
+
+def giving_up(patience_seconds: float, ready_since: Callable[[], float | None]) -> Callable[[], Outcome | None]:
+    """For `Workers.submit`: the outcome of a run that has waited too long for a thread, or None while it has not.
+
+    Args:
+        patience_seconds: how long it may wait, from now.
+        ready_since: when, on the clock of `time.monotonic`, there was an image; None while it is still prepared.
+    """
+    submitted = time.monotonic()
+
+    def give_up() -> Outcome | None:
+        ready = ready_since()
+        waited = 0.0 if ready is None else time.monotonic() - max(submitted, ready)
+        return not_begun(waited) if waited > patience_seconds else None
+
+    return give_up

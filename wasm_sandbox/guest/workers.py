@@ -18,7 +18,9 @@ NATIVE_STACK_BYTES = 8 << 20
 some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
 
 MAX_WORKERS = 256
-"""More runs than this wait for a thread; their deadlines start when they do."""
+"""More runs than this wait for a thread, each as long as it may (`Workers.submit`)."""
+
+GIVE_UP_POLL_SECONDS = 0.02
 
 INTERRUPT_POLL_SECONDS = 0.1  # on some platforms a wait without an end cannot be interrupted by Ctrl-C
 
@@ -54,18 +56,23 @@ class Workers:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
+        self._waiting: list[Callable[[], bool]] = []
 
     @property
     def threads(self) -> int:
         """How many threads there are, busy and idle."""
         return len(self._threads)
 
-    def submit(self, work: Callable[[Callable[[T], None]], None]) -> Future[T]:
+    def submit(
+        self, work: Callable[[Callable[[T], None]], None], give_up: Callable[[], T | None] | None = None
+    ) -> Future[T]:
         """Run ``work`` on a thread of the pool.
 
         Args:
             work: is called with a function to deliver its result with, once; what it does after that
                 keeps nobody waiting.
+            give_up: is called now and then while all threads are busy; what it returns is the result, unless
+                it is None, and the work is not done then.
 
         Returns:
             A future of the result, or of what ``work`` raised before it delivered one.
@@ -74,9 +81,10 @@ class Workers:
             HostError: the pool is closed, because the interpreter is exiting, or it has no thread and gets none.
         """
         future: Future[T] = Future()
+        taken = threading.Lock()  # by a thread, or given up: whoever acquires it
 
         def job() -> None:
-            if not future.set_running_or_notify_cancel():
+            if not taken.acquire(blocking=False) or not future.set_running_or_notify_cancel():
                 return
             try:
                 work(future.set_result)
@@ -86,22 +94,59 @@ class Workers:
                 else:
                     future.set_exception(error)
 
+        def is_over() -> bool:
+            """Whether the wait has an end, if need be by giving up."""
+            if taken.locked() or future.cancelled():
+                return True
+            result = give_up() if give_up else None
+            if result is None:
+                return False
+            if taken.acquire(blocking=False) and future.set_running_or_notify_cancel():
+                future.set_result(result)
+            return True
+
         with self._lock:
             if self._closed:
                 raise HostError("the interpreter is exiting: no guest can be started")
             if self._idle:
                 self._idle -= 1
-            elif len(self._threads) < (self._most or MAX_WORKERS):
-                self._add_thread()
+            elif not self._add_thread() and give_up:
+                self._watch(is_over)
         self._queue.put(job)
         return future
 
-    def _add_thread(self) -> None:
+    def _add_thread(self) -> bool:
+        """Whether there is one more thread; if not, the work waits for one of the others."""
+        if len(self._threads) >= (self._most or MAX_WORKERS):
+            return False
         try:
             self._start_thread()
         except (RuntimeError, MemoryError) as error:
-            if not self._threads:  # else the work waits for one of these
+            if not self._threads:
                 raise HostError(f"no thread can be started to run a guest on: {error}") from error
+            return False
+        return True
+
+    def _watch(self, is_over: Callable[[], bool]) -> None:
+        """Let one more wait be looked at, by a thread that lives as long as there are any."""
+        if not self._waiting:
+            thread = threading.Thread(target=self._end_waits, name="wasm-sandbox-queue", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                raise HostError(f"no thread can be started to watch over waiting runs: {error}") from error
+        self._waiting.append(is_over)
+
+    def _end_waits(self) -> None:
+        while True:
+            with self._lock:
+                waiting = list(self._waiting)
+            over = {is_over for is_over in waiting if is_over()}
+            with self._lock:
+                self._waiting = [is_over for is_over in self._waiting if is_over not in over]
+                if not self._waiting or self._closed:
+                    return
+            time.sleep(GIVE_UP_POLL_SECONDS)
 
     def _start_thread(self) -> None:
         name = f"wasm-sandbox-worker-{len(self._threads)}"

@@ -18,7 +18,7 @@ from typing import Any
 from wasm_sandbox import errors
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, cache_directory
-from wasm_sandbox.guest.outcome import Ending, Outcome
+from wasm_sandbox.guest.outcome import Ending, Outcome, giving_up
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.workers import Workers
 from wasm_sandbox.processes import messages
@@ -234,6 +234,7 @@ class ProcessPool:
         self._wanted = threading.Event()
         self._watch: threading.Thread | None = None
         self._warned = False
+        self._ready_since: float | None = None
 
     @property
     def workers(self) -> list[WorkerProcess]:
@@ -258,7 +259,8 @@ class ProcessPool:
             HostError: the interpreter is exiting, or no thread can be started.
         """
         run = _Run(request, abandoned)
-        return self._threads.submit(lambda deliver: self._work(run, deliver)), run.stop
+        give_up = giving_up(request.limits.timeout_seconds, lambda: self._ready_since)
+        return self._threads.submit(lambda deliver: self._work(run, deliver), give_up), run.stop
 
     def _work(self, run: _Run, deliver: Callable[[Outcome], None]) -> None:
         if run.stopped is not None:
@@ -290,7 +292,9 @@ class ProcessPool:
             self._runs.add(run)
             self._wanted.set()
         try:
-            return worker.run(run.request)
+            outcome = worker.run(run.request)
+            self._ready_since = self._ready_since or time.monotonic()
+            return outcome
         finally:
             with self._lock:
                 self._runs.discard(run)

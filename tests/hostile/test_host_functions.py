@@ -1,0 +1,82 @@
+"""Random sequences of raw calls to the host: each answers an errno, and nothing of the host is touched or held."""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Iterator
+
+import pytest
+import wasmtime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.guest.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.execution import _read_report
+
+NUMBERS = st.one_of(
+    st.sampled_from(HOSTILE),
+    st.integers(0, 64),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([2**63 - 1, 2**63, 2**64 - 1]),
+)
+CALLS = st.lists(
+    st.tuples(st.sampled_from(sorted(set(PREVIEW1) - {"proc_exit"})), st.lists(NUMBERS, min_size=9, max_size=9)),
+    max_size=30,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(CALLS, st.binary(max_size=400))
+def test_any_sequence_of_calls_answers_errnos(calls: list[tuple[str, list[int]]], planted: bytes) -> None:
+    probe = Probe()
+    try:
+        probe.instance.write(0, planted)  # what vectors and subscriptions are read from
+        for name, numbers in calls:
+            widths = [32 if parameter == "i" else 64 for parameter in PREVIEW1[name]]
+            arguments = [number % (1 << width) for number, width in zip(numbers, widths, strict=False)]
+            assert 0 <= probe.call(name, *arguments) <= 76, (name, arguments)
+        assert probe.world.host_failure is None
+        assert probe.instance.memory()[1] == PAGE
+    finally:
+        probe.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts from /proc")
+def test_calls_leave_no_descriptor_of_the_host_open() -> None:
+    probe = Probe()
+    try:
+        before = set(os.listdir("/proc/self/fd"))
+        for name in sorted(set(PREVIEW1) - {"proc_exit"}):
+            for hostile in HOSTILE:
+                probe.call(name, *[hostile] * len(PREVIEW1[name]))
+        assert set(os.listdir("/proc/self/fd")) == before
+    finally:
+        probe.close()
+
+
+@pytest.fixture
+def reporting() -> Iterator[_capi.Instance]:
+    """A guest of 100 MiB whose report of an exception is at address 64: the test writes it."""
+    engine = wasmtime.Engine()
+    text = '(module (memory (export "memory") 1600) (func (export "sandbox_report") (result i32) (i32.const 64)))'
+    store, linker = wasmtime.Store(engine), wasmtime.Linker(engine)
+    yield _capi.Instance(store, linker.instantiate_pre(wasmtime.Module(engine, text)))
+    store.close()
+
+
+@pytest.mark.parametrize("claimed", [0, 5, 40 << 20])
+def test_a_forged_report_of_an_exception_is_bounded(reporting: _capi.Instance, claimed: int) -> None:
+    reporting.write(64, struct.pack("<I", claimed))
+    found = _read_report(reporting)
+    assert found is not None
+    assert len(found.name) == min(claimed, 1 << 20)
+    assert len(found.name) + len(found.message) + len(found.traceback) <= 1 << 20
+
+
+def test_a_forged_report_is_not_followed_out_of_the_guests_memory(reporting: _capi.Instance) -> None:
+    reporting.write(64, struct.pack("<I", 2**32 - 1))
+    with pytest.raises(_capi.GuestStopped, match="outside the guest's memory"):
+        _read_report(reporting)

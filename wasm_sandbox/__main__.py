@@ -1,0 +1,20 @@
+"""Where the command begins: ``wasm-sandbox``, or ``python -m wasm_sandbox``."""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command and exit; Ctrl-C ends it in silence also while it is still being loaded."""
+    try:
+        from wasm_sandbox.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        os._exit(130)  # as `cli.main` does from then on
+
+
+if __name__ == "__main__":
+    main()
