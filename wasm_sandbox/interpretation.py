@@ -94,6 +94,7 @@ def interpret(
         sandbox_config_fingerprint=fingerprint,
         error=error,
         usage=usage,
+        files=outcome.files if error is None else None,
     )
 
 

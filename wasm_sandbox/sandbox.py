@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
+from wasm_sandbox.files import GivenFiles, HostDir, check_files
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -32,6 +33,7 @@ class _Call:
     environ: dict[str, str]
     agent_state: Any
     fingerprint: str | None
+    given: GivenFiles | None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
@@ -39,6 +41,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
+        files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
+            an empty one. What the tool leaves changed there is in the result's ``files``.
+        mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
+            With neither, there is no file system at all.
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -55,6 +61,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        mounts: Mapping[str, HostDir] | None = None,
     ) -> None:
         super().__init__(
             tool_name,
@@ -68,6 +76,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_env_vars,
         )
         self.limits = limits or Limits()
+        self.files = files
+        self.mounts = mounts
 
     @trace_method
     async def run(
@@ -87,6 +97,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         Raises:
             ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
+            InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: the stored tools or variables cannot be read.
             HostError: this host cannot run guests; the message says what to do.
         """
@@ -136,6 +147,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None
     ) -> _Call | ToolExecutionResult:
         """The call, or the result that refuses it."""
+        given = check_files(self.files, self.mounts, self.limits)
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
@@ -143,7 +155,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         except (BadArguments, UnsupportedToolError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint)
+        return _Call(script, environ, agent_state, fingerprint, given)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -160,6 +172,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_name="script_.py" if self.tool_name == "script" else f"{self.tool_name}.py",  # not the script's own
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
+            given=call.given,
         )
         surroundings = LiveSurroundings(abandoned)
         return process_engine().start(request, surroundings), surroundings.cancel
@@ -215,6 +228,8 @@ def run_tool(
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    files: Mapping[str, bytes] | None = None,
+    mounts: Mapping[str, HostDir] | None = None,
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
 ) -> ToolExecutionResult:
@@ -242,5 +257,7 @@ def run_tool(
         sandbox_config,
         sandbox_env_vars,
         limits,
+        files,
+        mounts,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

@@ -19,7 +19,7 @@ from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_vers
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 _log = logging.getLogger(__name__)
