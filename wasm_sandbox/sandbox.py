@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
+from wasm_sandbox.image import Image, image_of
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -32,6 +33,7 @@ class _Call:
     environ: dict[str, str]
     agent_state: Any
     fingerprint: str | None
+    image: Image | None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
@@ -39,6 +41,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
+        image: the image to run in, or its name; by default that of the configuration, else the default image.
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -55,6 +58,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        image: Image | str | None = None,
     ) -> None:
         super().__init__(
             tool_name,
@@ -68,6 +72,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_env_vars,
         )
         self.limits = limits or Limits()
+        self.image = image
 
     @trace_method
     async def run(
@@ -143,7 +148,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         except (BadArguments, UnsupportedToolError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint)
+        return _Call(script, environ, agent_state, fingerprint, self._chosen_image(config))
+
+    def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
+        """The image to run in: the one given, else the configuration's, else the default one."""
+        return image_of(self.image or (config.image if config else None))
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -162,7 +171,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_line_count=call.script.tool_line_count,
         )
         surroundings = LiveSurroundings(abandoned)
-        return process_engine().start(request, surroundings), surroundings.cancel
+        source = call.image.source if call.image else None
+        return process_engine().start(request, surroundings, source), surroundings.cancel
 
     def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
         return interpret(
@@ -215,6 +225,7 @@ def run_tool(
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    image: Image | str | None = None,
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
 ) -> ToolExecutionResult:
@@ -242,5 +253,6 @@ def run_tool(
         sandbox_config,
         sandbox_env_vars,
         limits,
+        image,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

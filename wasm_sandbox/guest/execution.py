@@ -12,7 +12,7 @@ import wasmtime
 
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
-from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.ticker import EpochTicker
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def execute(
-    image: Image,
+    image: LoadedImage,
     ticker: EpochTicker,
     request: ExecutionRequest,
     surroundings: LiveSurroundings,
@@ -132,7 +132,7 @@ def _call(
     functions: HostFunctions,
     world: World,
     store: wasmtime.Store,
-    image: Image,
+    image: LoadedImage,
     ticker: EpochTicker,
     request: ExecutionRequest,
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:

@@ -156,6 +156,8 @@ class World:
     surroundings: Surroundings
     deadline: float
     """On the clock of `time.monotonic`, in seconds."""
+    stdin: bytes = b""
+    """What is left to read of standard input: nothing, except while an image is prepared."""
     instance: _capi.Instance | None = None
     halt: Halt | None = None
     exit_code: int = 0
@@ -247,7 +249,15 @@ class World:
     def fd_read(self, fd: int, vectors: int, count: int, read: int) -> int:
         if fd != STDIN:
             return EBADF
-        self.store(read, struct.pack("<I", 0))  # always at its end
+        if not self.stdin:
+            self.store(read, struct.pack("<I", 0))  # at its end
+            return SUCCESS
+        total = 0
+        for pointer, size in struct.iter_unpack("<II", self.load(vectors, 8 * min(count, MAX_VECTORS))):
+            data = self.stdin[:size]
+            self.store(pointer, data)
+            self.stdin, total = self.stdin[size:], total + len(data)
+        self.store(read, struct.pack("<I", total))
         return SUCCESS
 
     def fd_close(self, fd: int) -> int:
