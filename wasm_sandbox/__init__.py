@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.base import AsyncToolSandboxBase
     from wasm_sandbox.config import Limits, SandboxConfig
     from wasm_sandbox.files import HostDir
+    from wasm_sandbox.image import Image
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
     from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
     from wasm_sandbox.tool import Tool
@@ -22,6 +23,7 @@ __all__ = [
     "AsyncToolSandboxBase",
     "ErrorKind",
     "HostDir",
+    "Image",
     "Limits",
     "SandboxConfig",
     "Tool",
@@ -36,6 +38,7 @@ _HOMES = {
     "AsyncToolSandboxBase": "base",
     "ErrorKind": "results",
     "HostDir": "files",
+    "Image": "image",
     "Limits": "config",
     "SandboxConfig": "config",
     "Tool": "tool",

@@ -35,6 +35,10 @@ class ImageError(HostError):
     """The guest could not be initialised, captured or compiled."""
 
 
+class ImageNotFound(ImageError):
+    """No image of this name or id is kept on this machine."""
+
+
 class StoreError(SandboxError, RuntimeError):
     """The store of tools and variables cannot be used; the message says what to do, and never holds a value."""
 

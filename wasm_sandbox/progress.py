@@ -15,11 +15,11 @@ from wasm_sandbox.guest.workers import Workers, wait_for
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wasm_sandbox.guest.image import Image
+    from wasm_sandbox.guest.image import ImageSource, LoadedImage
 
 
-def ready_image() -> Image:
-    """The image of this process, prepared if it is not in the cache; silent if it is.
+def ready_image(source: ImageSource | None = None) -> LoadedImage:
+    """An image, by default the default one, prepared if it is not in the cache; silent if it is.
 
     The work is done on another thread, so that Ctrl-C ends the command while the compiler runs.
 
@@ -28,8 +28,8 @@ def ready_image() -> Image:
     """
     with PreparationDisplay() as display:
 
-        def work(deliver: Callable[[Image], None]) -> None:
-            deliver(process_engine().image(display.step))
+        def work(deliver: Callable[[LoadedImage], None]) -> None:
+            deliver(process_engine().image(display.step, source))
 
         return wait_for(Workers().submit(work))
 

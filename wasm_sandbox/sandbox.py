@@ -12,6 +12,7 @@ from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
+from wasm_sandbox.image import Image, image_of
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -33,6 +34,7 @@ class _Call:
     environ: dict[str, str]
     agent_state: Any
     fingerprint: str | None
+    image: Image | None
     given: GivenFiles | None
 
 
@@ -41,6 +43,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
+        image: the image to run in, or its name; by default that of the configuration, else the default image.
         files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
             an empty one. What the tool leaves changed there is in the result's ``files``.
         mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
@@ -61,6 +64,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        image: Image | str | None = None,
         files: Mapping[str, bytes] | None = None,
         mounts: Mapping[str, HostDir] | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_env_vars,
         )
         self.limits = limits or Limits()
+        self.image = image
         self.files = files
         self.mounts = mounts
 
@@ -155,7 +160,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         except (BadArguments, UnsupportedToolError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint, given)
+        return _Call(script, environ, agent_state, fingerprint, self._chosen_image(config), given)
+
+    def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
+        """The image to run in: the one given, else the configuration's, else the default one."""
+        return image_of(self.image or (config.image if config else None))
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -175,7 +184,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             given=call.given,
         )
         surroundings = LiveSurroundings(abandoned)
-        return process_engine().start(request, surroundings), surroundings.cancel
+        source = call.image.source if call.image else None
+        return process_engine().start(request, surroundings, source), surroundings.cancel
 
     def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
         return interpret(
@@ -228,6 +238,7 @@ def run_tool(
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    image: Image | str | None = None,
     files: Mapping[str, bytes] | None = None,
     mounts: Mapping[str, HostDir] | None = None,
     agent_state: Any = None,
@@ -257,6 +268,7 @@ def run_tool(
         sandbox_config,
         sandbox_env_vars,
         limits,
+        image,
         files,
         mounts,
     )

@@ -24,7 +24,7 @@ from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.execution import Outcome
-from wasm_sandbox.guest.image import Image, load_image
+from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
 from wasm_sandbox.guest.ticker import EpochTicker
@@ -315,7 +315,7 @@ class _MarkedEngine(GuestEngine):
                 stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
             self._marked_image = load_image(self._engine)
 
-    def image(self, progress: Progress | None = None) -> Image:
+    def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
         return self._marked_image
 
 
@@ -341,7 +341,7 @@ def _marks() -> Iterator[_Marks]:
     guest_calls = {"sandbox_alloc": "alloc", "sandbox_run": "guest"}
 
     def marked_execute(
-        image: Image,
+        image: LoadedImage,
         ticker: EpochTicker,
         request: ExecutionRequest,
         surroundings: wasi.LiveSurroundings,

@@ -51,29 +51,56 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("wasm-sandbox", appauthor=False)
 
 
-def _refuse(path: Path, why: str) -> CacheError:
-    return CacheError(
-        f"the cache directory {path} {why}: compiled code is only loaded from a directory that nobody else "
-        f"can write. Make it yours alone (chmod 700), or name another one in {DIRECTORY_VARIABLE}"
-    )
+def private_directory(path: Path, what: str, variable: str) -> Path:
+    """A directory, made if need be, that nobody else can write.
+
+    Args:
+        path: where.
+        what: what messages call it.
+        variable: the environment variable that names another one.
+
+    Raises:
+        CacheError: it cannot be made, or others can write to it.
+    """
+    path = path.absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve(strict=True)
+        why = writable_by_others(path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot use {what} {path}: {error.strerror or error}. Name a writable one in {variable}"
+        ) from error
+    if why is not None:
+        raise CacheError(
+            f"{what} {path} {why}: what guests are made of is only loaded from a directory that nobody else "
+            f"can write. Make it yours alone (chmod 700), or name another one in {variable}"
+        )
+    return path
 
 
-def _check_private(path: Path) -> None:
-    """Refuse a directory that another user could write to or swap. POSIX only: elsewhere profiles are private."""
+def writable_by_others(path: Path, *, of_root: bool = False) -> str | None:
+    """How another user could write to a directory or swap it, or ``None``. POSIX only: elsewhere profiles are private.
+
+    Args:
+        path: the directory, resolved.
+        of_root: whether it may be root's, as parts of a system or of a container are.
+    """
     if os.name != "posix":
-        return
+        return None
     me = os.geteuid()
     status = path.stat()
-    if status.st_uid != me:
-        raise _refuse(path, f"belongs to user {status.st_uid}, not to you ({me})")
+    if status.st_uid != me and not (of_root and status.st_uid == 0):
+        return f"belongs to user {status.st_uid}, not to you ({me})"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _refuse(path, f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})")
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
     for parent in path.parents:
         status = parent.stat()
         if status.st_uid not in (me, 0):
-            raise _refuse(path, f"lies in {parent}, which belongs to user {status.st_uid}")
+            return f"lies in {parent}, which belongs to user {status.st_uid}"
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-            raise _refuse(path, f"lies in {parent}, which everybody can write")
+            return f"lies in {parent}, which everybody can write"
+    return None
 
 
 def _sha256(path: Path) -> str:
@@ -89,16 +116,7 @@ class ImageCache:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = (directory or cache_directory()).absolute()
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.directory = self.directory.resolve(strict=True)
-        except OSError as error:
-            raise CacheError(
-                f"cannot use the cache directory {self.directory}: {error.strerror or error}. "
-                f"Name a writable one in {DIRECTORY_VARIABLE}"
-            ) from error
-        _check_private(self.directory)
+        self.directory = private_directory(directory or cache_directory(), "the cache directory", DIRECTORY_VARIABLE)
 
     def path(self, key: str) -> Path:
         """Where the compiled image of a key is, or would be."""

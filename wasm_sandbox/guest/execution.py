@@ -11,11 +11,11 @@ from enum import Enum
 import wasmtime
 
 from wasm_sandbox.config import Limits
-from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.file_system import FileSystem
-from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def execute(
-    image: Image,
+    image: LoadedImage,
     ticker: EpochTicker,
     request: ExecutionRequest,
     surroundings: LiveSurroundings,
@@ -90,7 +90,8 @@ def execute(
             nobody needs to wait for it (a sixth of a short run).
 
     Raises:
-        BaseException: only what a defect of a host function raised; nothing is delivered then.
+        InvalidFiles: a mount cannot be opened, or files do not go together with those of the image.
+        BaseException: otherwise only what a defect of a host function raised; nothing is delivered then.
     """
     limits = request.limits
     started = time.monotonic()
@@ -105,8 +106,7 @@ def execute(
     store = wasmtime.Store(image.engine)
     mounts: Mounts | None = None
     try:
-        if request.given is not None:
-            mounts = _add_files(world, image, request.given, limits)
+        mounts = _add_files(world, image, request.given, limits)
         store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=1, tables=1)
         store.set_fuel(limits.fuel)
         store.set_epoch_deadline(1)
@@ -141,8 +141,13 @@ def execute(
             mounts.close()
 
 
-def _add_files(world: World, image: Image, given: GivenFiles, limits: Limits) -> Mounts | None:
-    """Give a world a file system, and mounts in it if there are any."""
+def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
+    """Give a world a file system, and mounts in it, if the caller or the image has any files."""
+    if image.files:
+        own = given or GivenFiles({}, {})
+        given = check_files({**image.files, **own.files}, own.mounts, limits)
+    if given is None:
+        return None
     system = FileSystem(given.files, tuple(given.mounts), limits.files_bytes, limits.file_count, world.now())
     mounts = Mounts(image.engine, given.mounts, limits.files_bytes, limits.file_count) if given.mounts else None
     world.files = Descriptors(world, system, mounts.each if mounts else ())
@@ -153,7 +158,7 @@ def _call(
     functions: HostFunctions,
     world: World,
     store: wasmtime.Store,
-    image: Image,
+    image: LoadedImage,
     ticker: EpochTicker,
     request: ExecutionRequest,
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:

@@ -1,4 +1,4 @@
-"""Images: a guest module ready to run - identified, found in the cache or prepared, linked."""
+"""Loaded images: a guest module ready to run - identified, found in the cache or prepared, linked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import json
 import logging
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import wasmtime
 
@@ -18,15 +20,19 @@ from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
+from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
 SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
+
+Prepare = Callable[[Artifact, Progress], bytes]
+"""Makes the compiled code of an image from the guest module; raises as `load_image`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Image:
+class LoadedImage:
     """A compiled, pre-initialised guest, linked to our host functions: instances come from ``pre``."""
 
     id: str
@@ -36,6 +42,25 @@ class Image:
     engine: wasmtime.Engine
     pre: wasmtime.InstancePre
     host_functions: HostFunctions
+    memory_bytes: int
+    """What an instance has from the start; a run needs some more."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that every run finds: absolute guest path -> contents."""
+
+
+class ImageSource(Protocol):
+    """Where the engine gets an image from; the public `wasm_sandbox.Image` holds one."""
+
+    @property
+    def id(self) -> str:
+        """The image's identity: two sources with the same id load the same image."""
+
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
+        """Load the image, preparing it if need be; called once per engine.
+
+        Raises:
+            HostError: it cannot be loaded; the message says what to do.
+        """
 
 
 def image_id(artifact: Artifact) -> str:
@@ -53,7 +78,7 @@ def compile_key(image: str) -> str:
 
 def load_image(
     guest_engine: wasmtime.Engine, progress: Progress | None = None, cache: ImageCache | None = None
-) -> Image:
+) -> LoadedImage:
     """The default image: from the cache, or prepared now (seconds) and put there.
 
     Args:
@@ -66,34 +91,72 @@ def load_image(
         ArtifactError: the guest module of this installation is missing or damaged.
         ImageError: the guest module could not be initialised.
     """
+    from wasm_sandbox.guest import preparation
+
+    def prepare(artifact: Artifact, progress: Progress) -> bytes:
+        return preparation.prepare(guest_engine, artifact, progress)
+
     artifact = find_artifact()
-    identity = image_id(artifact)
+    return load_prepared(guest_engine, image_id(artifact), prepare, progress or _log.info, cache)
+
+
+def load_prepared(
+    guest_engine: wasmtime.Engine,
+    identity: str,
+    prepare: Prepare,
+    progress: Progress,
+    cache: ImageCache | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> LoadedImage:
+    """An image from the cache, or prepared now and put there.
+
+    Args:
+        guest_engine: the engine that will run its instances.
+        identity: the image's id.
+        prepare: makes the compiled code; called if it is not in the cache.
+        progress: told about every slow step.
+        cache: where compiled images are; the user's cache directory by default.
+        files: what every run finds.
+
+    Raises: as `load_image`, and what ``prepare`` raises.
+    """
     cache = cache or ImageCache()
     key = compile_key(identity)
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        module = _prepare_once(guest_engine, cache, key, artifact, progress or _log.info)
+        module = _prepare_once(guest_engine, cache, key, prepare, progress)
     if module is None:
         raise ImageError(
             f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
         )
+    return link(guest_engine, identity, cache.path(key), module, files or {})
+
+
+def link(
+    guest_engine: wasmtime.Engine, identity: str, path: Path, module: wasmtime.Module, files: Mapping[str, bytes]
+) -> LoadedImage:
+    """A compiled module, ready for instances."""
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
-    return Image(identity, cache.path(key), guest_engine, pre, functions)
+    return LoadedImage(identity, path, guest_engine, pre, functions, memory_bytes_of(module), files)
+
+
+def memory_bytes_of(module: wasmtime.Module) -> int:
+    """The memory that every instance of a module starts with."""
+    types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
+    return sum(type_.limits.min for type_ in types) * PAGE_BYTES
 
 
 def _prepare_once(
-    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, artifact: Artifact, progress: Progress
+    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Prepare, progress: Progress
 ) -> wasmtime.Module | None:
     """Of several processes one prepares the image; the others wait, and find it done."""
-    from wasm_sandbox.guest.preparation import prepare
-
     with cache.lock(key, lambda: progress("waiting for another process that prepares the image")):
         cache.sweep()
         module = _load_compiled(guest_engine, cache, key)
         if module is None:
-            cache.add(key, prepare(guest_engine, artifact, progress))
+            cache.add(key, prepare(find_artifact(), progress))
             module = _load_compiled(guest_engine, cache, key)
         return module
 

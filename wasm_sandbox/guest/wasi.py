@@ -184,6 +184,8 @@ class World:
     """On the clock of `time.monotonic`, in seconds."""
     files: Descriptors | None = None
     """For a guest that was given files."""
+    stdin: bytes = b""
+    """What is left to read of standard input: nothing, except while an image is prepared."""
     instance: _capi.Instance | None = None
     halt: Halt | None = None
     exit_code: int = 0
@@ -274,7 +276,15 @@ class World:
     def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:
         if fd != STDIN:
             return EBADF
-        self.store(read, struct.pack("<I", 0))  # always at its end
+        if not self.stdin:
+            self.store(read, struct.pack("<I", 0))  # at its end
+            return SUCCESS
+        total = 0
+        for address, size in vectors(self, iovs, count):
+            data = self.stdin[:size]
+            ctypes.memmove(address, data, len(data))
+            self.stdin, total = self.stdin[size:], total + len(data)
+        self.store(read, struct.pack("<I", total))
         return SUCCESS
 
     def fd_close(self, fd: int) -> int:
