@@ -149,7 +149,9 @@ def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limit
     if given is None:
         return None
     system = FileSystem(given.files, tuple(given.mounts), limits.files_bytes, limits.file_count, world.now())
-    mounts = Mounts(image.engine, given.mounts, limits.files_bytes, limits.file_count) if given.mounts else None
+    mounts = None
+    if given.mounts:
+        mounts = Mounts(image.engine, image.mounting, given.mounts, limits.files_bytes, limits.file_count)
     world.files = Descriptors(world, system, mounts.each if mounts else ())
     return mounts
 

@@ -9,6 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,13 @@ class LoadedImage:
     """What an instance has from the start; a run needs some more."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
+
+    @cached_property
+    def mounting(self) -> wasmtime.InstancePre:
+        """What runs with mounts need beside the guest; made for the first of them."""
+        from wasm_sandbox.guest.mounts import link_mounting
+
+        return link_mounting(self.engine)
 
 
 class ImageSource(Protocol):
