@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wasm_sandbox.guest.preview1 import (
     EEXIST,
-    EFBIG,
     EILSEQ,
     EINVAL,
     EISDIR,
@@ -295,8 +294,6 @@ class FileSystem:
             yield
 
     def _charge(self, size: int) -> None:
-        if size > self._max_bytes:
-            raise Refusal(EFBIG)
         if self._bytes + size > self._max_bytes:
             raise Refusal(ENOSPC)
         self._bytes += size
