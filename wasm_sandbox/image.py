@@ -31,6 +31,11 @@ class Image:
         return self.source.id
 
     @property
+    def distributions(self) -> Mapping[str, str]:
+        """What was installed into it, besides what every guest has: name -> version."""
+        return self.source.distributions
+
+    @property
     def reference(self) -> str:
         """What finds it again on this machine: its name, else its id."""
         return self.name or self.id

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
-from wasm_sandbox.image import Image, image_of
+from wasm_sandbox.image import Image
+from wasm_sandbox.errors import PackageError
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -41,7 +42,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
-        image: the image to run in, or its name; by default that of the configuration, else the default image.
+        image: the image to run in, or its name; by default that of the configuration, else one that
+            was built for just the ``pip_requirements`` of the tool, else the default image.
+        build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
+            downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
+            command that builds it.
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -59,6 +64,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         image: Image | str | None = None,
+        build_images: bool = False,
     ) -> None:
         super().__init__(
             tool_name,
@@ -73,6 +79,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         )
         self.limits = limits or Limits()
         self.image = image
+        self.build_images = build_images
 
     @trace_method
     async def run(
@@ -93,6 +100,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
             StoreError: the stored tools or variables cannot be read.
+            ImageNotFound: there is no image of that name.
             HostError: this host cannot run guests; the message says what to do.
         """
         import asyncio  # a third of this library's own import time, and only needed here
@@ -100,7 +108,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         await self._init_async()
         config = await self._configuration()
         environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
-        call = self._prepare(agent_state, environ, config)
+        if self._has_default_image(config):
+            call = self._prepare(agent_state, environ, config)
+        else:  # files are read, perhaps packages downloaded
+            call = await asyncio.to_thread(self._prepare, agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
         future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
@@ -145,14 +156,24 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         try:
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers=True)
-        except (BadArguments, UnsupportedToolError) as error:
+            image = None if self._has_default_image(config) else self._chosen_image(config)
+        except (BadArguments, UnsupportedToolError, PackageError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint, self._chosen_image(config))
+        return _Call(script, environ, agent_state, fingerprint, image)
+
+    def _has_default_image(self, config: SandboxConfig | None) -> bool:
+        """Whether there is nothing to choose."""
+        named = self.image or (config and config.image)
+        return named is None and not (self.tool and self.tool.pip_requirements)
 
     def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
-        """The image to run in: the one given, else the configuration's, else the default one."""
-        return image_of(self.image or (config.image if config else None))
+        """The image to run in; raises as `choose_image`."""
+        from wasm_sandbox.images.selection import choose_image
+
+        image = self.image or (config.image if config else None)
+        requirements = self.tool.pip_requirements if self.tool else None
+        return choose_image(image, requirements, may_build=self.build_images)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -226,6 +247,7 @@ def run_tool(
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     image: Image | str | None = None,
+    build_images: bool = False,
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
 ) -> ToolExecutionResult:
@@ -254,5 +276,6 @@ def run_tool(
         sandbox_env_vars,
         limits,
         image,
+        build_images,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

@@ -48,6 +48,8 @@ class GuestEngine:
 
     def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
         """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`."""
+        if source is None and os.environ.get("WASM_SANDBOX_IMAGE"):
+            source = exported_source()
         key = source.id if source is not None else _DEFAULT
         found = self._found(key)
         if found is not None:

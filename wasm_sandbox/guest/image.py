@@ -55,6 +55,10 @@ class ImageSource(Protocol):
     def id(self) -> str:
         """The image's identity: two sources with the same id load the same image."""
 
+    @property
+    def distributions(self) -> Mapping[str, str]:
+        """The Python distributions in it, besides what every guest has: canonical name -> version."""
+
     def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
         """Load the image, preparing it if need be; called once per engine.
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from packaging.requirements import Requirement
+
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.engine import process_engine
@@ -55,14 +57,8 @@ def build(
     own, local = _read_all_local(packages)
     placed = _read_files(files)
     store = ImageStore()
-    inputs = inputs_digest(
-        map(str, wanted),
-        {**own, **{f"{one.name}.whl/{path}": data for one in local for path, data in one.files.items()}, **placed},
-        None if preload is None else list(preload),
-        warm_up,
-        sorted(python.built_in.items()),
-        python.full_version,
-    )
+    wheels = {f"{one.name}.whl/{path}": data for one in local for path, data in one.files.items()}
+    inputs = _inputs(python, wanted, {**own, **wheels, **placed}, preload, warm_up)
     kept = None if upgrade else store.answered(inputs)
     if kept is not None:
         recipe = kept.recipe
@@ -82,6 +78,27 @@ def build(
     if name is not None:
         store.name(name, recipe.digest)
     return image
+
+
+def built_before(requirements: Sequence[str]) -> Image | None:
+    """The image of just these requirements, if it was built on this machine."""
+    wanted = [parse_requirement(text) for text in requirements]
+    store = ImageStore()
+    kept = store.answered(_inputs(GuestPython(find_artifact()), wanted, {}, None, ""))
+    return None if kept is None else Image(BuiltSource(kept.recipe, store.directory), next(iter(kept.names), None))
+
+
+def _inputs(
+    python: GuestPython,
+    wanted: Sequence[Requirement],
+    local: Mapping[str, bytes],
+    preload: Sequence[str] | None,
+    warm_up: str,
+) -> str:
+    modules = None if preload is None else list(preload)
+    return inputs_digest(
+        map(str, wanted), local, modules, warm_up, sorted(python.built_in.items()), python.full_version
+    )
 
 
 def _read_all_local(paths: Sequence[str | Path]) -> tuple[dict[str, bytes], list[Distribution]]:
