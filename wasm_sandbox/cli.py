@@ -17,13 +17,15 @@ import click
 
 import wasm_sandbox
 from wasm_sandbox.cli_bench import bench
+from wasm_sandbox.cli_files import file_options, save_files, with_output
 from wasm_sandbox.cli_stores import environment_verbs, is_tool_name, stored_tool, tool_verbs
-from wasm_sandbox.errors import HostError, InvalidEnvironment, StoreError
+from wasm_sandbox.errors import HostError, InvalidEnvironment, InvalidFiles, StoreError
 
 # What is heavy (wasmtime, pydantic, rich) is imported where it is used, as the package's public names are:
 # `--help` and `--version` need none of it.
 if TYPE_CHECKING:
     from wasm_sandbox.config import Limits
+    from wasm_sandbox.files import HostDir
     from wasm_sandbox.tool import Tool
 
 # Of a run that ended, `display.exit_code` says the code.
@@ -60,7 +62,7 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (InvalidEnvironment, StoreError) as error:
+        except (InvalidEnvironment, InvalidFiles, StoreError) as error:
             raise CommandError(str(error)) from error
         except HostError as error:
             raise HostUnfit(str(error)) from error
@@ -226,8 +228,10 @@ _LIMIT_OPTIONS = {
     "timeout_seconds": "--timeout",
     "output_bytes": "--output-limit",
     "result_bytes": "--result-limit",
+    "files_bytes": "--files-limit",
+    "file_count": "--file-count",
 }
-_SIZE_OPTIONS = frozenset({"--memory", "--output-limit", "--result-limit"})
+_SIZE_OPTIONS = frozenset({"--memory", "--output-limit", "--result-limit", "--files-limit"})
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -257,6 +261,14 @@ _limit_options = _options(
         metavar="SIZE",
         help="Largest result.  [default: 16M]",
     ),
+    click.option(
+        "--files-limit",
+        "files_bytes",
+        type=parse_size,
+        metavar="SIZE",
+        help="All files in memory together.  [default: 64M]",
+    ),
+    click.option("--file-count", type=int, metavar="N", help="Files and directories.  [default: 1000]"),
 )
 _environment_option = click.option(
     "--env",
@@ -304,6 +316,7 @@ def cli() -> None:
 @click.argument("file")
 @_call_options
 @_environment_option
+@file_options
 @_limit_options
 @_json_option
 def run(
@@ -313,6 +326,9 @@ def run(
     args: dict[str, Any],
     agent_state: dict[str, Any] | None,
     environ: dict[str, str],
+    files: dict[str, bytes] | None,
+    output_dir: str | None,
+    mounts: dict[str, HostDir] | None,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -323,7 +339,7 @@ def run(
 
     What the tool prints goes to stdout and stderr when it ends, then its result to stdout: a string as it
     is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
-    result instead: status, value, agent state, output, error and usage.
+    result instead: status, value, agent state, output, error, usage and files (their content as base64).
     """
     from wasm_sandbox.display import Output, show
     from wasm_sandbox.progress import ready_image
@@ -337,33 +353,51 @@ def run(
         user=user,
         tool_id=tool.id,
         limits=checked,
+        files=with_output(files, output_dir),
+        mounts=mounts,
         agent_state=agent_state,
         additional_env_vars=environ,
     )
-    sys.exit(show(Output.of(result), file if user else f"{file}: {tool.name}", as_json=as_json))
+    code = show(Output.of(result), file if user else f"{file}: {tool.name}", as_json=as_json)
+    save_files(result, output_dir, quiet=as_json)
+    sys.exit(code)
 
 
 @cli.command("exec")
 @click.argument("script")
 @_environment_option
+@file_options
 @_limit_options
 @_json_option
-def execute(*, script: str, environ: dict[str, str], as_json: bool, **limits: Any) -> None:
+def execute(
+    *,
+    script: str,
+    environ: dict[str, str],
+    files: dict[str, bytes] | None,
+    output_dir: str | None,
+    mounts: dict[str, HostDir] | None,
+    as_json: bool,
+    **limits: Any,
+) -> None:
     """Run SCRIPT, any Python program, or stdin (-), in the guest.
 
     Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
     generated ones do, has its result shown as by run; any other needs no result to succeed.
     """
     from wasm_sandbox.display import show
+    from wasm_sandbox.files import check_files
     from wasm_sandbox.plain_script import run_script
     from wasm_sandbox.progress import ready_image
 
     checked = _limits(limits)
     text = read_source(script)
+    given = check_files(with_output(files, output_dir), mounts, checked)
     ready_image()
     name = "<stdin>" if script == "-" else Path(script).name
-    output = run_script(text, name=name, environ=environ, limits=checked)
-    sys.exit(show(output, "stdin" if script == "-" else script, as_json=as_json))
+    output = run_script(text, name=name, environ=environ, limits=checked, given=given)
+    code = show(output, "stdin" if script == "-" else script, as_json=as_json)
+    save_files(output.result, output_dir, quiet=as_json)
+    sys.exit(code)
 
 
 @cli.command()

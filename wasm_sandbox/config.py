@@ -41,6 +41,12 @@ class Limits(BaseModel):
     """Bytes kept of stdout and of stderr, each; what is past it is dropped and counted in ``Usage``."""
     result_bytes: Annotated[int, Field(strict=True, gt=0, le=1024 * MIB)] = 16 * MIB
     """Largest accepted size of the pickled result, in bytes."""
+    files_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 64 * MIB
+    """What all files of a run may hold together, given ones included; and, apart from that, what a run may write
+    to writable mounts."""
+    file_count: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
+    """How many files and directories there may be, given ones included; and, apart from that, how many a run may
+    create in writable mounts."""
 
 
 def _reference(image: Any) -> Any:

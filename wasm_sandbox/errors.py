@@ -11,6 +11,10 @@ class InvalidEnvironment(SandboxError, ValueError):
     """An environment variable for the guest has a wrong name or value; the message names it, never its value."""
 
 
+class InvalidFiles(SandboxError, ValueError):
+    """Files or mounts for the guest have a wrong path, name or size; the message names the path."""
+
+
 class UnsupportedToolError(SandboxError, ValueError):
     """No script can be written for the tool, whatever its arguments are."""
 

@@ -85,6 +85,9 @@ class ToolExecutionResult(BaseModel):
     """Set exactly when ``status`` is ``"error"``."""
     usage: Usage | None = None
     """``None`` when nothing was run."""
+    files: dict[str, bytes] | None = None
+    """Path -> content of every file in memory that the tool created or changed; what it deleted is not there.
+    ``None`` when it was given no file system, and always on an error."""
 
     @property
     def success_flag(self) -> bool:

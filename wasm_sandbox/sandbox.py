@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
-from wasm_sandbox.image import Image
 from wasm_sandbox.errors import PackageError
+from wasm_sandbox.files import GivenFiles, HostDir, check_files
+from wasm_sandbox.image import Image
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -35,6 +36,7 @@ class _Call:
     agent_state: Any
     fingerprint: str | None
     image: Image | None
+    given: GivenFiles | None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
@@ -44,6 +46,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         limits: what the run may use; the defaults of `Limits` if not given.
         image: the image to run in, or its name; by default that of the configuration, else one that
             was built for just the ``pip_requirements`` of the tool, else the default image.
+        files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
+            an empty one. What the tool leaves changed there is in the result's ``files``.
+        mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
+            With neither, there is no file system at all.
         build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
             downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
             command that builds it.
@@ -64,6 +70,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         image: Image | str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        mounts: Mapping[str, HostDir] | None = None,
         build_images: bool = False,
     ) -> None:
         super().__init__(
@@ -79,6 +87,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         )
         self.limits = limits or Limits()
         self.image = image
+        self.files = files
+        self.mounts = mounts
         self.build_images = build_images
 
     @trace_method
@@ -99,6 +109,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         Raises:
             ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
+            InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: the stored tools or variables cannot be read.
             ImageNotFound: there is no image of that name.
             HostError: this host cannot run guests; the message says what to do.
@@ -152,6 +163,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None
     ) -> _Call | ToolExecutionResult:
         """The call, or the result that refuses it."""
+        given = check_files(self.files, self.mounts, self.limits)
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
@@ -160,7 +172,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         except (BadArguments, UnsupportedToolError, PackageError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint, image)
+        return _Call(script, environ, agent_state, fingerprint, image, given)
 
     def _has_default_image(self, config: SandboxConfig | None) -> bool:
         """Whether there is nothing to choose."""
@@ -190,6 +202,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_name="script_.py" if self.tool_name == "script" else f"{self.tool_name}.py",  # not the script's own
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
+            given=call.given,
         )
         surroundings = LiveSurroundings(abandoned)
         source = call.image.source if call.image else None
@@ -247,6 +260,8 @@ def run_tool(
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     image: Image | str | None = None,
+    files: Mapping[str, bytes] | None = None,
+    mounts: Mapping[str, HostDir] | None = None,
     build_images: bool = False,
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
@@ -276,6 +291,8 @@ def run_tool(
         sandbox_env_vars,
         limits,
         image,
+        files,
+        mounts,
         build_images,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

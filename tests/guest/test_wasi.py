@@ -258,7 +258,7 @@ def test_a_write_that_names_one_range_a_thousand_times_copies_only_what_is_kept(
         copied.append(size)
         return ctypes.string_at(address, size)
 
-    monkeypatch.setattr(pipe, "_bytes_at", counting)
+    monkeypatch.setattr(pipe, "memory_at", counting)
     probe.world.stdout = OutputPipe(1000, 500)
     probe.instance.write(1000, bytes(range(250)) * 4)
     probe.instance.write(8192, struct.pack("<II", 1000, 1000) * 1000)

@@ -10,13 +10,18 @@ from enum import Enum
 
 import wasmtime
 
+from wasm_sandbox.config import Limits
+from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
+from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.wasi import Halt, HostFunctions, LiveSurroundings, World, environ_block
+from wasm_sandbox.guest.wasi_files import Descriptors
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
 MAX_REPORT_BYTES = 1 << 20
@@ -63,6 +68,8 @@ class Outcome:
     wall_seconds: float
     memory_bytes: int
     host_calls: int
+    files: dict[str, bytes] | None = None
+    """What a guest that ended by itself left in its file system, and that it was not given so; None without one."""
 
 
 def execute(
@@ -83,7 +90,8 @@ def execute(
             nobody needs to wait for it (a sixth of a short run).
 
     Raises:
-        BaseException: only what a defect of a host function raised; nothing is delivered then.
+        InvalidFiles: a mount cannot be opened, or files do not go together with those of the image.
+        BaseException: otherwise only what a defect of a host function raised; nothing is delivered then.
     """
     limits = request.limits
     started = time.monotonic()
@@ -96,7 +104,9 @@ def execute(
         deadline=started + limits.timeout_seconds,
     )
     store = wasmtime.Store(image.engine)
+    mounts: Mounts | None = None
     try:
+        mounts = _add_files(world, image, request.given, limits)
         store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=1, tables=1)
         store.set_fuel(limits.fuel)
         store.set_epoch_deadline(1)
@@ -121,11 +131,29 @@ def execute(
             wall_seconds=time.monotonic() - started,
             memory_bytes=memory_bytes,
             host_calls=world.host_calls,
+            files=world.files.files.changed_files() if world.files and ending is Ending.EXITED else None,
         )
         deliver(outcome)
     finally:
-        world.instance = None
+        world.instance = world.files = None
         store.close()
+        if mounts is not None:
+            mounts.close()
+
+
+def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
+    """Give a world a file system, and mounts in it, if the caller or the image has any files."""
+    if image.files:
+        own = given or GivenFiles({}, {})
+        given = check_files({**image.files, **own.files}, own.mounts, limits)
+    if given is None:
+        return None
+    system = FileSystem(given.files, tuple(given.mounts), limits.files_bytes, limits.file_count, world.now())
+    mounts = None
+    if given.mounts:
+        mounts = Mounts(image.engine, image.mounting, given.mounts, limits.files_bytes, limits.file_count)
+    world.files = Descriptors(world, system, mounts.each if mounts else ())
+    return mounts
 
 
 def _call(
@@ -142,6 +170,12 @@ def _call(
         with ticker:
             if world.halt_reason() is not None:
                 return _capi.GuestStopped(None, "cancelled before it started"), 0, None
+            if (needed := image.needed_bytes) > request.limits.memory_bytes:
+                message = (
+                    f"this image needs at least {needed >> 20} MiB of memory, the limit is "
+                    f"{request.limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
+                )
+                return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
             instance = world.instance = _capi.Instance(store, image.pre)
             encoded = request.encode()
             address = instance.call("sandbox_alloc", len(encoded))

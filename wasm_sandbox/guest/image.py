@@ -9,11 +9,13 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import wasmtime
 
+from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import ImageCache
@@ -22,7 +24,7 @@ from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 Prepare = Callable[[Artifact, Progress], bytes]
@@ -46,6 +48,18 @@ class LoadedImage:
     """What an instance has from the start; a run needs some more."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """The smallest memory limit that a run can have."""
+        return min_memory_bytes(self.memory_bytes)
+
+    @cached_property
+    def mounting(self) -> wasmtime.InstancePre:
+        """What runs with mounts need beside the guest; made for the first of them."""
+        from wasm_sandbox.guest.mounts import link_mounting
+
+        return link_mounting(self.engine)
 
 
 class ImageSource(Protocol):
@@ -150,6 +164,11 @@ def memory_bytes_of(module: wasmtime.Module) -> int:
     """The memory that every instance of a module starts with."""
     types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
     return sum(type_.limits.min for type_ in types) * PAGE_BYTES
+
+
+def min_memory_bytes(image_bytes: int) -> int:
+    """The smallest memory limit, in whole MiB, for an image that takes so much from the start."""
+    return max(MIN_MEMORY_BYTES, -(-(image_bytes + ROOM_BYTES) // MIB) * MIB)
 
 
 def _prepare_once(

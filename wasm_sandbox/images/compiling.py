@@ -40,13 +40,15 @@ def check_compiler(command: str | None, target: str) -> str:
     if found is None:
         raise ImageError(
             f"to compile for {target} on this machine, the wasmtime command of version {major} is needed "
-            f"({command or 'wasmtime'} is not there): install it (https://github.com/bytecodealliance/wasmtime/releases) "
-            f"or export on a machine of that kind"
+            f"({command or 'wasmtime'} is not there): install it, from "
+            "https://github.com/bytecodealliance/wasmtime/releases, or export on a machine of that kind"
         )
     said = _run(found, "--version")
     version = re.search(r"wasmtime(?:-cli)? (\d+)\.", said)
     if version is None or version[1] != major:
-        raise ImageError(f"{found} is {said.strip()[:60]!r}, and version {major} is needed, as of wasmtime's package here")
+        raise ImageError(
+            f"{found} is {said.strip()[:60]!r}, and version {major} is needed, as of wasmtime's package here"
+        )
     return found
 
 

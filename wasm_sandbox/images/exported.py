@@ -19,7 +19,7 @@ from wasm_sandbox.errors import CacheError, ImageError
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.cache import writable_by_others
 from wasm_sandbox.guest.image import SNAPSHOT_FORMAT, LoadedImage, image_id, link
-from wasm_sandbox.guest.settings import Progress, wasmtime_version
+from wasm_sandbox.guest.settings import EXPORTED_IMAGE_VARIABLE, Progress, wasmtime_version
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.loading import BuiltSource
 from wasm_sandbox.images.recipe import Contents
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import wasmtime
 
     from wasm_sandbox.image import Image
-
-DIRECTORY_VARIABLE = "WASM_SANDBOX_IMAGE"
-"""Names a directory that `export_image` wrote: its image then is the default image of the process."""
 
 FORMAT = 1
 MANIFEST_NAME, CODE_NAME, FILES_NAME = "image.json", "image.cwasm", "files.zip"
@@ -142,7 +139,7 @@ def _check_unused(directory: Path) -> None:
 
 def exported_source() -> ExportedSource | None:
     """The exported image that stands in for the default one, if ``$WASM_SANDBOX_IMAGE`` names one."""
-    configured = os.environ.get(DIRECTORY_VARIABLE)
+    configured = os.environ.get(EXPORTED_IMAGE_VARIABLE)
     return ExportedSource(Path(configured).expanduser()) if configured else None
 
 
