@@ -39,6 +39,10 @@ class ImageNotFound(ImageError):
     """No image of this name or id is kept on this machine."""
 
 
+class PackageError(SandboxError, RuntimeError):
+    """The packages of an image cannot be had, or not in a form that a guest can run; the message says what to do."""
+
+
 class StoreError(SandboxError, RuntimeError):
     """The store of tools and variables cannot be used; the message says what to do, and never holds a value."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,9 +31,66 @@ class Image:
         return self.source.id
 
     @property
+    def distributions(self) -> Mapping[str, str]:
+        """What was installed into it, besides what every guest has: name -> version."""
+        return self.source.distributions
+
+    @property
     def reference(self) -> str:
         """What finds it again on this machine: its name, else its id."""
         return self.name or self.id
+
+    @classmethod
+    def build(
+        cls,
+        requirements: Sequence[str] = (),
+        *,
+        packages: Sequence[str | Path] = (),
+        preload: Sequence[str] | None = None,
+        files: Mapping[str, str | Path | bytes] | None = None,
+        warm_up: str = "",
+        name: str | None = None,
+        installer: str | None = None,
+        upgrade: bool = False,
+        progress: Callable[[str], None] | None = None,
+    ) -> Image:
+        """Make an image: the default one with packages in its memory, imported, before any run.
+
+        The packages are resolved and downloaded by pip or uv, as wheels of pure Python; nothing of them is executed
+        on this host. They are imported in a guest, once. What the same call made before on this machine is taken
+        again, without any network.
+
+        Args:
+            requirements: what to install, as pip takes it: names with versions, extras and markers.
+            packages: local ones: directories with an ``__init__.py``, modules (``.py``), wheels (``.whl``).
+            preload: modules to import, in order; by default the top-level ones of what ``requirements`` and
+                ``packages`` name (and not of what those need in turn).
+            files: files that every run finds: absolute guest path -> contents, or path of a file on this host.
+            warm_up: Python to run in the guest after that: what it leaves in memory, every run finds.
+            name: keeps the image under this name; another image of that name loses it.
+            installer: ``"pip"`` or ``"uv"``; by default pip of this Python, else uv.
+            upgrade: whether to resolve anew what was resolved before.
+            progress: called with a few words at the start of every slow step.
+
+        Raises:
+            PackageError: the packages cannot be had, or cannot run in a guest.
+            ImageError: the guest cannot import a module, or the warm-up fails.
+            ValueError: a name, a module or a guest path is malformed.
+            HostError: this host cannot run guests, or its directories cannot be used.
+        """
+        from wasm_sandbox.images.building import build
+
+        return build(
+            requirements=requirements,
+            packages=packages,
+            preload=preload,
+            files=files or {},
+            warm_up=warm_up,
+            name=name,
+            installer=installer,
+            upgrade=upgrade,
+            progress=progress,
+        )
 
     @classmethod
     def named(cls, name: str) -> Image:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
+from wasm_sandbox.errors import PackageError
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
-from wasm_sandbox.image import Image, image_of
+from wasm_sandbox.image import Image
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -43,11 +44,15 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
-        image: the image to run in, or its name; by default that of the configuration, else the default image.
+        image: the image to run in, or its name; by default that of the configuration, else one that
+            was built for just the ``pip_requirements`` of the tool, else the default image.
         files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
             an empty one. What the tool leaves changed there is in the result's ``files``.
         mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
             With neither, there is no file system at all.
+        build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
+            downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
+            command that builds it.
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -67,6 +72,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         image: Image | str | None = None,
         files: Mapping[str, bytes] | None = None,
         mounts: Mapping[str, HostDir] | None = None,
+        build_images: bool = False,
     ) -> None:
         super().__init__(
             tool_name,
@@ -83,6 +89,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self.image = image
         self.files = files
         self.mounts = mounts
+        self.build_images = build_images
 
     @trace_method
     async def run(
@@ -104,6 +111,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             InvalidEnvironment: an environment variable is not usable.
             InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: the stored tools or variables cannot be read.
+            ImageNotFound: there is no image of that name.
             HostError: this host cannot run guests; the message says what to do.
         """
         import asyncio  # a third of this library's own import time, and only needed here
@@ -111,7 +119,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         await self._init_async()
         config = await self._configuration()
         environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
-        call = self._prepare(agent_state, environ, config)
+        if self._has_default_image(config):
+            call = self._prepare(agent_state, environ, config)
+        else:  # files are read, perhaps packages downloaded
+            call = await asyncio.to_thread(self._prepare, agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
         future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
@@ -157,14 +168,24 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         try:
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers=True)
-        except (BadArguments, UnsupportedToolError) as error:
+            image = None if self._has_default_image(config) else self._chosen_image(config)
+        except (BadArguments, UnsupportedToolError, PackageError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint, self._chosen_image(config), given)
+        return _Call(script, environ, agent_state, fingerprint, image, given)
+
+    def _has_default_image(self, config: SandboxConfig | None) -> bool:
+        """Whether there is nothing to choose."""
+        named = self.image or (config and config.image)
+        return named is None and not (self.tool and self.tool.pip_requirements)
 
     def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
-        """The image to run in: the one given, else the configuration's, else the default one."""
-        return image_of(self.image or (config.image if config else None))
+        """The image to run in; raises as `choose_image`."""
+        from wasm_sandbox.images.selection import choose_image
+
+        image = self.image or (config.image if config else None)
+        requirements = self.tool.pip_requirements if self.tool else None
+        return choose_image(image, requirements, may_build=self.build_images)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -241,6 +262,7 @@ def run_tool(
     image: Image | str | None = None,
     files: Mapping[str, bytes] | None = None,
     mounts: Mapping[str, HostDir] | None = None,
+    build_images: bool = False,
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
 ) -> ToolExecutionResult:
@@ -271,5 +293,6 @@ def run_tool(
         image,
         files,
         mounts,
+        build_images,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

@@ -16,7 +16,7 @@ from wasm_sandbox.guest.execution import Outcome, execute
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.settings import Progress, engine_configuration
+from wasm_sandbox.guest.settings import EXPORTED_IMAGE_VARIABLE, Progress, engine_configuration
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import LiveSurroundings
@@ -48,6 +48,10 @@ class GuestEngine:
 
     def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
         """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`."""
+        if source is None and os.environ.get(EXPORTED_IMAGE_VARIABLE):
+            from wasm_sandbox.images.exported import exported_source
+
+            source = exported_source()
         key = source.id if source is not None else _DEFAULT
         found = self._found(key)
         if found is not None:

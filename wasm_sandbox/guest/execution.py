@@ -170,6 +170,12 @@ def _call(
         with ticker:
             if world.halt_reason() is not None:
                 return _capi.GuestStopped(None, "cancelled before it started"), 0, None
+            if (needed := image.needed_bytes) > request.limits.memory_bytes:
+                message = (
+                    f"this image needs at least {needed >> 20} MiB of memory, the limit is "
+                    f"{request.limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
+                )
+                return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
             instance = world.instance = _capi.Instance(store, image.pre)
             encoded = request.encode()
             address = instance.call("sandbox_alloc", len(encoded))

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import wasmtime
 
+from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import ImageCache
@@ -48,6 +49,11 @@ class LoadedImage:
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
 
+    @property
+    def needed_bytes(self) -> int:
+        """The smallest memory limit that a run can have."""
+        return min_memory_bytes(self.memory_bytes)
+
     @cached_property
     def mounting(self) -> wasmtime.InstancePre:
         """What runs with mounts need beside the guest; made for the first of them."""
@@ -62,6 +68,10 @@ class ImageSource(Protocol):
     @property
     def id(self) -> str:
         """The image's identity: two sources with the same id load the same image."""
+
+    @property
+    def distributions(self) -> Mapping[str, str]:
+        """The Python distributions in it, besides what every guest has: canonical name -> version."""
 
     def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
         """Load the image, preparing it if need be; called once per engine.
@@ -154,6 +164,11 @@ def memory_bytes_of(module: wasmtime.Module) -> int:
     """The memory that every instance of a module starts with."""
     types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
     return sum(type_.limits.min for type_ in types) * PAGE_BYTES
+
+
+def min_memory_bytes(image_bytes: int) -> int:
+    """The smallest memory limit, in whole MiB, for an image that takes so much from the start."""
+    return max(MIN_MEMORY_BYTES, -(-(image_bytes + ROOM_BYTES) // MIB) * MIB)
 
 
 def _prepare_once(

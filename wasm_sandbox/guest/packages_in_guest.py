@@ -194,6 +194,16 @@ def install(size: int) -> None:
     sys.meta_path.append(Distributions(packages))
     pkgutil.iter_importer_modules.register(Finder, Finder.iter_modules)  # type: ignore[attr-defined]
     importlib.invalidate_caches()
+    if "tzdata/__init__.py" in packages.names:  # the guest's own is for zoneinfo only: its files cannot be read
+        _load_instead(Finder(packages, ""), "tzdata")
+
+
+def _load_instead(finder: Finder, name: str) -> None:
+    """Import a package from here that the guest has frozen, too."""
+    spec = finder.find_spec(name)
+    if spec is not None and spec.loader is not None:
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
 
 
 def preload(name: str) -> Any:

@@ -52,15 +52,20 @@ def prepare(guest_engine: wasmtime.Engine, artifact: Artifact, progress: Progres
     Raises:
         ArtifactError, ImageError: as `load_image`.
     """
-    progress("unpacking the guest")
-    module = artifact.read()
-    progress("starting CPython and importing its library")
-    initialised = pre_initialise(module, steps=steps, progress=progress)
+    initialised = prepare_snapshot(artifact, progress, steps)
     progress("compiling for this machine")
     try:
         return bytes(wasmtime.Module(guest_engine, initialised).serialize())
     except wasmtime.WasmtimeError as error:
         raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
+
+
+def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> bytes:
+    """The pre-initialised module of the default image, or of one that takes further steps; raises as `prepare`."""
+    progress("unpacking the guest")
+    module = artifact.read()
+    progress("starting CPython and importing its library")
+    return pre_initialise(module, steps=steps, progress=progress)
 
 
 def pre_initialise(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +17,18 @@ if TYPE_CHECKING:
 
     from wasm_sandbox.guest.artifact import Artifact
     from wasm_sandbox.guest.image import LoadedImage
+    from wasm_sandbox.guest.preparation import Step
     from wasm_sandbox.guest.settings import Progress
 
 
-def identity(recipe: Recipe) -> str:
+@cache
+def identity(digest: str) -> str:
     """The id of a recipe's image with the guest of this installation: the same on every machine."""
     from wasm_sandbox.guest.artifact import find_artifact
     from wasm_sandbox.guest.image import image_id
     from wasm_sandbox.guest.packages import installer
 
-    parts = [image_id(find_artifact()), installer(), recipe.digest]
+    parts = [image_id(find_artifact()), installer(), digest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -38,20 +41,33 @@ class BuiltSource:
 
     @cached_property
     def id(self) -> str:
-        return identity(self.recipe)
+        return identity(self.recipe.digest)
+
+    @property
+    def distributions(self) -> Mapping[str, str]:
+        return self.recipe.distributions
 
     def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
         from wasm_sandbox.guest.image import load_prepared
-        from wasm_sandbox.images.store import ImageStore
-
-        store = ImageStore(self.directory)
 
         def prepare(artifact: Artifact, progress: Progress) -> bytes:
-            from wasm_sandbox.guest.packages import package_steps
             from wasm_sandbox.guest.preparation import prepare
 
-            steps = package_steps(store.contents(self.recipe).packages, self.recipe.preload, self.recipe.warm_up)
-            return prepare(guest_engine, artifact, progress, steps)
+            return prepare(guest_engine, artifact, progress, self.steps())
 
-        return load_prepared(guest_engine, self.id, prepare, progress, files=store.files(self.recipe))
+        return load_prepared(guest_engine, self.id, prepare, progress, files=self.files())
+
+    def steps(self) -> list[Step]:
+        """What its preparation does beyond that of the default image."""
+        from wasm_sandbox.guest.packages import package_steps
+        from wasm_sandbox.images.store import ImageStore
+
+        packages = ImageStore(self.directory).contents(self.recipe).packages
+        return package_steps(packages, self.recipe.preload, self.recipe.warm_up)
+
+    def files(self) -> Mapping[str, bytes]:
+        """The files that every run finds."""
+        from wasm_sandbox.images.store import ImageStore
+
+        return ImageStore(self.directory).files(self.recipe)

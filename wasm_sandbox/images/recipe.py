@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,7 +32,7 @@ class Recipe(BaseModel):
     files: dict[str, str] = Field(default_factory=dict)
     """Files that a run finds: absolute guest path -> SHA-256."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Identifies what goes into the guest; how it was asked for, and where it came from, do not count."""
         parts = [FORMAT, self.preload, self.warm_up, sorted(self.packages.items()), sorted(self.files.items())]

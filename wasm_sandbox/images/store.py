@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.data_directory import DIRECTORY_VARIABLE, data_directory
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
-from wasm_sandbox.guest.cache import private_directory
+from wasm_sandbox.guest.cache import FileIdentity, private_directory
 from wasm_sandbox.image import Image
+from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SHORTEST_ID = 12
-_PACKAGES, _FILES = "packages/", "files/"
-_TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # of every archived file: the same files make the same archive
 
 
 class Entry(BaseModel):
@@ -77,7 +77,7 @@ class ImageStore:
         entry = Entry(recipe=recipe, inputs=inputs, made_at=datetime.now(UTC))
         try:
             if not self._archive(recipe.digest).exists():
-                self._write(self._archive(recipe.digest), lambda path: _write_archive(path, contents))
+                self._write(self._archive(recipe.digest), lambda path: write_archive(path, contents))
             text = entry.model_dump_json(indent=2)
             self._write(self._entry(recipe.digest), lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
@@ -107,7 +107,7 @@ class ImageStore:
         """
         path = self._archive(recipe.digest)
         try:
-            contents = _read_archive(path)
+            contents = read_archive(path)
         except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError) as error:
             raise ImageError(f"cannot read the image's files in {path}: {error}; build the image again") from error
         if hashes(contents.packages) != recipe.packages or hashes(contents.files) != recipe.files:
@@ -153,14 +153,15 @@ class ImageStore:
         Raises:
             ImageNotFound: nothing is.
         """
+        if NAME.fullmatch(reference) and (digest := self.names().get(reference)):
+            entry = _read_entry(self._entry(digest))
+            if entry is not None:
+                return Kept(entry, (reference,), self._archive(digest))
         everything = self.all()
-        for kept in everything:
-            if reference in kept.names:
-                return kept
         if len(reference) >= SHORTEST_ID:
             from wasm_sandbox.images.loading import identity
 
-            found = [kept for kept in everything if identity(kept.recipe).startswith(reference)]
+            found = [kept for kept in everything if identity(kept.recipe.digest).startswith(reference)]
             if len(found) == 1:
                 return found[0]
         known = ", ".join(name for kept in everything for name in kept.names) or "none"
@@ -191,11 +192,8 @@ class ImageStore:
 
     def _entries(self) -> Iterator[tuple[Entry, Path]]:
         for path in sorted(self.directory.glob("*.json")):
-            try:
-                entry = Entry.model_validate_json(path.read_bytes())
-            except (OSError, ValidationError):
-                continue
-            if entry.recipe.digest == path.stem:
+            entry = _read_entry(path)
+            if entry is not None:
                 yield entry, self._archive(path.stem)
 
     def _write(self, path: Path, write: Callable[[Path], object]) -> None:
@@ -210,6 +208,23 @@ class ImageStore:
             raise
 
 
+def _read_entry(path: Path) -> Entry | None:
+    try:
+        return _parse_entry(path, FileIdentity.of(path))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _parse_entry(path: Path, identity: FileIdentity) -> Entry | None:
+    """An entry, if it is whole; read again only after it has changed."""
+    try:
+        entry = Entry.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return entry if entry.recipe.digest == path.stem else None
+
+
 def check_name(name: str) -> None:
     """Refuse what cannot name an image.
 
@@ -220,23 +235,3 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"{name!r} cannot name an image: use 1 to 64 letters, digits, '.', '-' and '_', a letter or digit first"
         )
-
-
-def _write_archive(path: Path, contents: Contents) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for prefix, files in ((_PACKAGES, contents.packages), (_FILES, contents.files)):
-            for name, data in sorted(files.items()):
-                info = zipfile.ZipInfo(prefix + name.removeprefix("/"), _TIMESTAMP)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, data)
-
-
-def _read_archive(path: Path) -> Contents:
-    packages, files = {}, {}
-    with zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            if info.filename.startswith(_PACKAGES):
-                packages[info.filename.removeprefix(_PACKAGES)] = archive.read(info)
-            elif info.filename.startswith(_FILES):
-                files["/" + info.filename.removeprefix(_FILES)] = archive.read(info)
-    return Contents(packages, files)
