@@ -69,8 +69,27 @@ def check_files(
     for path, directory in mounts.items():
         _check_path("mounts", path)
         _check_directory(path, directory)
-    _check_together(files, mounts, limits)
+    directories = _check_together(files, mounts)
+    count = len(files) + len(mounts) + len(directories)
+    if count > limits.file_count:
+        raise InvalidFiles(
+            f"files: {count} files and directories, at most {limits.file_count} are allowed (Limits.file_count)"
+        )
+    size = sum(map(len, files.values()))
+    if size > limits.files_bytes:
+        raise InvalidFiles(f"files: {size} bytes in all, at most {limits.files_bytes} are allowed (Limits.files_bytes)")
     return GivenFiles(files, mounts)
+
+
+def joined(shared: GivenFiles, given: GivenFiles) -> GivenFiles:
+    """What an image brings, and what a caller gives; that has precedence.
+
+    Raises:
+        InvalidFiles: a path stands for two things.
+    """
+    both = GivenFiles({**shared.files, **given.files}, {**shared.mounts, **given.mounts})
+    _check_together(both.files, both.mounts)
+    return both
 
 
 def _kind(value: object) -> str:
@@ -107,7 +126,8 @@ def _check_directory(path: str, directory: Any) -> None:
         raise InvalidFiles(f"mounts: {os.fspath(directory.path)!r} for {path} is no directory of this host")
 
 
-def _check_together(files: Mapping[str, bytes], mounts: Mapping[str, HostDir], limits: Limits) -> None:
+def _check_together(files: Mapping[str, bytes], mounts: Mapping[str, HostDir]) -> set[str]:
+    """The directories above all of them."""
     directories: set[str] = set()
     for path in [*files, *mounts]:
         above = path.rpartition("/")[0]
@@ -122,11 +142,4 @@ def _check_together(files: Mapping[str, bytes], mounts: Mapping[str, HostDir], l
     for path in mounts:
         if path in directories:
             raise InvalidFiles(f"mounts: nothing else can be below {path}: choose another place for one of the two")
-    count = len(files) + len(mounts) + len(directories)
-    if count > limits.file_count:
-        raise InvalidFiles(
-            f"files: {count} files and directories, at most {limits.file_count} are allowed (Limits.file_count)"
-        )
-    size = sum(map(len, files.values()))
-    if size > limits.files_bytes:
-        raise InvalidFiles(f"files: {size} bytes in all, at most {limits.files_bytes} are allowed (Limits.files_bytes)")
+    return directories

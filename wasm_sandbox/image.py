@@ -93,6 +93,28 @@ class Image:
         )
 
     @classmethod
+    def from_wasm(cls, wasm: str | Path, *, stdlib: str | Path | None = None) -> Image:
+        """An image of another CPython for WASI: any build that is a command, such as ``python.wasm``.
+
+        It is started anew for every run (there is no snapshot of it: some tenths of a second), with the script on its
+        argv. Limits, environment, files, output and result are as with the default image. Exceptions are read from
+        what the interpreter prints. What is not inside it, pydantic usually, tools do not have.
+
+        Args:
+            wasm: the module, for WASI preview 1; it is compiled when it is first used, and kept in the cache.
+            stdlib: its standard library, if it is not inside the module: a directory, which guests see read-only
+                through wasmtime's WASI, or a zip archive, which they see in memory.
+
+        Raises:
+            ImageError: a file cannot be read, or is not what it should be.
+        """
+        from wasm_sandbox.images.foreign import ForeignSource
+
+        source = ForeignSource(Path(wasm).absolute(), Path(stdlib).absolute() if stdlib is not None else None)
+        source.check()
+        return cls(source)
+
+    @classmethod
     def named(cls, name: str) -> Image:
         """The image that is kept on this machine under a name; or under an id, or the first 12 characters of one.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.guest.execution import Ending, GuestException, Outcome
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.script import UnsupportedToolError
+from wasm_sandbox.stderr_traceback import exception_of
 
 TIMEOUT_SECONDS = 30
 
@@ -127,22 +127,10 @@ def _outcome(ended: Ended) -> Outcome:
     )
 
 
-_EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_][\w.<>]*)(?:: (?P<message>.*))?\Z", re.MULTILINE | re.DOTALL)
-_SUGGESTION = re.compile(r"\. Did you (?:mean|forget)[^\n]*\?$")  # the traceback's own words
-
-
 def _exception(ended: Ended) -> GuestException | None:
     """The exception that ended a process, read from what Python prints of it."""
-    text = ended.stderr.decode("utf-8", "replace")
-    start = max(text.rfind("Traceback (most recent call last):"), 0)
-    if ended.exit_code != 1 or "  File " not in text[start:]:
-        return None
-    found = _EXCEPTION.search(text[text.rindex("\n  File " if "\n  File " in text else "  File ") :].rstrip("\n"))
-    if found is None:
-        return None
-    message = _SUGGESTION.sub("", found["message"] or "")
-    name = found["name"] if "<locals>" in found["name"] else found["name"].rpartition(".")[2]
-    return GuestException(name, message, text[start:])
+    found = exception_of(ended.stderr.decode("utf-8", "replace")) if ended.exit_code == 1 else None
+    return GuestException(*found) if found else None
 
 
 def can_fork() -> bool:

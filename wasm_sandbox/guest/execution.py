@@ -11,9 +11,10 @@ from enum import Enum
 import wasmtime
 
 from wasm_sandbox.config import Limits
-from wasm_sandbox.files import GivenFiles, check_files
+from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.mounts import Mounts
@@ -97,7 +98,7 @@ def execute(
     started = time.monotonic()
     frame_bytes = limits.result_bytes + HEADER_BYTES
     world = World(
-        environ=environ_block(request.environ),
+        environ=environ_block(image.command.environ(request.environ) if image.command else request.environ),
         stdout=OutputPipe(limits.output_bytes + frame_bytes, frame_bytes + TAIL_SLACK_BYTES),
         stderr=OutputPipe(limits.output_bytes),
         surroundings=surroundings,
@@ -116,6 +117,9 @@ def execute(
             raise world.host_failure
         memory_bytes = world.instance.memory()[1] if world.instance else 0
         ending = _ending(world, stopped, memory_bytes, limits.memory_bytes)
+        if image.command and ending is Ending.EXITED and exit_code in FAILED_EXIT_CODES and exception is None:
+            told = image.command.exception(world.stderr.contents(), request)
+            exception = GuestException(*told) if told else None
         # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
         stdout = world.stdout.contents() if ending is Ending.EXITED else world.stdout.head(limits.output_bytes)
         outcome = Outcome(
@@ -131,7 +135,9 @@ def execute(
             wall_seconds=time.monotonic() - started,
             memory_bytes=memory_bytes,
             host_calls=world.host_calls,
-            files=world.files.files.changed_files() if world.files and ending is Ending.EXITED else None,
+            files=world.files.files.changed_files()
+            if world.files and request.given and ending is Ending.EXITED
+            else None,
         )
         deliver(outcome)
     finally:
@@ -142,16 +148,20 @@ def execute(
 
 
 def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
-    """Give a world a file system, and mounts in it, if the caller or the image has any files."""
-    if image.files:
-        own = given or GivenFiles({}, {})
-        given = check_files({**image.files, **own.files}, own.mounts, limits)
-    if given is None:
+    """Give a world a file system, and mounts in it, if the caller or the image has any files.
+
+    The limits are for what the caller gives and the guest writes. A guest whose caller gives nothing can only read.
+    """
+    shared = image.command.files(image.files) if image.command else GivenFiles(image.files, {})
+    if given is None and not shared.files and not shared.mounts:
         return None
-    system = FileSystem(given.files, tuple(given.mounts), limits.files_bytes, limits.file_count, world.now())
+    everything = joined(shared, given) if given else shared
+    max_bytes = sum(map(len, shared.files.values())) + (limits.files_bytes if given else 0)
+    max_nodes = sum(path.count("/") for path in [*shared.files, *shared.mounts]) + (limits.file_count if given else 0)
+    system = FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, world.now())
     mounts = None
-    if given.mounts:
-        mounts = Mounts(image.engine, image.mounting, given.mounts, limits.files_bytes, limits.file_count)
+    if everything.mounts:
+        mounts = Mounts(image.engine, image.mounting, everything.mounts, limits.files_bytes, limits.file_count)
     world.files = Descriptors(world, system, mounts.each if mounts else ())
     return mounts
 
@@ -177,6 +187,8 @@ def _call(
                 )
                 return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
             instance = world.instance = _capi.Instance(store, image.pre)
+            if image.command is not None:
+                return _call_command(world, instance, image.command, request)
             encoded = request.encode()
             address = instance.call("sandbox_alloc", len(encoded))
             if not address:
@@ -189,6 +201,18 @@ def _call(
         return stopped, world.exit_code, None
     finally:
         functions.leave()
+
+
+def _call_command(
+    world: World, instance: _capi.Instance, command: Command, request: ExecutionRequest
+) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
+    """Run a whole interpreter; `_call` says how it was stopped, as when it exits."""
+    if "\0" in request.script:  # which would end its argument
+        message = "source code cannot contain null bytes"
+        return None, 1, GuestException("SyntaxError", message, f"SyntaxError: {message}\n")
+    world.arguments = command.arguments(request)
+    instance.call("_start")
+    return None, 0, None
 
 
 def _read_report(instance: _capi.Instance) -> GuestException | None:

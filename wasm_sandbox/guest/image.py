@@ -19,6 +19,7 @@ from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import ImageCache
+from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
@@ -48,6 +49,8 @@ class LoadedImage:
     """What an instance has from the start; a run needs some more."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
+    command: Command | None = None
+    """For a CPython that is a WASI command, and not our own guest."""
 
     @property
     def needed_bytes(self) -> int:

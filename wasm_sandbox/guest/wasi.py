@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 from typing import Any
@@ -55,8 +55,8 @@ ABANDONED_POLL_SECONDS = 0.5
 
 SERVED = frozenset(
     {
-        "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_prestat_dir_name",
-        "fd_prestat_get", "poll_oneoff", "proc_exit", "random_get", "sched_yield",
+        "args_get", "args_sizes_get", "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get",
+        "fd_prestat_dir_name", "fd_prestat_get", "poll_oneoff", "proc_exit", "random_get", "sched_yield",
     }
 )  # fmt: skip
 """The functions that need no file."""
@@ -186,6 +186,8 @@ class World:
     """For a guest that was given files."""
     stdin: bytes = b""
     """What is left to read of standard input: nothing, except while an image is prepared."""
+    arguments: list[bytes] = field(default_factory=list)
+    """Of a command, each with the NUL that ends it; our own guest has none."""
     instance: _capi.Instance | None = None
     halt: Halt | None = None
     exit_code: int = 0
@@ -230,18 +232,30 @@ class World:
     # -- the functions, each (arguments as unsigned integers) -> errno -----------------------------
 
     def environ_sizes_get(self, count: int, size: int) -> int:
-        self.store(count, struct.pack("<I", len(self.environ)))
-        self.store(size, struct.pack("<I", sum(map(len, self.environ))))
-        return SUCCESS
+        return self._give_sizes(self.environ, count, size)
 
     def environ_get(self, pointers: int, block: int) -> int:
+        return self._give_texts(self.environ, pointers, block)
+
+    def args_sizes_get(self, count: int, size: int) -> int:
+        return self._give_sizes(self.arguments, count, size)
+
+    def args_get(self, pointers: int, block: int) -> int:
+        return self._give_texts(self.arguments, pointers, block)
+
+    def _give_sizes(self, texts: list[bytes], count: int, size: int) -> int:
+        self.store(count, struct.pack("<I", len(texts)))
+        self.store(size, struct.pack("<I", sum(map(len, texts))))
+        return SUCCESS
+
+    def _give_texts(self, texts: list[bytes], pointers: int, block: int) -> int:
         addresses, at = [], block
-        for entry in self.environ:
+        for text in texts:
             addresses.append(at)
-            at += len(entry)
+            at += len(text)
         self.span(block, at - block)
         self.store(pointers, struct.pack(f"<{len(addresses)}I", *addresses))
-        self.store(block, b"".join(self.environ))
+        self.store(block, b"".join(texts))
         return SUCCESS
 
     def clock_res_get(self, clock_id: int, result: int) -> int:
