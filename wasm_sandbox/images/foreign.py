@@ -34,8 +34,13 @@ class ForeignSource:
     stdlib: Path | None
 
     @cached_property
+    def module_id(self) -> str:
+        """Identifies what is compiled."""
+        return hashlib.sha256(json.dumps(["foreign", _sha256(self.wasm)]).encode()).hexdigest()
+
+    @cached_property
     def id(self) -> str:
-        parts = ["foreign", _sha256(self.wasm)]
+        parts = [self.module_id]
         if self.stdlib is not None:
             parts += [str(self.stdlib)] if self.stdlib.is_dir() else ["zip", _sha256(self.stdlib)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -62,8 +67,8 @@ class ForeignSource:
         if self.stdlib is None:
             return
         if self.stdlib.is_dir():
-            if not (self.stdlib / "os.py").is_file():
-                raise ImageError(f"{self.stdlib}: holds no os.py; name the directory of the standard library itself")
+            if not any((self.stdlib / name).is_file() for name in ("os.py", "os.pyc")):
+                raise ImageError(f"{self.stdlib}: holds no os module; name the directory of the standard library itself")
         elif not self.stdlib.is_file():
             raise ImageError(f"{self.stdlib}: there is no such file or directory")
         elif not zipfile.is_zipfile(self.stdlib):
@@ -87,7 +92,8 @@ class ForeignSource:
         elif self.stdlib is not None:
             command = Command(LIBRARY_ARCHIVE)
             files[LIBRARY_ARCHIVE] = _read(self.stdlib)
-        return replace(load_prepared(guest_engine, self.id, compiled, progress, files=files), command=command)
+        loaded = load_prepared(guest_engine, self.module_id, compiled, progress, files=files)
+        return replace(loaded, id=self.id, command=command)
 
 
 def compile_command(engine: wasmtime.Engine, path: Path) -> bytes:
