@@ -15,6 +15,7 @@ import wasm_sandbox
 NAMES = [
     "AsyncToolSandboxBase",
     "ErrorKind",
+    "HostDir",
     "Image",
     "Limits",
     "SandboxConfig",

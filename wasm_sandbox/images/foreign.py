@@ -68,7 +68,7 @@ class ForeignSource:
             return
         if self.stdlib.is_dir():
             if not any((self.stdlib / name).is_file() for name in ("os.py", "os.pyc")):
-                raise ImageError(f"{self.stdlib}: holds no os module; name the directory of the standard library itself")
+                raise ImageError(f"{self.stdlib}: holds no os module: is it the library itself?")
         elif not self.stdlib.is_file():
             raise ImageError(f"{self.stdlib}: there is no such file or directory")
         elif not zipfile.is_zipfile(self.stdlib):
