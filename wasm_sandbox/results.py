@@ -69,7 +69,9 @@ class Usage(BaseModel):
 
 
 class ToolExecutionResult(BaseModel):
-    """The outcome of one tool run, in the shape that agent servers already use."""
+    """The outcome of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     status: Literal["success", "error"]
     func_return: Any = None

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.files.conftest import RunBody
-from wasm_sandbox import ErrorKind, HostDir, Limits, Tool, WasmToolSandbox, run_tool
+from wasm_sandbox import ErrorKind, HostDir, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.errors import InvalidFiles
 
 ValueWith = Callable[..., Any]
@@ -53,6 +53,11 @@ def test_without_files_there_is_no_file_system(run_with: RunBody) -> None:
     assert result.files is None
     assert run_with("return 1", files=None).files is None
     assert run_with("return 1", files={}).files == {}
+
+
+def test_a_result_with_files_goes_through_json(run_with: RunBody) -> None:
+    result = run_with("open('/x', 'wb').write(bytes(range(256)))", {})
+    assert ToolExecutionResult.model_validate_json(result.model_dump_json()).files == {"/x": bytes(range(256))}
 
 
 def test_a_failed_run_gives_no_files(run_with: RunBody) -> None:
