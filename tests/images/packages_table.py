@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.images.real_packages import CASES, REFUSED, Case
-from wasm_sandbox import Image, Limits, Tool, run_tool
+from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.errors import PackageError, SandboxError
 from wasm_sandbox.images.store import ImageStore
 
@@ -47,7 +47,7 @@ def try_case(case: Case) -> tuple[str, bool]:
     except SandboxError as error:
         return f"| {case.name} | | | no | {' '.join(str(error).split())[:300]} |", False
     kept = ImageStore().kept(image.id)
-    result = run_tool(Tool.from_source(case.source), case.args, image=image, limits=Limits(memory_bytes=512 << 20))
+    result = run_tool(Tool.from_source(case.source), case.args, image=image, files=case.files)
     versions = ", ".join(f"{name} {version}" for name, version in image.distributions.items())
     ran = result.status == "success" and result.func_return == case.expected
     remark = case.remark if ran else f"returned {result.func_return!r}"[:300]

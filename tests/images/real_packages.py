@@ -18,6 +18,8 @@ class Case:
     source: str
     expected: Any
     args: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] | None = None
+    """A file system for the run, if it needs one."""
     remark: str = ""
     is_big: bool = False
     """Prepared apart from the others in the tests, for the time and memory that it takes."""
@@ -40,7 +42,7 @@ def letter(name: str, items: list) -> str:
 """,
         "Dear Ada, 1. &lt;b&gt; 2. x",
         {"name": "ada", "items": ["<b>", "x"]},
-        "markupsafe is published compiled only; it goes in without its compiled module, which it does not need",
+        remark="markupsafe is published compiled only; it goes in without its compiled module, which it does not need",
     ),
     Case(
         ("pyyaml",),
@@ -53,7 +55,7 @@ def ports(text: str) -> dict:
 """,
         {"web": 80, "db": 5432},
         {"text": "services:\n  web: {port: 80}\n  db:\n    port: 5432\n"},
-        "published compiled only; it goes in without its binding to libyaml, which it does not need",
+        remark="published compiled only; it goes in without its binding to libyaml, which it does not need",
     ),
     Case(
         ("python-dateutil",),
@@ -80,7 +82,7 @@ def solve(text: str) -> list:
 """,
         ["(x - 2)*(x - 1)", ["1", "2"], "x**3/3 - 3*x**2/2 + 2*x"],
         {"text": "x**2 - 3*x + 2"},
-        "it asks ctypes how wide a C long is: a stand-in that answers just that goes in with it; "
+        remark="it asks ctypes how wide a C long is: a stand-in that answers just that goes in with it; "
         "its images need `memory_bytes` of about 140 MiB or more",
         is_big=True,
     ),
@@ -95,7 +97,7 @@ def route(roads: list, start: str, end: str) -> list:
 """,
         [["a", "b", "c"], 1],
         {"roads": [["a", "b", 1], ["b", "c", 1], ["a", "c", 5]], "start": "a", "end": "c"},
-        "without numpy and scipy: what needs them fails with ImportError",
+        remark="without numpy and scipy: what needs them fails with ImportError",
     ),
     Case(
         ("beautifulsoup4", "html5lib"),
@@ -124,7 +126,8 @@ def total(rows: list) -> list:
 """,
         [b"PK", 30],
         {"rows": [["name", "n"], ["a", 10], ["b", 20]]},
-        "reads and writes workbooks in memory (`io.BytesIO`)",
+        {"/tmp/.keep": b""},
+        remark='writing takes a directory for temporary files: give the run one, `files={"/tmp/.keep": b""}`',
     ),
     Case(
         ("tabulate",),
@@ -176,7 +179,7 @@ def faults(value: dict) -> list:
 """,
         ["'name' is a required property", "0 is less than the minimum of 1"],
         {"value": {"n": 0}},
-        "resolves to 4.17, the last version without the compiled rpds-py",
+        remark="resolves to 4.17, the last version without the compiled rpds-py",
     ),
     Case(
         ("lark",),

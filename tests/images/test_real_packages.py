@@ -25,7 +25,7 @@ def image(index: None, images_directory: Path) -> Image:
 
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_a_tool_uses_a_package(image: Image, case: Case) -> None:
-    result = run_tool(Tool.from_source(case.source), case.args, image="small-packages")
+    result = run_tool(Tool.from_source(case.source), case.args, image="small-packages", files=case.files)
     assert result.status == "success", result.stderr
     assert result.func_return == case.expected
 

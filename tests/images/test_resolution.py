@@ -21,10 +21,12 @@ PYTHON = GuestPython(find_artifact())
 
 needs_uv = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
 
+with_both = pytest.mark.parametrize("resolved", ["pip", pytest.param("uv", marks=needs_uv)], indirect=True)
+
 Resolve = Callable[..., dict[str, Distribution]]
 
 
-@pytest.fixture(params=["pip", pytest.param("uv", marks=needs_uv)])
+@pytest.fixture
 def resolved(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """``resolved(requirement, ...)``, with the wheels that `made` made as the only index."""
     links = tmp_path / "wheels"
@@ -41,7 +43,7 @@ def resolved(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
 
     def resolve_now(*requirements: str, local: tuple[Distribution, ...] = ()) -> dict[str, Distribution]:
         wanted = [parse_requirement(text) for text in requirements]
-        return resolve(wanted, local, PYTHON, find_installer(request.param).fetch)
+        return resolve(wanted, local, PYTHON, find_installer(getattr(request, "param", "pip")).fetch)
 
     return resolve_now
 
@@ -65,6 +67,7 @@ def test_the_newest_versions_that_fit_are_found_with_what_they_need(
     assert {name: one.version for name, one in resolved("top").items()} == {"top": "1.0", "base": "1.5"}
 
 
+@with_both
 def test_both_installers_give_the_same_files(
     made: Callable[..., Path], request: pytest.FixtureRequest, resolved: Resolve
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_package_that_does_without_its_compiled_modules_is_taken_without_them(
     assert [name for name in found.files if name.endswith(".so")] == []
 
 
+@with_both
 def test_markers_are_those_of_the_guest(resolved: Resolve, made: Callable[..., Path]) -> None:
     made("top", "1.0", (
         'nowhere; sys_platform == "win32"', 'host; sys_platform == "linux"', 'old; python_version < "3.13"',
