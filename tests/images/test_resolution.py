@@ -109,7 +109,7 @@ def test_a_package_that_is_only_compiled_is_named_and_what_is_built_in_listed(
     made("fast", "1.0", compiled=True)
     made("top", "1.0", ("fast",))
     for requirement in ("fast", "top"):
-        with pytest.raises(PackageError, match=r"fast-1\.0-cp313\S*\.whl is compiled, .*built into .*pydantic 2\."):
+        with pytest.raises(PackageError, match=r"fast-1\.0-cp313\S*\.whl is compiled, .*Built into .*pydantic 2\."):
             resolved(requirement)
 
 
