@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wasm_sandbox.guest.image import ImageSource
 
+EXPORTED_IMAGE_VARIABLE = "WASM_SANDBOX_IMAGE"
+"""Names the directory of an exported image, which then is the default image of the process."""
+
 
 @dataclass(frozen=True)
 class Image:

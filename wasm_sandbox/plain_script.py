@@ -10,6 +10,7 @@ from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.frame import MARKER, split_frames
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.execution import Ending, Outcome
+from wasm_sandbox.guest.image import ImageSource
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import wait_for
@@ -18,7 +19,13 @@ from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 
 
 def run_script(
-    text: str, *, name: str, environ: Mapping[str, str], limits: Limits, given: GivenFiles | None = None
+    text: str,
+    *,
+    name: str,
+    environ: Mapping[str, str],
+    limits: Limits,
+    given: GivenFiles | None = None,
+    source: ImageSource | None = None,
 ) -> Output:
     """Run a script and wait for its end; ``KeyboardInterrupt`` stops the guest.
 
@@ -28,6 +35,7 @@ def run_script(
         environ: the guest's whole environment.
         limits: what the run may use.
         given: its files, if it has any.
+        source: of the image to run it in; the default image if not given.
 
     Returns:
         Its output, and a result whose value is that of a framed result, if it wrote one.
@@ -38,7 +46,7 @@ def run_script(
     surroundings = LiveSurroundings()
     request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
     try:
-        outcome = wait_for(process_engine().start(request, surroundings))
+        outcome = wait_for(process_engine().start(request, surroundings, source))
     except BaseException:
         surroundings.cancel()
         raise

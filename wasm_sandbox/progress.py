@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox.display import complain
 from wasm_sandbox.guest.engine import process_engine
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from wasm_sandbox.guest.image import ImageSource, LoadedImage
 
 
+Step = Callable[[str], None]
+"""Called with a few words at the start of every slow step."""
+
+T = TypeVar("T")
+
+
 def ready_image(source: ImageSource | None = None) -> LoadedImage:
     """An image, by default the default one, prepared if it is not in the cache; silent if it is.
 
@@ -26,10 +32,15 @@ def ready_image(source: ImageSource | None = None) -> LoadedImage:
     Raises:
         HostError: as `GuestEngine.image`.
     """
+    return in_sight(lambda step: process_engine().image(step, source))
+
+
+def in_sight(prepare: Callable[[Step], T]) -> T:
+    """What ``prepare`` returns or raises; it is called on another thread, with what shows its steps."""
     with PreparationDisplay() as display:
 
-        def work(deliver: Callable[[LoadedImage], None]) -> None:
-            deliver(process_engine().image(display.step, source))
+        def work(deliver: Callable[[T], None]) -> None:
+            deliver(prepare(display.step))
 
         return wait_for(Workers().submit(work))
 

@@ -16,8 +16,18 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.errors import CacheError
+from wasm_sandbox.sizes import read_size
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 DIRECTORY_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
+SIZE_VARIABLE = "WASM_SANDBOX_CACHE_SIZE"
+DEFAULT_SIZE_BYTES = 2 << 30
+"""What compiled images may take together before the ones that were not used the longest are removed."""
+
 WRITING_PREFIX = ".writing-"
 ABANDONED_SECONDS = 600.0
 
@@ -108,6 +118,58 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Hold:
+    """Keeps a compiled image from being pruned by any process, as long as this object lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = None
+        if fcntl is not None:  # elsewhere the system itself removes no file that is mapped
+            with suppress(OSError):
+                self._descriptor = os.open(path, os.O_RDONLY)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def _is_held(path: Path) -> bool:
+    if fcntl is None:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@dataclass(frozen=True)
+class CachedImage:
+    """One compiled image in the cache."""
+
+    key: str
+    path: Path
+    size_bytes: int
+    used_at: float
+    """When it was last loaded, in seconds since 1970."""
+
+
+def cache_ceiling() -> int:
+    """What the cache may take, in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
+
+    Raises:
+        CacheError: the variable is no size.
+    """
+    configured = os.environ.get(SIZE_VARIABLE)
+    try:
+        return read_size(configured) if configured else DEFAULT_SIZE_BYTES
+    except ValueError as error:
+        raise CacheError(f"{SIZE_VARIABLE}: {error}") from None
+
+
 class ImageCache:
     """Compiled images by key, in a private directory.
 
@@ -146,6 +208,59 @@ class ImageCache:
                 if path.stat().st_mtime < before:
                     path.unlink()
 
+    def entries(self) -> list[CachedImage]:
+        """What is in the cache, the least recently used first."""
+        found = []
+        for path in self.directory.glob("*.cwasm"):
+            record = self._record_path(path.stem)
+            with suppress(OSError):  # another process may be quicker
+                status = path.stat()
+                used_at = record.stat().st_mtime if record.exists() else status.st_mtime
+                found.append(CachedImage(path.stem, path, status.st_size, used_at))
+        return sorted(found, key=lambda one: one.used_at)
+
+    def remove(self, key: str) -> bool:
+        """Remove an entry, unless it is in use or being prepared; whether it is gone."""
+        import filelock
+
+        lock = filelock.FileLock(self.directory / f"{key}.lock")
+        try:
+            with lock.acquire(blocking=False):
+                if _is_held(self.path(key)):
+                    return False
+                self.path(key).unlink()
+                self._record_path(key).unlink(missing_ok=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        except (filelock.Timeout, OSError):
+            return False
+        return True
+
+    def prune(
+        self, max_bytes: int, *, unused_seconds: float | None = None, keep: str | None = None
+    ) -> list[CachedImage]:
+        """Remove entries until the rest take at most ``max_bytes``, the least recently used first.
+
+        Args:
+            max_bytes: what may be left.
+            unused_seconds: those that were not used for so long are removed in any case.
+            keep: the key of an entry to leave alone.
+
+        Returns:
+            What was removed. What is in use, or being prepared, never is.
+        """
+        removed = []
+        entries = [entry for entry in self.entries() if entry.key != keep]
+        total = sum(entry.size_bytes for entry in self.entries())
+        before = time.time() - unused_seconds if unused_seconds is not None else None
+        for entry in entries:
+            is_old = before is not None and entry.used_at < before
+            if (is_old or total > max_bytes) and self.remove(entry.key):
+                removed.append(entry)
+                total -= entry.size_bytes
+        return removed
+
     def find(self, key: str, *, full_check: bool = False) -> Path | None:
         """The file of a complete, undamaged entry, or None.
 
@@ -168,6 +283,11 @@ class ImageCache:
                 return None
             self._write_record(key, record.sha256)
         return path
+
+    def note_use(self, key: str) -> None:
+        """Remember that an entry was used now; not where nothing can be written."""
+        with suppress(OSError):
+            os.utime(self._record_path(key))
 
     def add(self, key: str, compiled: bytes) -> Path:
         """Store a compiled image. A reader sees all of it or nothing.

@@ -16,11 +16,12 @@ from wasm_sandbox.guest.execution import Outcome, execute
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.settings import EXPORTED_IMAGE_VARIABLE, Progress, engine_configuration
+from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.ticker import EpochTicker
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 
 EXIT_GRACE_SECONDS = 1.0
 

@@ -18,7 +18,7 @@ import wasmtime
 from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
-from wasm_sandbox.guest.cache import ImageCache
+from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
@@ -47,6 +47,8 @@ class LoadedImage:
     host_functions: HostFunctions
     memory_bytes: int
     """What an instance has from the start; a run needs some more."""
+    hold: Hold = field(repr=False)
+    """Keeps its file in the cache."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
     command: Command | None = None
@@ -150,6 +152,7 @@ def load_prepared(
         raise ImageError(
             f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
         )
+    cache.note_use(key)
     return link(guest_engine, identity, cache.path(key), module, files or {})
 
 
@@ -160,7 +163,7 @@ def link(
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
-    return LoadedImage(identity, path, guest_engine, pre, functions, memory_bytes_of(module), files)
+    return LoadedImage(identity, path, guest_engine, pre, functions, memory_bytes_of(module), Hold(path), files)
 
 
 def memory_bytes_of(module: wasmtime.Module) -> int:
@@ -183,6 +186,8 @@ def _prepare_once(
         module = _load_compiled(guest_engine, cache, key)
         if module is None:
             cache.add(key, prepare(find_artifact(), progress))
+            for removed in cache.prune(cache_ceiling(), keep=key):
+                _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
             module = _load_compiled(guest_engine, cache, key)
         return module
 

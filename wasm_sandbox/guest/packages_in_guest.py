@@ -32,6 +32,7 @@ class Packages:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
+        archive.filename = ROOT  # what paths into it begin with
         self.root = zipfile.Path(archive)
         self.names = {info.filename: info for info in archive.infolist()}
         self.directories = {""}

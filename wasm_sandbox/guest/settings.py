@@ -10,9 +10,6 @@ import wasmtime
 Progress = Callable[[str], None]
 """Called with a few words at the start of every slow step."""
 
-EXPORTED_IMAGE_VARIABLE = "WASM_SANDBOX_IMAGE"
-"""Names the directory of an exported image, which then is the default image of the process."""
-
 WASM_STACK_BYTES = 2 << 20
 """What CPython's recursion limits were measured with. More than 2 MiB aborts the process unless the
 size of asynchronous stacks is raised too, which wasmtime-py has no call for."""

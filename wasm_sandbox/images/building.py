@@ -70,11 +70,13 @@ def build(
         store.keep(recipe, contents, inputs)
     image = Image(BuiltSource(recipe, store.directory), name)
     try:
-        process_engine().image(progress, image.source)
+        loaded = process_engine().image(progress, image.source)
     except BaseException:
         if kept is None:
             store.remove(recipe.digest)  # an image that does not come up is not kept
         raise
+    if kept is None:
+        store.keep(recipe, contents, inputs, loaded.memory_bytes)
     if name is not None:
         store.name(name, recipe.digest)
     return image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -229,9 +230,10 @@ class Uv(Installer):
     def _download(
         self, wanted: Sequence[str], python: GuestPython, into: Path, links: Path, constraints: Path
     ) -> list[Distribution]:
-        return self._install(
-            python, self._PURE_TARGET, into, f"--find-links={links}", f"--constraint={constraints}", *wanted
-        )
+        # Given on the command line they replace those of the environment, which therefore go along.
+        places = [str(links), *filter(None, re.split(r"[\s,]+", os.environ.get("UV_FIND_LINKS", "")))]
+        options = [*(f"--find-links={place}" for place in places), f"--constraint={constraints}"]
+        return self._install(python, self._PURE_TARGET, into, *options, *wanted)
 
     def _download_compiled(self, wanted: Sequence[str], python: GuestPython, into: Path) -> Distribution:
         (one,) = self._install(python, self._LINUX_TARGET, into, "--no-deps", *wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -14,7 +14,13 @@ from wasm_sandbox.image import Image, image_of
 from wasm_sandbox.images.guest_python import GuestPython, tool_requirements
 
 
-def choose_image(image: Image | str | None, pip_requirements: object, *, may_build: bool) -> Image | None:
+def choose_image(
+    image: Image | str | None,
+    pip_requirements: object,
+    *,
+    may_build: bool,
+    progress: Callable[[str], None] | None = None,
+) -> Image | None:
     """The image for a call.
 
     Args:
@@ -22,6 +28,7 @@ def choose_image(image: Image | str | None, pip_requirements: object, *, may_bui
         pip_requirements: of the tool.
         may_build: whether an image that meets them may be built now, which downloads packages. One that was
             built before for just these is always taken.
+        progress: told about every slow step.
 
     Raises:
         ImageNotFound: there is no image of the name.
@@ -42,7 +49,7 @@ def choose_image(image: Image | str | None, pip_requirements: object, *, may_bui
         raise PackageError(f"the image {chosen.reference[:64]} lacks what the tool requires: {', '.join(texts)}")
     if may_build:
         try:
-            return Image.build(texts)
+            return Image.build(texts, progress=progress)
         except ImageError as error:
             raise PackageError(str(error)) from error
     from wasm_sandbox.images.building import built_before

@@ -33,6 +33,8 @@ class Entry(BaseModel):
     inputs: str
     """`inputs_digest` of the question that it answers."""
     made_at: datetime
+    memory_bytes: int = 0
+    """What an instance has from the start, once it is known."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,13 @@ class ImageStore:
 
     # -- recipes ------------------------------------------------------------------------------------------
 
-    def keep(self, recipe: Recipe, contents: Contents, inputs: str) -> None:
+    def keep(self, recipe: Recipe, contents: Contents, inputs: str, memory_bytes: int = 0) -> None:
         """Keep a recipe with its files; one that is kept already only learns of the new question.
 
         Raises:
             CacheError: it cannot be written, for example for lack of space.
         """
-        entry = Entry(recipe=recipe, inputs=inputs, made_at=datetime.now(UTC))
+        entry = Entry(recipe=recipe, inputs=inputs, made_at=datetime.now(UTC), memory_bytes=memory_bytes)
         try:
             if not self._archive(recipe.digest).exists():
                 self._write(self._archive(recipe.digest), lambda path: write_archive(path, contents))
