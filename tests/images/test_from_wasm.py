@@ -298,12 +298,20 @@ def test_what_is_no_such_build_is_refused_by_name(tmp_path: Path) -> None:
     for wat, message in [
         ('(module (memory (export "memory") 1))', "must export _start and memory"),
         ('(module (import "env" "f" (func)) (memory (export "memory") 1) (func (export "_start")))', r"imports env\.f"),
-        ('(module (func (export "_start") unreachable', None),
+        ('(module (func (export "memory")) (func (export "_start")))', "must export _start and memory"),
+        ('(module (memory (export "memory") 1) (func (export "_start") (param i32)))', "its _start is no function"),
+        ('(module (memory (export "memory") 1 1) (global (export "_start") i32 (i32.const 0)))', "its _start is no"),
+        (
+            '(module (import "wasi_snapshot_preview1" "fd_close" (func)) (memory (export "memory") 1)'
+            ' (func (export "_start")))',
+            "does not fit wasi_snapshot_preview1",
+        ),
+        ("", None),
     ]:
         data = bytes(wasmtime.wat2wasm(wat)) if message else b"\0asm\x01\0\0\0\xff\xff"
         library.write_bytes(data)
         tool = Tool.from_source("def f(): pass")
-        with pytest.raises(ImageError, match=message or "cannot be compiled"):
+        with pytest.raises(ImageError, match=message or "is no WebAssembly module"):
             run_tool(tool, image=Image.from_wasm(library))
     library.write_bytes(bytes(wasmtime.wat2wasm("(module)")))
     (tmp_path / "empty").mkdir()

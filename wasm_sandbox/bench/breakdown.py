@@ -311,7 +311,7 @@ class _MarkedEngine(GuestEngine):
     def __init__(self, marks: _Marks) -> None:
         super().__init__()
         with ExitStack() as stack:
-            for name in wasi.SERVED:
+            for name in wasi.SERVED | wasi.STREAM_FUNCTIONS:
                 stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
             self._marked_image = load_image(self._engine)
 

@@ -106,20 +106,38 @@ def compile_command(engine: wasmtime.Engine, path: Path) -> bytes:
 
     from wasm_sandbox.guest.preview1 import WASI_MODULE
 
+    content = _read(path)
+    _check_exports(path, content)  # before minutes may go into compiling it
     try:
-        module = wasmtime.Module(engine, _read(path))
+        module = wasmtime.Module(engine, content)
     except wasmtime.WasmtimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"{path}: cannot be compiled: {reason}") from None
-    exports = {export.name: export.type for export in module.exports}
-    if not isinstance(exports.get("_start"), wasmtime.FuncType) or not isinstance(
-        exports.get("memory"), wasmtime.MemoryType
-    ):
-        raise ImageError(f"{path}: is no WASI command: it must export _start and memory")
     for wanted in module.imports:
         if wanted.module != WASI_MODULE or not isinstance(wanted.type, wasmtime.FuncType):
             raise ImageError(f"{path}: imports {wanted.module}.{wanted.name}; only {WASI_MODULE} is served")
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    try:
+        linker.instantiate_pre(module)  # only for its check of every import's type; runs get our own functions
+    except wasmtime.WasmtimeError as error:
+        raise ImageError(f"{path}: does not fit {WASI_MODULE}: {str(error).strip().splitlines()[0]}") from None
+    start = next(export.type for export in module.exports if export.name == "_start")
+    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
+        raise ImageError(f"{path}: its _start is no function without parameters and results")
     return bytes(module.serialize())
+
+
+def _check_exports(path: Path, content: bytes) -> None:
+    from wasm_sandbox.guest import wasm_binary
+
+    try:
+        bodies = dict(wasm_binary.sections(content))
+        kinds = {export.name: export.kind for export in wasm_binary.read_exports(bodies.get(wasm_binary.EXPORT, b"\0"))}
+    except (wasm_binary.MalformedModule, UnicodeDecodeError) as error:
+        raise ImageError(f"{path}: is no WebAssembly module: {error}") from None
+    if "_start" not in kinds or kinds.get("memory") != wasm_binary.EXPORT_MEMORY:
+        raise ImageError(f"{path}: is no WASI command: it must export _start and memory")
 
 
 def _read(path: Path) -> bytes:
