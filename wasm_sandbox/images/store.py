@@ -155,10 +155,11 @@ class ImageStore:
         Raises:
             ImageNotFound: nothing is.
         """
-        if NAME.fullmatch(reference) and (digest := self.names().get(reference)):
+        names = self.names()
+        if digest := names.get(reference):  # at every run with this image: no other recipe is read
             entry = _read_entry(self._entry(digest))
             if entry is not None:
-                return Kept(entry, (reference,), self._archive(digest))
+                return Kept(entry, tuple(n for n, d in names.items() if d == digest), self._archive(digest))
         everything = self.all()
         if len(reference) >= SHORTEST_ID:
             from wasm_sandbox.images.loading import identity
