@@ -19,7 +19,7 @@ import pytest
 from wasm_sandbox.bench.contenders import run_generated
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.settings import wasmtime_version
 from wasm_sandbox.script import generate_script
@@ -83,12 +83,12 @@ def _tool_name(name: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def image() -> Image:
+def image() -> LoadedImage:
     return process_engine().image()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _record(image: Image) -> None:
+def _record(image: LoadedImage) -> None:
     if os.environ.get(RECORD_VARIABLE):
         outcomes = {name: _run(name) for name in TOOLS}
         tolerances = RECORDED.get("tolerances", DEFAULT_TOLERANCES)
@@ -121,7 +121,7 @@ def _machine() -> str:
     return f"{sys.platform} {platform.machine()}, wasmtime {wasmtime_version()}"
 
 
-def _compare(what: str, found: int, recorded: int, image: Image) -> None:
+def _compare(what: str, found: int, recorded: int, image: LoadedImage) -> None:
     """Fails for more than is recorded, and for so much less that the record is out of date."""
     percent = RECORDED["tolerances"][what]["percent"]
     if abs(found - recorded) * 100 <= recorded * percent:
@@ -134,7 +134,7 @@ def _compare(what: str, found: int, recorded: int, image: Image) -> None:
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_a_reference_tool_costs_what_is_recorded(name: str, image: Image) -> None:
+def test_a_reference_tool_costs_what_is_recorded(name: str, image: LoadedImage) -> None:
     outcome = _run(name)
     for what in ("fuel", "host_calls", "memory_bytes"):
         _compare(what, getattr(outcome, what), RECORDED[what][name], image)
@@ -145,13 +145,13 @@ def test_fuel_is_nearly_the_same_from_run_to_run() -> None:
     assert max(fuel) - min(fuel) < 0.005 * min(fuel)
 
 
-def test_the_guest_module_has_the_recorded_size(image: Image) -> None:
+def test_the_guest_module_has_the_recorded_size(image: LoadedImage) -> None:
     artifact = find_artifact()
     _compare("artifact_bytes", artifact.compressed_bytes, RECORDED["artifact_bytes"], image)
     _compare("module_bytes", artifact.size_bytes, RECORDED["module_bytes"], image)
 
 
-def test_the_compiled_image_has_the_recorded_size(image: Image) -> None:
+def test_the_compiled_image_has_the_recorded_size(image: LoadedImage) -> None:
     recorded = RECORDED["image_bytes"].get(_machine())
     if recorded is None:
         pytest.skip(f"nothing is recorded for {_machine()}")

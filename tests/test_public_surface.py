@@ -15,6 +15,8 @@ import wasm_sandbox
 NAMES = [
     "AsyncToolSandboxBase",
     "ErrorKind",
+    "HostDir",
+    "Image",
     "Limits",
     "SandboxConfig",
     "Tool",

@@ -67,6 +67,8 @@ def test_the_table_of_limits_names_every_limit_and_its_default() -> None:
         "timeout_seconds": f"{limits.timeout_seconds:g} s",
         "output_bytes": f"{limits.output_bytes >> 20} MiB",
         "result_bytes": f"{limits.result_bytes >> 20} MiB",
+        "files_bytes": f"{limits.files_bytes >> 20} MiB",
+        "file_count": f"{limits.file_count}",
     }
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wasm_sandbox.base import AsyncToolSandboxBase
     from wasm_sandbox.config import Limits, SandboxConfig
+    from wasm_sandbox.files import HostDir
+    from wasm_sandbox.image import Image
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
     from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
     from wasm_sandbox.tool import Tool
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncToolSandboxBase",
     "ErrorKind",
+    "HostDir",
+    "Image",
     "Limits",
     "SandboxConfig",
     "Tool",
@@ -33,6 +37,8 @@ __all__ = [
 _HOMES = {
     "AsyncToolSandboxBase": "base",
     "ErrorKind": "results",
+    "HostDir": "files",
+    "Image": "image",
     "Limits": "config",
     "SandboxConfig": "config",
     "Tool": "tool",

@@ -17,13 +17,24 @@ import click
 
 import wasm_sandbox
 from wasm_sandbox.cli_bench import bench
+from wasm_sandbox.cli_files import file_options, save_files, with_output
+from wasm_sandbox.cli_images import cache_verbs, image_verbs
 from wasm_sandbox.cli_stores import environment_verbs, is_tool_name, stored_tool, tool_verbs
-from wasm_sandbox.errors import HostError, InvalidEnvironment, StoreError
+from wasm_sandbox.errors import (
+    HostError,
+    ImageNotFound,
+    InvalidEnvironment,
+    InvalidFiles,
+    PackageError,
+    StoreError,
+)
+from wasm_sandbox.sizes import read_size
 
 # What is heavy (wasmtime, pydantic, rich) is imported where it is used, as the package's public names are:
 # `--help` and `--version` need none of it.
 if TYPE_CHECKING:
     from wasm_sandbox.config import Limits
+    from wasm_sandbox.files import HostDir
     from wasm_sandbox.isolation import Isolation
     from wasm_sandbox.tool import Tool
 
@@ -61,7 +72,7 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (InvalidEnvironment, StoreError) as error:
+        except (InvalidEnvironment, InvalidFiles, ImageNotFound, PackageError, StoreError) as error:
             raise CommandError(str(error)) from error
         except HostError as error:
             raise HostUnfit(str(error)) from error
@@ -69,17 +80,13 @@ class _Verbs(click.Group):
 
 # --- What the user hands in -----------------------------------------------------------------------------
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
-
 
 def parse_size(text: str) -> int:
-    """A number of bytes: ``1500000``, ``64K``, ``128M``, ``64MiB``, ``1G``; the units are powers of 1024."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise click.BadParameter(f"{text!r} is no size; write bytes, or for example 64K, 128M or 1G")
-    number, unit = match.groups()
-    factor: int = 1024 ** " kmgt".index(unit.lower() or " ")
-    return int(number) * factor if number.isdigit() else int(float(number) * factor)
+    """As `read_size`, for an option."""
+    try:
+        return read_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def read_source(file: str) -> str:
@@ -227,8 +234,10 @@ _LIMIT_OPTIONS = {
     "timeout_seconds": "--timeout",
     "output_bytes": "--output-limit",
     "result_bytes": "--result-limit",
+    "files_bytes": "--files-limit",
+    "file_count": "--file-count",
 }
-_SIZE_OPTIONS = frozenset({"--memory", "--output-limit", "--result-limit"})
+_SIZE_OPTIONS = frozenset({"--memory", "--output-limit", "--result-limit", "--files-limit"})
 
 
 def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -263,6 +272,14 @@ _limit_options = _options(
         is_flag=True,
         help="The same output and fuel every time: fixed clocks, seeded random, no real sleeping.",
     ),
+    click.option(
+        "--files-limit",
+        "files_bytes",
+        type=parse_size,
+        metavar="SIZE",
+        help="All files in memory together.  [default: 64M]",
+    ),
+    click.option("--file-count", type=int, metavar="N", help="Files and directories.  [default: 1000]"),
 )
 _isolation_option = click.option(
     "--isolation",
@@ -278,6 +295,16 @@ _environment_option = click.option(
     metavar="NAME=VALUE",
     callback=_environment,
     help="An environment variable for the guest; may be repeated.",
+)
+_image_option = click.option(
+    "--image", metavar="NAME", help="The image to run in (see wasm-sandbox image); by default the default one."
+)
+_requirement_option = click.option(
+    "--requirement",
+    "requirements",
+    multiple=True,
+    metavar="REQ",
+    help="A package that the tool needs, as pip takes it; may be repeated.",
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
 _call_options = _options(
@@ -317,6 +344,10 @@ def cli() -> None:
 @click.argument("file")
 @_call_options
 @_environment_option
+@file_options
+@_image_option
+@_requirement_option
+@click.option("--build-images", is_flag=True, help="Build an image with what the tool requires, if there is none.")
 @_limit_options
 @_isolation_option
 @_json_option
@@ -327,6 +358,12 @@ def run(
     args: dict[str, Any],
     agent_state: dict[str, Any] | None,
     environ: dict[str, str],
+    files: dict[str, bytes] | None,
+    output_dir: str | None,
+    mounts: dict[str, HostDir] | None,
+    image: str | None,
+    requirements: Sequence[str],
+    build_images: bool,
     isolation: Isolation,
     as_json: bool,
     **limits: Any,
@@ -338,49 +375,80 @@ def run(
 
     What the tool prints goes to stdout and stderr when it ends, then its result to stdout: a string as it
     is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
-    result instead: status, value, agent state, output, error and usage.
+    result instead: status, value, agent state, output, error, usage and files (their content as base64).
     """
     from wasm_sandbox.display import Output, show
-    from wasm_sandbox.progress import ready_image
+    from wasm_sandbox.images.selection import choose_image
+    from wasm_sandbox.progress import in_sight, ready_image
 
     checked = _limits(limits)
     tool, user = find_tool(file, name, args)
-    ready_image()
+    if requirements:
+        tool = tool.model_copy(update={"pip_requirements": [*(tool.pip_requirements or ()), *requirements]})
+    chosen = in_sight(lambda step: choose_image(image, tool.pip_requirements, may_build=build_images, progress=step))
+    ready_image(chosen.source if chosen else None)
     result = wasm_sandbox.run_tool(
         tool,
         args,
         user=user,
         tool_id=tool.id,
         limits=checked,
+        image=chosen,
+        files=with_output(files, output_dir),
+        mounts=mounts,
         isolation=isolation,
         agent_state=agent_state,
         additional_env_vars=environ,
     )
-    sys.exit(show(Output.of(result), file if user else f"{file}: {tool.name}", as_json=as_json))
+    code = show(Output.of(result), file if user else f"{file}: {tool.name}", as_json=as_json)
+    save_files(result, output_dir, quiet=as_json)
+    sys.exit(code)
 
 
 @cli.command("exec")
 @click.argument("script")
 @_environment_option
+@file_options
+@_image_option
 @_limit_options
 @_isolation_option
 @_json_option
-def execute(*, script: str, environ: dict[str, str], isolation: Isolation, as_json: bool, **limits: Any) -> None:
+def execute(
+    *,
+    script: str,
+    environ: dict[str, str],
+    files: dict[str, bytes] | None,
+    output_dir: str | None,
+    mounts: dict[str, HostDir] | None,
+    image: str | None,
+    isolation: Isolation,
+    as_json: bool,
+    **limits: Any,
+) -> None:
     """Run SCRIPT, any Python program, or stdin (-), in the guest.
 
     Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
     generated ones do, has its result shown as by run; any other needs no result to succeed.
     """
     from wasm_sandbox.display import show
+    from wasm_sandbox.files import check_files
+    from wasm_sandbox.image import image_of
     from wasm_sandbox.plain_script import run_script
     from wasm_sandbox.progress import ready_image
 
     checked = _limits(limits)
     text = read_source(script)
-    ready_image()
+    given = check_files(with_output(files, output_dir), mounts, checked)
+    chosen = image_of(image)
+    source = chosen.source if chosen else None
+    ready_image(source)
     name = "<stdin>" if script == "-" else Path(script).name
-    output = run_script(text, name=name, environ=environ, limits=checked, isolation=isolation)
-    sys.exit(show(output, "stdin" if script == "-" else script, as_json=as_json))
+    output = run_script(
+        text, name=name, environ=environ, limits=checked, given=given, source=source, isolation=isolation
+    )
+    code = show(output, "stdin" if script == "-" else script, as_json=as_json)
+    save_files(output.result, output_dir, quiet=as_json)
+    sys.exit(code)
 
 
 @cli.command()
@@ -412,12 +480,15 @@ def script(
 
 
 @cli.command()
-def warm() -> None:
-    """Prepare the guest image now, so that the first run need not."""
+@click.option("--image", "named", metavar="NAME", help="The image; by default the default one.")
+def warm(named: str | None) -> None:
+    """Prepare the guest image now, so that the first run need not; with --image another one than the default."""
     from wasm_sandbox.display import write
+    from wasm_sandbox.image import image_of
     from wasm_sandbox.progress import ready_image
 
-    image = ready_image()
+    chosen = image_of(named)
+    image = ready_image(chosen.source if chosen else None)
     write(sys.stdout, f"image {image.id[:16]} is ready: {image.path}\n")
 
 
@@ -439,6 +510,8 @@ def doctor(as_json: bool) -> None:
 
 cli.add_command(tool_verbs)
 cli.add_command(environment_verbs)
+cli.add_command(image_verbs)
+cli.add_command(cache_verbs)
 cli.add_command(bench)
 
 

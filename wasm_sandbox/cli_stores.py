@@ -49,13 +49,24 @@ def tool_verbs() -> None:
 @tool_verbs.command("add")
 @click.argument("file")
 @click.option("--tool", "name", metavar="NAME", help="The function; by default the file's last one.")
-def add_tool(*, file: str, name: str | None) -> None:
+@click.option(
+    "--requirement",
+    "requirements",
+    multiple=True,
+    metavar="REQ",
+    help="A package that the tool needs, as pip takes it; may be repeated.",
+)
+def add_tool(*, file: str, name: str | None, requirements: Sequence[str]) -> None:
     """Store the tool in FILE, a .py file; it is read and not run. One of the same name is replaced."""
     from wasm_sandbox.cli import load_tool
     from wasm_sandbox.stores import LocalUser, ToolManager
 
     tools, user = ToolManager(), LocalUser()
     tool = load_tool(file, name, {})
+    if requirements:
+        from wasm_sandbox.images.guest_python import tool_requirements
+
+        tool = tool.model_copy(update={"pip_requirements": list(tool_requirements(requirements))})
     word = "stored" if tools.get_tool_by_name(tool.name, user) is None else "replaced"
     tools.create_or_update_tool(tool, user)
     _print(f"{tool.name}: {word}")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from wasm_sandbox.image import Image
 
 MIB = 1 << 20
 
 MIN_MEMORY_BYTES = 64 * MIB
 """A guest starts with about 40 MiB of preloaded memory; less than this would leave no room."""
+
+ROOM_BYTES = 16 * MIB
+"""What a run needs beside the memory that its image takes."""
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
@@ -44,11 +49,22 @@ class Limits(BaseModel):
     """The same output and the same fuel every time: the guest's clocks start at a fixed moment (14 November 2023,
     22:13:20 UTC) and step by a microsecond at every look, its random bytes come from a fixed seed, and sleeping moves
     its clocks at once. Nothing random in such a run is secret. The deadline stays one of real time."""
+    files_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 64 * MIB
+    """What all files of a run may hold together, given ones included; and, apart from that, what a run may write
+    to writable mounts."""
+    file_count: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
+    """How many files and directories there may be, given ones included; and, apart from that, how many a run may
+    create in writable mounts."""
+
+
+def _reference(image: Any) -> Any:
+    return image.reference if isinstance(image, Image) else image
 
 
 class SandboxConfig(BaseModel):
     """A named sandbox configuration, as agent servers store it.
 
+    ``image`` is an `Image` or the name of one; it is kept, by name, in ``config["image"]``, too.
     Its ``fingerprint`` tells whether two configurations mean the same environment. An ``id`` is ``sandbox-<uuid4>``,
     as the stores demand; without one a new one is made.
     """
@@ -57,6 +73,19 @@ class SandboxConfig(BaseModel):
     type: Literal["wasm", "local", "e2b", "modal"] = "wasm"
     organization_id: str | None = None
     config: dict[str, Any] = Field(default_factory=dict)
+    image: Annotated[str | None, BeforeValidator(_reference)] = None
+
+    @model_validator(mode="after")
+    def _agree_on_image(self) -> Self:
+        if self.type == "wasm":
+            kept = self.config.get("image")
+            if self.image is None:
+                self.image = kept if isinstance(kept, str) else None
+            elif kept is None:
+                self.config = {**self.config, "image": self.image}
+            elif kept != self.image:
+                raise ValueError(f"image is {self.image!r}, but config['image'] is {kept!r}: give one of them")
+        return self
 
     def fingerprint(self) -> str:
         """A decimal string that identifies type, organisation and configuration, not the id.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasm_sandbox import __version__
 from wasm_sandbox.errors import HostError
+from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 
 if TYPE_CHECKING:
     from wasm_sandbox.guest.artifact import Artifact
@@ -102,8 +104,11 @@ class _Examination:
             ("processor", self.processor),
             ("wasmtime", self.wasmtime),
             ("guest module", self.guest_module),
-            ("cache directory", self.cache_directory),
-            ("compiled image", self.compiled_image),
+            *(
+                [("exported image", self.exported_image)]
+                if os.environ.get(EXPORTED_IMAGE_VARIABLE)
+                else [("cache directory", self.cache_directory), ("compiled image", self.compiled_image)]
+            ),
             ("trial run", self.trial_run),
             ("worker process", self.worker_process),
         ]
@@ -143,7 +148,7 @@ class _Examination:
         return "sha256 verified"
 
     def cache_directory(self) -> str:
-        from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache, cache_directory
+        from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache, cache_ceiling, cache_directory
 
         self.report.cache.update(path=str(cache_directory()), variable=DIRECTORY_VARIABLE)
         cache = ImageCache()
@@ -156,7 +161,14 @@ class _Examination:
                 f"or name another one in {DIRECTORY_VARIABLE}"
             ) from error
         free = shutil.disk_usage(cache.directory).free
-        self.report.cache.update(path=str(cache.directory), free_bytes=free)
+        entries = cache.entries()
+        self.report.cache.update(
+            path=str(cache.directory),
+            images=len(entries),
+            used_bytes=sum(entry.size_bytes for entry in entries),
+            ceiling_bytes=cache_ceiling(),
+            free_bytes=free,
+        )
         self.cache = cache
         return "private and writable"
 
@@ -179,8 +191,19 @@ class _Examination:
         started = time.monotonic()
         image = ready_image()
         seconds = time.monotonic() - started
-        self.report.image.update(compiled_bytes=image.path.stat().st_size)
+        self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
         return "sha256 verified" if was_there else f"prepared now, in {seconds:.1f} s"
+
+    def exported_image(self) -> str:
+        from wasm_sandbox.images.exported import exported_source
+        from wasm_sandbox.progress import ready_image
+
+        source = exported_source()
+        assert source is not None  # asked for by the variable that it reads
+        self.report.image.update(id=source.id, path=str(source.directory), packages=dict(source.distributions))
+        image = ready_image(source)
+        self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
+        return f"sha256 verified, for {source.manifest.target}"
 
     def trial_run(self) -> str:
         return self._trial("thread")

@@ -11,6 +11,10 @@ class InvalidEnvironment(SandboxError, ValueError):
     """An environment variable for the guest has a wrong name or value; the message names it, never its value."""
 
 
+class InvalidFiles(SandboxError, ValueError):
+    """Files or mounts for the guest have a wrong path, name or size; the message names the path."""
+
+
 class UnsupportedToolError(SandboxError, ValueError):
     """No script can be written for the tool, whatever its arguments are."""
 
@@ -29,6 +33,14 @@ class CacheError(HostError):
 
 class ImageError(HostError):
     """The guest could not be initialised, captured or compiled."""
+
+
+class ImageNotFound(ImageError):
+    """No image of this name or id is kept on this machine."""
+
+
+class PackageError(SandboxError, RuntimeError):
+    """The packages of an image cannot be had, or not in a form that a guest can run; the message says what to do."""
 
 
 class StoreError(SandboxError, RuntimeError):

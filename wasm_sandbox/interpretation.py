@@ -105,6 +105,7 @@ def interpret(
         sandbox_config_fingerprint=fingerprint,
         error=error,
         usage=usage,
+        files=outcome.files if error is None else None,
     )
 
 
@@ -134,7 +135,7 @@ def _guest_error(
             message = f"the run used up its fuel of {limits.fuel} (Limits.fuel)"
             return ToolError(kind=ErrorKind.OUT_OF_FUEL, message=message)
         case "OUT_OF_MEMORY":
-            return ToolError(kind=ErrorKind.OUT_OF_MEMORY, message=_memory_message(limits))
+            return ToolError(kind=ErrorKind.OUT_OF_MEMORY, message=_memory_message(outcome, limits))
         case "CANCELLED":
             return ToolError(kind=ErrorKind.CANCELLED, message="the caller stopped the run")
         case "STACK_OVERFLOW":
@@ -198,7 +199,9 @@ def _was_raised_on(lines: tuple[range, ...], traceback: str, stderr: bytes) -> b
     return outermost is not None and any(int(outermost[1]) in span for span in lines)
 
 
-def _memory_message(limits: Limits) -> str:
+def _memory_message(outcome: Outcome, limits: Limits) -> str:
+    if not outcome.memory_bytes and outcome.detail:
+        return outcome.detail  # it was never started
     return f"the guest needs more than its {limits.memory_bytes} bytes of memory (Limits.memory_bytes)"
 
 

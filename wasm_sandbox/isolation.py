@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
+    from wasm_sandbox.guest.image import ImageSource
     from wasm_sandbox.guest.outcome import Outcome
     from wasm_sandbox.guest.request import ExecutionRequest
 
@@ -26,7 +27,10 @@ def check_isolation(isolation: str) -> None:
 
 
 def start_guest(
-    request: ExecutionRequest, isolation: Isolation, abandoned: Callable[[], bool] | None = None
+    request: ExecutionRequest,
+    isolation: Isolation,
+    abandoned: Callable[[], bool] | None = None,
+    source: ImageSource | None = None,
 ) -> tuple[Future[Outcome], Callable[[], None]]:
     """Start a run.
 
@@ -34,14 +38,20 @@ def start_guest(
         request: the script, its environment and its limits.
         isolation: where the guest runs.
         abandoned: tells that nobody waits any more, for callers that can go without saying so.
+        source: of the image to run it in; the default image if not given.
 
     Returns:
         A future of its outcome, and a function that stops it.
 
     Raises:
         HostError: this host cannot run guests; the future may raise it, too.
+        ValueError: a worker process cannot do what is asked for.
     """
     if isolation == "process":
+        if source is not None:
+            raise ValueError('isolation="process" runs the default image only: leave out image, or take "thread"')
+        if request.given is not None and request.given.mounts:
+            raise ValueError('isolation="process" has no mounts, for its workers can open nothing: give files instead')
         from wasm_sandbox.processes.pool import process_pool
 
         return process_pool().start(request, abandoned)
@@ -49,4 +59,4 @@ def start_guest(
     from wasm_sandbox.guest.wasi import surroundings_for
 
     surroundings = surroundings_for(request.limits, abandoned)
-    return process_engine().start(request, surroundings), surroundings.cancel
+    return process_engine().start(request, surroundings, source), surroundings.cancel

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 from wasm_sandbox.config import Limits
 from wasm_sandbox.display import Output
+from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.frame import MARKER, split_frames
-from wasm_sandbox.guest.outcome import Ending
+from wasm_sandbox.guest.image import ImageSource
+from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.workers import wait_for
 from wasm_sandbox.interpretation import interpret
@@ -16,7 +18,14 @@ from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 
 
 def run_script(
-    text: str, *, name: str, environ: Mapping[str, str], limits: Limits, isolation: Isolation = "thread"
+    text: str,
+    *,
+    name: str,
+    environ: Mapping[str, str],
+    limits: Limits,
+    given: GivenFiles | None = None,
+    source: ImageSource | None = None,
+    isolation: Isolation = "thread",
 ) -> Output:
     """Run a script and wait for its end; ``KeyboardInterrupt`` stops the guest.
 
@@ -25,6 +34,8 @@ def run_script(
         name: what tracebacks call it.
         environ: the guest's whole environment.
         limits: what the run may use.
+        given: its files, if it has any.
+        source: of the image to run it in; the default image if not given.
         isolation: where the guest runs.
 
     Returns:
@@ -33,7 +44,8 @@ def run_script(
     Raises:
         HostError: this host cannot run guests; the message says what to do.
     """
-    future, cancel = start_guest(ExecutionRequest(text, environ, limits, script_name=name), isolation)
+    request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
+    future, cancel = start_guest(request, isolation, source=source)
     try:
         outcome = wait_for(future)
     except BaseException:
@@ -43,14 +55,16 @@ def run_script(
     result = interpret(outcome, limits, name)
     has_frame = output.payload is not None or output.damage is not None
     if not has_frame and outcome.ending is Ending.EXITED and outcome.exception is None:
-        result = _without_value(result, outcome.exit_code)
+        result = _without_value(result, outcome)
     return Output(result, output.text[: limits.output_bytes], outcome.stderr, has_frame)
 
 
-def _without_value(result: ToolExecutionResult, exit_code: int) -> ToolExecutionResult:
+def _without_value(result: ToolExecutionResult, outcome: Outcome) -> ToolExecutionResult:
     """A script that ended by itself needs no result: its exit code says how it went."""
-    if exit_code == 0:
-        return result.model_copy(update={"status": "success", "func_return": None, "error": None})
-    message = f"the script ended with exit code {exit_code}"
+    if outcome.exit_code == 0:
+        return result.model_copy(
+            update={"status": "success", "func_return": None, "error": None, "files": outcome.files}
+        )
+    message = f"the script ended with exit code {outcome.exit_code}"
     error = ToolError(kind=ErrorKind.TOOL_EXCEPTION, message=message, exception_name="SystemExit")
     return result.model_copy(update={"func_return": message, "error": error})

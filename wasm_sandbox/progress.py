@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox.display import complain
 from wasm_sandbox.guest.engine import process_engine
@@ -15,21 +15,32 @@ from wasm_sandbox.guest.workers import Workers, wait_for
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wasm_sandbox.guest.image import Image
+    from wasm_sandbox.guest.image import ImageSource, LoadedImage
 
 
-def ready_image() -> Image:
-    """The image of this process, prepared if it is not in the cache; silent if it is.
+Step = Callable[[str], None]
+"""Called with a few words at the start of every slow step."""
+
+T = TypeVar("T")
+
+
+def ready_image(source: ImageSource | None = None) -> LoadedImage:
+    """An image, by default the default one, prepared if it is not in the cache; silent if it is.
 
     The work is done on another thread, so that Ctrl-C ends the command while the compiler runs.
 
     Raises:
         HostError: as `GuestEngine.image`.
     """
+    return in_sight(lambda step: process_engine().image(step, source))
+
+
+def in_sight(prepare: Callable[[Step], T]) -> T:
+    """What ``prepare`` returns or raises; it is called on another thread, with what shows its steps."""
     with PreparationDisplay() as display:
 
-        def work(deliver: Callable[[Image], None]) -> None:
-            deliver(process_engine().image(display.step))
+        def work(deliver: Callable[[T], None]) -> None:
+            deliver(prepare(display.step))
 
         return wait_for(Workers().submit(work))
 

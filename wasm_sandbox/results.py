@@ -69,7 +69,9 @@ class Usage(BaseModel):
 
 
 class ToolExecutionResult(BaseModel):
-    """The outcome of one tool run, in the shape that agent servers already use."""
+    """The outcome of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     status: Literal["success", "error"]
     func_return: Any = None
@@ -85,6 +87,9 @@ class ToolExecutionResult(BaseModel):
     """Set exactly when ``status`` is ``"error"``."""
     usage: Usage | None = None
     """``None`` when nothing was run."""
+    files: dict[str, bytes] | None = None
+    """Path -> content of every file in memory that the tool created or changed; what it deleted is not there.
+    ``None`` when it was given no file system, and always on an error."""
 
     @property
     def success_flag(self) -> bool:

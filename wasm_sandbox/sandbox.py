@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
+from wasm_sandbox.errors import PackageError
+from wasm_sandbox.files import GivenFiles, HostDir, check_files
+from wasm_sandbox.image import Image
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
@@ -33,6 +36,8 @@ class _Call:
     environ: dict[str, str]
     agent_state: Any
     fingerprint: str | None
+    image: Image | None
+    given: GivenFiles | None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
@@ -40,6 +45,15 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     Args: as `AsyncToolSandboxBase`, and
         limits: what the run may use; the defaults of `Limits` if not given.
+        image: the image to run in, or its name; by default that of the configuration, else one that
+            was built for just the ``pip_requirements`` of the tool, else the default image.
+        files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
+            an empty one. What the tool leaves changed there is in the result's ``files``.
+        mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
+            With neither, there is no file system at all.
+        build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
+            downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
+            command that builds it.
         isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool.
 
     Raises:
@@ -60,6 +74,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
         limits: Limits | None = None,
+        image: Image | str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        mounts: Mapping[str, HostDir] | None = None,
+        build_images: bool = False,
         isolation: Isolation = "thread",
     ) -> None:
         check_isolation(isolation)
@@ -75,6 +93,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_env_vars,
         )
         self.limits = limits or Limits()
+        self.image = image
+        self.files = files
+        self.mounts = mounts
+        self.build_images = build_images
         self.isolation: Isolation = isolation
 
     @trace_method
@@ -95,7 +117,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         Raises:
             ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
+            InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: the stored tools or variables cannot be read.
+            ImageNotFound: there is no image of that name.
             HostError: this host cannot run guests; the message says what to do.
         """
         import asyncio  # a third of this library's own import time, and only needed here
@@ -103,7 +127,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         await self._init_async()
         config = await self._configuration()
         environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
-        call = self._prepare(agent_state, environ, config)
+        if self._has_default_image(config):
+            call = self._prepare(agent_state, environ, config)
+        else:  # files are read, perhaps packages downloaded
+            call = await asyncio.to_thread(self._prepare, agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
         future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
@@ -144,14 +171,29 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None
     ) -> _Call | ToolExecutionResult:
         """The call, or the result that refuses it."""
+        given = check_files(self.files, self.mounts, self.limits)
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers=True)
-        except (BadArguments, UnsupportedToolError) as error:
+            image = None if self._has_default_image(config) else self._chosen_image(config)
+        except (BadArguments, UnsupportedToolError, PackageError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint)
+        return _Call(script, environ, agent_state, fingerprint, image, given)
+
+    def _has_default_image(self, config: SandboxConfig | None) -> bool:
+        """Whether there is nothing to choose."""
+        named = self.image or (config and config.image)
+        return named is None and not (self.tool and self.tool.pip_requirements)
+
+    def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
+        """The image to run in; raises as `choose_image`."""
+        from wasm_sandbox.images.selection import choose_image
+
+        image = self.image or (config.image if config else None)
+        requirements = self.tool.pip_requirements if self.tool else None
+        return choose_image(image, requirements, may_build=self.build_images)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -166,8 +208,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_name="script_.py" if self.tool_name == "script" else f"{self.tool_name}.py",  # not the script's own
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
+            given=call.given,
         )
-        return start_guest(request, self.isolation, abandoned)
+        return start_guest(request, self.isolation, abandoned, call.image.source if call.image else None)
 
     def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
         return interpret(
@@ -220,6 +263,10 @@ def run_tool(
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    image: Image | str | None = None,
+    files: Mapping[str, bytes] | None = None,
+    mounts: Mapping[str, HostDir] | None = None,
+    build_images: bool = False,
     isolation: Isolation = "thread",
     agent_state: Any = None,
     additional_env_vars: Mapping[str, str] | None = None,
@@ -248,6 +295,10 @@ def run_tool(
         sandbox_config,
         sandbox_env_vars,
         limits,
+        image,
+        files,
+        mounts,
+        build_images,
         isolation,
     )
     return sandbox.run_sync(agent_state, additional_env_vars)

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache, cache_directory
+from wasm_sandbox.guest.cache import (
+    DIRECTORY_VARIABLE,
+    SIZE_VARIABLE,
+    Hold,
+    ImageCache,
+    cache_ceiling,
+    cache_directory,
+)
+from wasm_sandbox.guest.engine import process_engine
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 not_as_root = pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write anywhere")
@@ -219,3 +227,62 @@ def test_the_variable_names_another_directory(tmp_path: Path, monkeypatch: pytes
     assert cache_directory() == tmp_path / "mine"
     monkeypatch.delenv(DIRECTORY_VARIABLE)
     assert cache_directory().name == "wasm-sandbox"
+
+
+def _filled(cache: ImageCache, *keys: str) -> None:
+    """Entries of 1,000 bytes, the first one unused for the longest time."""
+    for age, key in enumerate(reversed(keys)):
+        cache.add(key, bytes(1000))
+        used = time.time() - 3600 * (age + 1)
+        os.utime(cache.directory / f"{key}.json", (used, used))
+
+
+def _keys(cache: ImageCache) -> list[str]:
+    return [entry.key for entry in cache.entries()]
+
+
+def test_the_entries_that_were_not_used_the_longest_are_pruned_first(cache: ImageCache) -> None:
+    _filled(cache, "a", "b", "c")
+    cache.note_use("a")
+    assert [entry.key for entry in cache.prune(2000)] == ["b"]
+    assert _keys(cache) == ["c", "a"]
+    assert cache.find("a") is not None
+    assert sorted(path.name for path in cache.directory.iterdir()) == ["a.cwasm", "a.json", "c.cwasm", "c.json"]
+
+
+def test_what_was_not_used_for_long_is_pruned_whatever_it_takes(cache: ImageCache) -> None:
+    _filled(cache, "a", "b", "c")
+    assert [entry.key for entry in cache.prune(1 << 30, unused_seconds=1.5 * 3600)] == ["a", "b"]
+
+
+def test_the_entry_to_keep_is_kept_and_counts(cache: ImageCache) -> None:
+    _filled(cache, "a", "b", "c")
+    assert [entry.key for entry in cache.prune(1000, keep="a")] == ["b", "c"]
+
+
+@posix_only
+def test_what_is_in_use_or_being_prepared_is_not_pruned(cache: ImageCache) -> None:
+    _filled(cache, "a", "b", "c")
+    hold = Hold(cache.path("a"))
+    with cache.lock("b", lambda: None):
+        assert [entry.key for entry in cache.prune(-1)] == ["c"]
+    del hold
+    assert [entry.key for entry in cache.prune(-1)] == ["a", "b"]
+
+
+@posix_only
+def test_an_image_that_this_process_runs_is_in_use() -> None:
+    image = process_engine().image()
+    cache = ImageCache(image.path.parent)
+    assert not cache.remove(image.path.stem)
+    assert image.path.exists()
+
+
+def test_the_ceiling_is_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SIZE_VARIABLE, raising=False)
+    assert cache_ceiling() == 2 << 30
+    monkeypatch.setenv(SIZE_VARIABLE, "500M")
+    assert cache_ceiling() == 500 << 20
+    monkeypatch.setenv(SIZE_VARIABLE, "much")
+    with pytest.raises(CacheError, match=f"{SIZE_VARIABLE}: 'much' is no size"):
+        cache_ceiling()

@@ -7,27 +7,38 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import wasmtime
 
+from wasm_sandbox.files import HostDir
 from wasm_sandbox.guest import _capi, pipe
 from wasm_sandbox.guest.execution import _look
+from wasm_sandbox.guest.file_system import FileSystem
+from wasm_sandbox.guest.mounts import Mounts, link_mounting
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
+from wasm_sandbox.guest.preview1 import (
+    EBADF,
+    EFAULT,
+    EINVAL,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOTCAPABLE,
+    ESPIPE,
+    ROOT,
+    SUCCESS,
+    WASI_MODULE,
+)
+from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CLOCK_THREAD,
-    EBADF,
-    EFAULT,
-    EINVAL,
-    ENOTCAPABLE,
-    ESPIPE,
+    FILE_FUNCTIONS,
     SERVED,
-    SUCCESS,
-    WASI_MODULE,
     FixedSurroundings,
     Halt,
     HostFunctions,
@@ -35,6 +46,7 @@ from wasm_sandbox.guest.wasi import (
     World,
     environ_block,
 )
+from wasm_sandbox.guest.wasi_files import Descriptors
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.
 PREVIEW1 = {
@@ -71,6 +83,8 @@ def probe_module() -> str:
 class Probe:
     """One instance of the probe module and its world."""
 
+    mounts: Mounts | None = None
+
     def __init__(self, surroundings: LiveSurroundings | FixedSurroundings | None = None, seconds: float = 30) -> None:
         engine = wasmtime.Engine()
         module = wasmtime.Module(engine, probe_module())
@@ -91,7 +105,23 @@ class Probe:
     def call(self, name: str, *arguments: int) -> int:
         return self.instance.call(name, *arguments)
 
+    def give_files(self, mounted: Path) -> None:
+        """A file system with a file, a writable mount, and descriptors 4 to 6 on a file and two directories."""
+        system = FileSystem({"/f": b"content"}, ("/m",), 1 << 20, 10, 0)
+        engine = wasmtime.Engine(engine_configuration())
+        directories = {"/m": HostDir(mounted, read_only=False)}
+        self.mounts = Mounts(engine, link_mounting(engine), directories, 1 << 16, 10)
+        self.world.files = Descriptors(self.world, system, self.mounts.each)
+        self.instance.write(1024, b"f.m")
+        rights = 1 << 1 | 1 << 6
+        assert self.call("path_open", ROOT, 0, 1024, 1, 0, rights, 0, 0, 0) == SUCCESS
+        assert self.call("path_open", ROOT, 0, 1025, 1, 2, 1 << 1, 0, 0, 0) == SUCCESS
+        assert self.call("path_open", ROOT, 0, 1026, 1, 2, 1 << 1, 0, 0, 0) == SUCCESS
+
     def close(self) -> None:
+        self.world.files = None
+        if self.mounts is not None:
+            self.mounts.close()
         self.functions.leave()
         self.world.instance = None
         self.store.close()
@@ -118,9 +148,49 @@ def test_hostile_numbers_get_an_errno_and_leave_memory_alone(probe: Probe, name:
     assert probe.instance.memory()[1] == PAGE
 
 
-@pytest.mark.parametrize("name", sorted(set(PREVIEW1) - SERVED))
+@pytest.mark.parametrize("name", sorted(set(PREVIEW1) - {"proc_exit"}))
+def test_hostile_numbers_get_an_errno_with_files_too(probe: Probe, name: str, tmp_path: Path) -> None:
+    """As above, on descriptors of a file, of a directory and of a mounted one."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (tmp_path / "outside").write_text("untouched")
+    parameters = PREVIEW1[name]
+    probe.give_files(inside)
+    for fd in (ROOT, 4, 5, 6):
+        for position in range(len(parameters)):
+            for hostile in HOSTILE:
+                # 1024 is the address of a path; sizes and flags are hostile with good descriptors
+                good = [fd if i == 0 else 1024 for i in range(len(parameters))]
+                good[position] = hostile
+                assert 0 <= probe.call(name, *good) <= 76, (name, good)
+    assert probe.world.host_failure is None
+    assert probe.instance.memory()[1] == PAGE
+    assert (tmp_path / "outside").read_text() == "untouched"
+    assert sum(path.stat().st_size for path in inside.rglob("*")) <= 1 << 16
+
+
+@pytest.mark.parametrize("name", sorted(set(PREVIEW1) - SERVED - FILE_FUNCTIONS))
 def test_what_is_not_served_is_not_capable(probe: Probe, name: str) -> None:
     assert probe.call(name, *[0] * len(PREVIEW1[name])) == ENOTCAPABLE
+
+
+@pytest.mark.parametrize("name", sorted(FILE_FUNCTIONS))
+def test_without_files_no_path_exists_and_no_descriptor_is_open(probe: Probe, name: str) -> None:
+    for fd in (ROOT, 4):
+        errno = probe.call(name, fd, *[0] * (len(PREVIEW1[name]) - 1))
+        no_file = name.startswith("path_") or (name == "fd_fdstat_get" and fd == ROOT)
+        assert errno == (ENOENT if no_file else EBADF)
+
+
+def test_one_root_is_preopened_even_where_there_is_nothing_in_it(probe: Probe) -> None:
+    """What libc learns of it while an image is prepared is part of the image, so it must always be so."""
+    assert probe.call("fd_prestat_get", ROOT, 0) == SUCCESS
+    assert struct.unpack("<BxxxI", probe.instance.read(0, 8)) == (0, 1)
+    assert probe.call("fd_prestat_dir_name", ROOT, 16, 1) == SUCCESS
+    assert probe.instance.read(16, 1) == b"/"
+    assert probe.call("fd_prestat_dir_name", ROOT, 16, 0) == ENAMETOOLONG
+    assert probe.call("fd_prestat_get", 4, 0) == EBADF
+    assert probe.call("fd_prestat_dir_name", 4, 0, 1) == EBADF
 
 
 def test_pointers_past_the_end_are_faults(probe: Probe) -> None:
@@ -150,9 +220,8 @@ def test_only_the_standard_streams_exist(probe: Probe) -> None:
     for fd in (3, 4, 1000, 2**31, 2**32 - 1):
         assert probe.call("fd_write", fd, 0, 0, 0) == EBADF
         assert probe.call("fd_read", fd, 0, 0, 0) == EBADF
-        assert probe.call("fd_fdstat_get", fd, 0) == EBADF
+        assert probe.call("fd_fdstat_get", fd, 0) == (ENOENT if fd == ROOT else EBADF)
         assert probe.call("fd_filestat_get", fd, 0) == EBADF
-        assert probe.call("fd_prestat_get", fd, 0) == EBADF
         assert probe.call("fd_close", fd) == EBADF
     assert probe.call("fd_seek", 1, 0, 0, 0) == ESPIPE
     assert probe.call("fd_write", 0, 0, 0, 0) == EBADF  # standard input cannot be written
@@ -261,7 +330,7 @@ def test_a_write_that_names_one_range_a_thousand_times_copies_only_what_is_kept(
         copied.append(size)
         return ctypes.string_at(address, size)
 
-    monkeypatch.setattr(pipe, "_bytes_at", counting)
+    monkeypatch.setattr(pipe, "memory_at", counting)
     probe.world.stdout = OutputPipe(1000, 500)
     probe.instance.write(1000, bytes(range(250)) * 4)
     probe.instance.write(8192, struct.pack("<II", 1000, 1000) * 1000)

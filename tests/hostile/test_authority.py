@@ -7,12 +7,14 @@ import os
 import platform
 import socket
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.conftest import RunBody
+from wasm_sandbox import Tool, run_tool
 
 DENIED = {
     "a file of the host": "open('/etc/passwd')",
@@ -74,6 +76,35 @@ def test_it_is_refused_with_an_ordinary_exception(run_body: RunBody, body: str) 
     assert result.error is not None, result.func_return
     assert result.error.kind == "tool_exception", result.error
     assert result.error.exception_name in REFUSALS, result.error
+
+
+LOOK_FOR_FILES = """
+import os, sys
+seen = []
+for place in places:
+    try:
+        seen.append(open(place, "rb").read(100) if not os.path.isdir(place) else os.listdir(place))
+    except OSError as error:
+        seen.append(type(error).__name__)
+seen.append([(d, sorted(n), f) for d, n, f in os.walk("/")])
+open("/tmp/owned", "w").write("in memory")
+os.mkdir("/etc"); open("/etc/passwd", "w").write("mine")
+return seen, open("/etc/../etc/passwd").read(), os.getcwd()
+"""
+
+
+def test_files_in_memory_show_nothing_of_the_host() -> None:
+    here = str(Path(__file__))
+    places = ["/etc/passwd", "/proc/self/environ", "/dev/urandom", here, os.getcwd(), "../../etc/passwd", "/usr", "/.."]
+    tool = Tool.from_source(f"def f(places: list):\n{textwrap.indent(LOOK_FOR_FILES, '    ')}")
+    result = run_tool(tool, {"places": places}, files={"/in": b"x"})
+    assert result.error is None, result.error
+    seen, written, directory = result.func_return
+    root = seen.pop()
+    assert seen == ["FileNotFoundError"] * 7 + [["in", "tmp"]]
+    assert root == [("/", ["tmp"], ["in"]), ("/tmp", [], [])]
+    assert (written, directory) == ("mine", "/")
+    assert result.files == {"/etc/passwd": b"mine", "/tmp/owned": b"in memory"}
 
 
 def test_none_of_these_left_anything_on_the_host() -> None:

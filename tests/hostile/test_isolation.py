@@ -14,6 +14,7 @@ from tests.hostile.poison import POISONS, clean, poisoned
 from wasm_sandbox.config import MIB
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.wasi import LiveSurroundings, World
 
@@ -45,12 +46,11 @@ def fresh_instance() -> Iterator[_capi.Instance]:
     image = process_engine().image()
     store = wasmtime.Store(image.engine)
     store.set_limits(memory_size=1 << 30)
-    store.set_fuel(10**9)
-    store.set_epoch_deadline(1 << 60)
     world = World([], OutputPipe(0), OutputPipe(0), LiveSurroundings(), deadline=float("inf"))
     image.host_functions.enter(world)
     try:
         world.instance = _capi.Instance(store, image.pre)
+        world.instance.set_global(FUEL_EXPORT, 10**9)
         yield world.instance
     finally:
         image.host_functions.leave()
@@ -66,8 +66,6 @@ def memory_before() -> bytes:
     """The linear memory of an instance before any of this module's runs."""
     image = process_engine().image()
     store = wasmtime.Store(image.engine)
-    store.set_fuel(1)
-    store.set_epoch_deadline(1 << 60)
     memory = whole_memory(_capi.Instance(store, image.pre))
     store.close()
     return memory

@@ -23,7 +23,7 @@ from wasm_sandbox import interpretation, sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
-from wasm_sandbox.guest.image import Image, load_image
+from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
@@ -312,11 +312,11 @@ class _MarkedEngine(GuestEngine):
     def __init__(self, marks: _Marks) -> None:
         super().__init__()
         with ExitStack() as stack:
-            for name in wasi.SERVED:
+            for name in wasi.SERVED | wasi.STREAM_FUNCTIONS:
                 stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
             self._marked_image = load_image(self._engine)
 
-    def image(self, progress: Progress | None = None) -> Image:
+    def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
         return self._marked_image
 
 
@@ -342,7 +342,7 @@ def _marks() -> Iterator[_Marks]:
     guest_calls = {"sandbox_alloc": "alloc", "sandbox_run": "guest"}
 
     def marked_execute(
-        image: Image,
+        image: LoadedImage,
         watchdog: Watchdog,
         trap_signals: TrapSignals,
         request: ExecutionRequest,

@@ -16,8 +16,18 @@ import platformdirs
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.errors import CacheError
+from wasm_sandbox.sizes import read_size
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 DIRECTORY_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
+SIZE_VARIABLE = "WASM_SANDBOX_CACHE_SIZE"
+DEFAULT_SIZE_BYTES = 2 << 30
+"""What compiled images may take together before the ones that were not used the longest are removed."""
+
 WRITING_PREFIX = ".writing-"
 ABANDONED_SECONDS = 600.0
 
@@ -52,31 +62,58 @@ def cache_directory() -> Path:
     return platformdirs.user_cache_path("wasm-sandbox", appauthor=False)
 
 
-def _refuse(path: Path, why: str) -> CacheError:
-    return CacheError(
-        f"the cache directory {path} {why}: compiled code is only loaded from a directory that nobody else "
-        f"can write. Make it yours alone (chmod 700), or name another one in {DIRECTORY_VARIABLE}"
-    )
+def private_directory(path: Path, what: str, variable: str) -> Path:
+    """A directory, made if need be, that nobody else can write.
+
+    Args:
+        path: where.
+        what: what messages call it.
+        variable: the environment variable that names another one.
+
+    Raises:
+        CacheError: it cannot be made, or others can write to it.
+    """
+    path = path.absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve(strict=True)
+        why = writable_by_others(path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot use {what} {path}: {error.strerror or error}. Name a writable one in {variable}"
+        ) from error
+    if why is not None:
+        raise CacheError(
+            f"{what} {path} {why}: what guests are made of is only loaded from a directory that nobody else "
+            f"can write. Make it yours alone (chmod 700), or name another one in {variable}"
+        )
+    return path
 
 
-def _check_private(path: Path) -> None:
-    """Refuse a directory that another user could write to or swap. POSIX only: elsewhere profiles are private."""
+def writable_by_others(path: Path, *, of_root: bool = False) -> str | None:
+    """How another user could write to a directory or swap it, or ``None``. POSIX only: elsewhere profiles are private.
+
+    Args:
+        path: the directory, resolved.
+        of_root: whether it may be root's, as parts of a system or of a container are.
+    """
     if os.name != "posix":
-        return
+        return None
     me = os.geteuid()
     status = path.stat()
-    if status.st_uid != me:
-        raise _refuse(path, f"belongs to user {status.st_uid}, not to you ({me})")
+    if status.st_uid != me and not (of_root and status.st_uid == 0):
+        return f"belongs to user {status.st_uid}, not to you ({me})"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise _refuse(path, f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})")
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
     for parent in path.parents:
         status = parent.stat()
         if status.st_uid not in (me, 0):
-            raise _refuse(path, f"lies in {parent}, which belongs to user {status.st_uid}")
+            return f"lies in {parent}, which belongs to user {status.st_uid}"
         if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-            raise _refuse(path, f"lies in {parent}, which everybody can write")
+            return f"lies in {parent}, which everybody can write"
         if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX and _has_others(status.st_gid):
-            raise _refuse(path, f"lies in {parent}, which its group can write")
+            return f"lies in {parent}, which its group can write"
+    return None
 
 
 def _has_others(group: int) -> bool:
@@ -96,6 +133,58 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Hold:
+    """Keeps a compiled image from being pruned by any process, as long as this object lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor: int | None = None
+        if fcntl is not None:  # elsewhere the system itself removes no file that is mapped
+            with suppress(OSError):
+                self._descriptor = os.open(path, os.O_RDONLY)
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def _is_held(path: Path) -> bool:
+    if fcntl is None:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@dataclass(frozen=True)
+class CachedImage:
+    """One compiled image in the cache."""
+
+    key: str
+    path: Path
+    size_bytes: int
+    used_at: float
+    """When it was last loaded, in seconds since 1970."""
+
+
+def cache_ceiling() -> int:
+    """What the cache may take, in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
+
+    Raises:
+        CacheError: the variable is no size.
+    """
+    configured = os.environ.get(SIZE_VARIABLE)
+    try:
+        return read_size(configured) if configured else DEFAULT_SIZE_BYTES
+    except ValueError as error:
+        raise CacheError(f"{SIZE_VARIABLE}: {error}") from None
+
+
 class ImageCache:
     """Compiled images by key, in a private directory.
 
@@ -104,16 +193,7 @@ class ImageCache:
     """
 
     def __init__(self, directory: Path | None = None) -> None:
-        self.directory = (directory or cache_directory()).absolute()
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.directory = self.directory.resolve(strict=True)
-        except OSError as error:
-            raise CacheError(
-                f"cannot use the cache directory {self.directory}: {error.strerror or error}. "
-                f"Name a writable one in {DIRECTORY_VARIABLE}"
-            ) from error
-        _check_private(self.directory)
+        self.directory = private_directory(directory or cache_directory(), "the cache directory", DIRECTORY_VARIABLE)
 
     def path(self, key: str) -> Path:
         """Where the compiled image of a key is, or would be."""
@@ -153,6 +233,59 @@ class ImageCache:
                 if path.stat().st_mtime < before:
                     path.unlink()
 
+    def entries(self) -> list[CachedImage]:
+        """What is in the cache, the least recently used first."""
+        found = []
+        for path in self.directory.glob("*.cwasm"):
+            record = self._record_path(path.stem)
+            with suppress(OSError):  # another process may be quicker
+                status = path.stat()
+                used_at = record.stat().st_mtime if record.exists() else status.st_mtime
+                found.append(CachedImage(path.stem, path, status.st_size, used_at))
+        return sorted(found, key=lambda one: one.used_at)
+
+    def remove(self, key: str) -> bool:
+        """Remove an entry, unless it is in use or being prepared; whether it is gone."""
+        import filelock
+
+        lock = filelock.FileLock(self.directory / f"{key}.lock")
+        try:
+            with lock.acquire(blocking=False):
+                if _is_held(self.path(key)):
+                    return False
+                self.path(key).unlink()
+                self._record_path(key).unlink(missing_ok=True)
+            Path(lock.lock_file).unlink(missing_ok=True)
+        except FileNotFoundError:
+            return True
+        except (filelock.Timeout, OSError):
+            return False
+        return True
+
+    def prune(
+        self, max_bytes: int, *, unused_seconds: float | None = None, keep: str | None = None
+    ) -> list[CachedImage]:
+        """Remove entries until the rest take at most ``max_bytes``, the least recently used first.
+
+        Args:
+            max_bytes: what may be left.
+            unused_seconds: those that were not used for so long are removed in any case.
+            keep: the key of an entry to leave alone.
+
+        Returns:
+            What was removed. What is in use, or being prepared, never is.
+        """
+        removed = []
+        entries = [entry for entry in self.entries() if entry.key != keep]
+        total = sum(entry.size_bytes for entry in self.entries())
+        before = time.time() - unused_seconds if unused_seconds is not None else None
+        for entry in entries:
+            is_old = before is not None and entry.used_at < before
+            if (is_old or total > max_bytes) and self.remove(entry.key):
+                removed.append(entry)
+                total -= entry.size_bytes
+        return removed
+
     def find(self, key: str, *, full_check: bool = False) -> Path | None:
         """The file of a complete, undamaged entry, or None.
 
@@ -176,6 +309,11 @@ class ImageCache:
             with suppress(OSError):  # a read-only cache is compared each time
                 self._write_record(key, record.sha256)
         return path
+
+    def note_use(self, key: str) -> None:
+        """Remember that an entry was used now; not where nothing can be written."""
+        with suppress(OSError):
+            os.utime(self._record_path(key))
 
     def add(self, key: str, compiled: bytes) -> Path:
         """Store a compiled image. A reader sees all of it or nothing.

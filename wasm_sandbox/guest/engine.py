@@ -1,8 +1,9 @@
-"""The one engine of the process: its image, its watchdog and threads, its end."""
+"""The one engine of the process: its images, its watchdog and threads, its end."""
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 import wasmtime
 
 from wasm_sandbox.guest.execution import execute
-from wasm_sandbox.guest.image import Image, load_image
+from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.outcome import Outcome, giving_up
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -21,38 +22,82 @@ from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import Surroundings
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 
 EXIT_GRACE_SECONDS = 1.0
 
+MAX_IMAGES = 32
+"""Loaded images that are kept; each holds its compiled code, mapped from the cache, and no instance."""
+
+_DEFAULT = ""
+
+_log = logging.getLogger(__name__)
+
 
 class GuestEngine:
-    """The wasmtime engine, the image that runs in it, and the threads that guests run on."""
+    """The wasmtime engine, the images that run in it, and the threads that guests run on."""
 
     def __init__(self) -> None:
         self._engine = wasmtime.Engine(engine_configuration())
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
         self._watchdog = Watchdog()
         self._workers = Workers()
-        self._image: Image | None = None
-        self._image_lock = threading.Lock()
+        self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last one used is the last
+        self._images_lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
         self._running: set[Surroundings] = set()
         self._running_lock = threading.Lock()
         self._ready_since: float | None = None
 
-    def image(self, progress: Progress | None = None) -> Image:
-        """The default image, loaded or prepared once; raises as `load_image`."""
-        if self._image is None:
-            with self._image_lock:
-                if self._image is None:
-                    self._image = load_image(self._engine, progress)
-        return self._image
+    def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
+        """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`."""
+        if source is None and os.environ.get(EXPORTED_IMAGE_VARIABLE):
+            from wasm_sandbox.images.exported import exported_source
 
-    def start(self, request: ExecutionRequest, surroundings: Surroundings) -> Future[Outcome]:
+            source = exported_source()
+        key = source.id if source is not None else _DEFAULT
+        found = self._found(key)
+        if found is not None:
+            return found
+        with self._images_lock:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:  # others may load other images meanwhile
+            found = self._found(key)
+            if found is None:
+                if source is None:
+                    found = load_image(self._engine, progress)
+                else:
+                    found = source.load(self._engine, progress or _log.info)
+                self._keep(key, found)
+        return found
+
+    def _found(self, key: str) -> LoadedImage | None:
+        with self._images_lock:
+            image = self._images.pop(key, None)
+            if image is not None:
+                self._images[key] = image
+            return image
+
+    def _keep(self, key: str, image: LoadedImage) -> None:
+        with self._images_lock:
+            self._images[key] = image
+            self._loading.pop(key, None)
+            for oldest in list(self._images)[:-MAX_IMAGES]:
+                del self._images[oldest]  # the runs that are using it keep it
+
+    def start(
+        self, request: ExecutionRequest, surroundings: Surroundings, source: ImageSource | None = None
+    ) -> Future[Outcome]:
         """Run a request on a guest thread.
 
         If all threads are busy, the run waits for one as long as it may then take: for its own
         ``timeout_seconds`` (from when there is an image, where that has to be prepared first). A run that has
         waited so long is not begun; its outcome says so.
+
+        Args:
+            request: what to run.
+            surroundings: clocks, entropy and the caller's way to cancel.
+            source: of the image to run it in; the default image if not given.
 
         Returns:
             A future of the outcome; it raises what `image` raises if there is no image.
@@ -65,7 +110,7 @@ class GuestEngine:
             with self._running_lock:
                 self._running.add(surroundings)
             try:
-                image = self.image()
+                image = self.image(source=source)
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
                 execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver)

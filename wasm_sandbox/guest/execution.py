@@ -9,16 +9,22 @@ from functools import partial
 
 import wasmtime
 
+from wasm_sandbox.config import Limits
+from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
-from wasm_sandbox.guest.image import Image
+from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
+from wasm_sandbox.guest.file_system import FileSystem
+from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
+from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
+from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
@@ -29,7 +35,7 @@ _TRAPS = wasmtime.TrapCode
 
 
 def execute(
-    image: Image,
+    image: LoadedImage,
     watchdog: Watchdog,
     trap_signals: TrapSignals,
     request: ExecutionRequest,
@@ -48,13 +54,14 @@ def execute(
             nobody needs to wait for it (a sixth of a short run).
 
     Raises:
-        BaseException: only what a defect of a host function raised; nothing is delivered then.
+        InvalidFiles: a mount cannot be opened, or files do not go together with those of the image.
+        BaseException: otherwise only what a defect of a host function raised; nothing is delivered then.
     """
     limits = request.limits
     started = time.monotonic()
     frame_bytes = limits.result_bytes + HEADER_BYTES
     world = World(
-        environ=environ_block(request.environ),
+        environ=environ_block(image.command.environ(request.environ) if image.command else request.environ),
         stdout=OutputPipe(limits.output_bytes + frame_bytes, frame_bytes + TAIL_SLACK_BYTES),
         stderr=OutputPipe(limits.output_bytes),
         surroundings=surroundings,
@@ -63,7 +70,9 @@ def execute(
     trap_signals.restore()
     page = PollPage(trap_signals)
     store = wasmtime.Store(image.engine)
+    mounts: Mounts | None = None
     try:
+        mounts = _add_files(world, image, request.given, limits)
         store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=2, tables=1)
         look = partial(_look, world, page)
         surroundings.stop_with(look)
@@ -74,6 +83,9 @@ def execute(
             raise world.host_failure
         memory_bytes = world.instance.memory()[1] if world.instance else 0
         ending = _ending(world, stopped, fuel_left, memory_bytes, limits.memory_bytes)
+        if image.command and ending is Ending.EXITED and exit_code in FAILED_EXIT_CODES and exception is None:
+            told = image.command.exception(world.stderr.contents(), request)
+            exception = GuestException(*told) if told else None
         # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
         stdout = world.stdout.contents() if ending is Ending.EXITED else world.stdout.head(limits.output_bytes)
         outcome = Outcome(
@@ -89,13 +101,37 @@ def execute(
             wall_seconds=time.monotonic() - started,
             memory_bytes=memory_bytes,
             host_calls=world.host_calls,
+            files=world.files.files.changed_files()
+            if world.files and request.given and ending is Ending.EXITED
+            else None,
         )
         deliver(outcome)
     finally:
         surroundings.stop_with(None)
         page.detach()
-        world.instance = None
+        world.instance = world.files = None
         store.close()
+        if mounts is not None:
+            mounts.close()
+
+
+def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
+    """Give a world a file system, and mounts in it, if the caller or the image has any files.
+
+    The limits are for what the caller gives and the guest writes. A guest whose caller gives nothing can only read.
+    """
+    shared = image.command.files(image.files) if image.command else GivenFiles(image.files, {})
+    if given is None and not shared.files and not shared.mounts:
+        return None
+    everything = joined(shared, given) if given else shared
+    max_bytes = sum(map(len, shared.files.values())) + (limits.files_bytes if given else 0)
+    max_nodes = sum(path.count("/") for path in [*shared.files, *shared.mounts]) + (limits.file_count if given else 0)
+    system = FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, world.now())
+    mounts = None
+    if everything.mounts:
+        mounts = Mounts(image.engine, image.mounting, everything.mounts, limits.files_bytes, limits.file_count)
+    world.files = Descriptors(world, system, mounts.each if mounts else ())
+    return mounts
 
 
 def _look(world: World, page: PollPage) -> float | None:
@@ -112,16 +148,24 @@ def _look(world: World, page: PollPage) -> float | None:
 
 
 def _call(
-    image: Image, world: World, page: PollPage, store: wasmtime.Store, request: ExecutionRequest
+    image: LoadedImage, world: World, page: PollPage, store: wasmtime.Store, request: ExecutionRequest
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
     """Instantiate and run: why the guest was stopped (if it was), its exit code, its exception."""
     image.host_functions.enter(world)
     try:
         if world.halt_reason() is not None:
             return _capi.GuestStopped(None, "cancelled before it started"), 0, None
+        if (needed := image.needed_bytes) > request.limits.memory_bytes:
+            message = (
+                f"this image needs at least {needed >> 20} MiB of memory, the limit is "
+                f"{request.limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
+            )
+            return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
         instance = world.instance = _capi.Instance(store, image.pre)
         instance.set_global(FUEL_EXPORT, request.limits.fuel)
         page.attach(*instance.memory_named(POLL_EXPORT))
+        if image.command is not None:
+            return _call_command(world, instance, image.command, request)
         encoded = request.encode()
         address = instance.call("sandbox_alloc", len(encoded))
         if not address:
@@ -134,6 +178,18 @@ def _call(
         return stopped, world.exit_code, None
     finally:
         image.host_functions.leave()
+
+
+def _call_command(
+    world: World, instance: _capi.Instance, command: Command, request: ExecutionRequest
+) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
+    """Run a whole interpreter; `_call` says how it was stopped, as when it exits."""
+    if "\0" in request.script:  # which would end its argument
+        message = "source code cannot contain null bytes"
+        return None, 1, GuestException("SyntaxError", message, f"SyntaxError: {message}\n")
+    world.arguments = command.arguments(request)
+    instance.call("_start")
+    return None, 0, None
 
 
 def _read_report(instance: _capi.Instance) -> GuestException | None:

@@ -1,4 +1,4 @@
-"""Images: a guest module ready to run - identified, found in the cache or prepared, linked."""
+"""Loaded images: a guest module ready to run - identified, found in the cache or prepared, linked."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ import json
 import logging
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import wasmtime
 
+from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
-from wasm_sandbox.guest.cache import ImageCache
+from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
+from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.metering import METERING_FORMAT
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
+from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
+
+Prepare = Callable[[Artifact, Progress], bytes]
+"""Makes the compiled code of an image from the guest module; raises as `load_image`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Image:
+class LoadedImage:
     """A compiled, pre-initialised guest, linked to our host functions: instances come from ``pre``."""
 
     id: str
@@ -37,6 +46,45 @@ class Image:
     engine: wasmtime.Engine
     pre: wasmtime.InstancePre
     host_functions: HostFunctions
+    memory_bytes: int
+    """What an instance has from the start; a run needs some more."""
+    hold: Hold = field(repr=False)
+    """Keeps its file in the cache."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that every run finds: absolute guest path -> contents."""
+    command: Command | None = None
+    """For a CPython that is a WASI command, and not our own guest."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """The smallest memory limit that a run can have."""
+        return min_memory_bytes(self.memory_bytes)
+
+    @cached_property
+    def mounting(self) -> wasmtime.InstancePre:
+        """What runs with mounts need beside the guest; made for the first of them."""
+        from wasm_sandbox.guest.mounts import link_mounting
+
+        return link_mounting(self.engine)
+
+
+class ImageSource(Protocol):
+    """Where the engine gets an image from; the public `wasm_sandbox.Image` holds one."""
+
+    @property
+    def id(self) -> str:
+        """The image's identity: two sources with the same id load the same image."""
+
+    @property
+    def distributions(self) -> Mapping[str, str]:
+        """The Python distributions in it, besides what every guest has: canonical name -> version."""
+
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
+        """Load the image, preparing it if need be; called once per engine.
+
+        Raises:
+            HostError: it cannot be loaded; the message says what to do.
+        """
 
 
 def image_id(artifact: Artifact) -> str:
@@ -54,7 +102,7 @@ def compile_key(image: str) -> str:
 
 def load_image(
     guest_engine: wasmtime.Engine, progress: Progress | None = None, cache: ImageCache | None = None
-) -> Image:
+) -> LoadedImage:
     """The default image: from the cache, or prepared now (seconds) and put there.
 
     Args:
@@ -67,34 +115,80 @@ def load_image(
         ArtifactError: the guest module of this installation is missing or damaged.
         ImageError: the guest module could not be initialised.
     """
+    from wasm_sandbox.guest import preparation
+
+    def prepare(artifact: Artifact, progress: Progress) -> bytes:
+        return preparation.prepare(guest_engine, artifact, progress)
+
     artifact = find_artifact()
-    identity = image_id(artifact)
+    return load_prepared(guest_engine, image_id(artifact), prepare, progress or _log.info, cache)
+
+
+def load_prepared(
+    guest_engine: wasmtime.Engine,
+    identity: str,
+    prepare: Prepare,
+    progress: Progress,
+    cache: ImageCache | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> LoadedImage:
+    """An image from the cache, or prepared now and put there.
+
+    Args:
+        guest_engine: the engine that will run its instances.
+        identity: the image's id.
+        prepare: makes the compiled code; called if it is not in the cache.
+        progress: told about every slow step.
+        cache: where compiled images are; the user's cache directory by default.
+        files: what every run finds.
+
+    Raises: as `load_image`, and what ``prepare`` raises.
+    """
     cache = cache or ImageCache()
     key = compile_key(identity)
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        module = _prepare_once(guest_engine, cache, key, artifact, progress or _log.info)
+        module = _prepare_once(guest_engine, cache, key, prepare, progress)
     if module is None:
         raise ImageError(
             f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
         )
+    cache.note_use(key)
+    return link(guest_engine, identity, cache.path(key), module, files or {})
+
+
+def link(
+    guest_engine: wasmtime.Engine, identity: str, path: Path, module: wasmtime.Module, files: Mapping[str, bytes]
+) -> LoadedImage:
+    """A compiled module, ready for instances."""
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
-    return Image(identity, cache.path(key), guest_engine, pre, functions)
+    return LoadedImage(identity, path, guest_engine, pre, functions, memory_bytes_of(module), Hold(path), files)
+
+
+def memory_bytes_of(module: wasmtime.Module) -> int:
+    """The memory that every instance of a module starts with."""
+    types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
+    return sum(type_.limits.min for type_ in types) * PAGE_BYTES
+
+
+def min_memory_bytes(image_bytes: int) -> int:
+    """The smallest memory limit, in whole MiB, for an image that takes so much from the start."""
+    return max(MIN_MEMORY_BYTES, -(-(image_bytes + ROOM_BYTES) // MIB) * MIB)
 
 
 def _prepare_once(
-    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, artifact: Artifact, progress: Progress
+    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Prepare, progress: Progress
 ) -> wasmtime.Module | None:
     """Of several processes one prepares the image; the others wait, and find it done."""
-    from wasm_sandbox.guest.preparation import prepare
-
     with cache.lock(key, lambda: progress("waiting for another process that prepares the image")):
         cache.sweep()
         module = _load_compiled(guest_engine, cache, key)
         if module is None:
-            cache.add(key, prepare(guest_engine, artifact, progress))
+            cache.add(key, prepare(find_artifact(), progress))
+            for removed in cache.prune(cache_ceiling(), keep=key):
+                _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
             module = _load_compiled(guest_engine, cache, key)
         return module
 

@@ -46,6 +46,8 @@ class Outcome:
     wall_seconds: float
     memory_bytes: int
     host_calls: int
+    files: dict[str, bytes] | None = None
+    """What a guest that ended by itself left in its file system, and that it was not given so; None without one."""
 
 
 def not_begun(waited_seconds: float) -> Outcome:

@@ -10,7 +10,7 @@ _memory_view.restype, _memory_view.argtypes = ctypes.py_object, [ctypes.c_void_p
 _READ_ONLY = 0x100  # PyBUF_READ
 
 
-def _bytes_at(address: int, size: int) -> memoryview:
+def memory_at(address: int, size: int) -> memoryview:
     """Memory of this process, not copied: only good until the guest runs on."""
     view: memoryview = _memory_view(address, size, _READ_ONLY)
     return view
@@ -41,13 +41,13 @@ class OutputPipe:
         room = self._head_bytes - len(self._head)
         if room > 0:
             taken = min(room, size)
-            self._head += _bytes_at(address, taken)
+            self._head += memory_at(address, taken)
             address, size = address + taken, size - taken
         kept = min(size, self._tail_bytes - following)
         if kept > 0:
             if kept == self._tail_bytes:
                 self._tail.clear()
-            self._tail += _bytes_at(address + size - kept, kept)
+            self._tail += memory_at(address + size - kept, kept)
             if len(self._tail) > 2 * self._tail_bytes:  # cut rarely, so that small writes stay cheap
                 del self._tail[: -self._tail_bytes]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wasm_sandbox.config import Limits
+from wasm_sandbox.files import GivenFiles
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class ExecutionRequest:
     """File name for the tool's part of the script, in tracebacks."""
     tool_first_line: int = 0
     tool_line_count: int = 0
+    given: GivenFiles | None = None
+    """The guest's file system; with None it has none at all."""
 
     def encode(self) -> bytes:
         """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""

@@ -101,6 +101,12 @@ def _template_registration() -> str:
     return f"import _sandbox_guest\n_sandbox_guest.register_template({opening!r}, {closing!r}, {class_block!r})\n"
 
 
+def closing_scripts() -> list[str]:
+    """What runs last of all in an image of packages: importing them may have undone some of the warm-up."""
+    plain = generate_script(_PLAIN_TOOL, {"x": 2, "y": {"a": 1}}).text
+    return [plain, plain]
+
+
 def warm_up_scripts() -> list[str]:
     """The scripts that the scratch instance runs before it becomes a snapshot, in order.
 

@@ -1,8 +1,9 @@
 """What the guest sees of the world: our own few WASI functions, and "not capable" for all the rest.
 
 WASI preview 1 as the guest imports it (witx: ``wasi_snapshot_preview1``). Served are the environment,
-standard output and error, an empty standard input, clocks, entropy, sleep and exit. There is no
-file system, no socket and no process behind any of them; wasmtime's own WASI is not linked.
+standard output and error, an empty standard input, clocks, entropy, sleep and exit; and files, for a guest
+that was given some (`wasi_files`). There is no socket and no process behind any of them; wasmtime's own WASI
+is not linked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 from typing import Any
@@ -23,30 +24,59 @@ import wasmtime
 from wasm_sandbox.config import Limits
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.preview1 import (
+    EBADF,
+    EFAULT,
+    EINVAL,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOTCAPABLE,
+    ESPIPE,
+    MAX_VECTORS,
+    ROOT,
+    STDERR,
+    STDIN,
+    STDOUT,
+    SUCCESS,
+    WASI_MODULE,
+    Fault,
+    Refusal,
+    vectors,
+)
+from wasm_sandbox.guest.wasi_files import Descriptors
 
-WASI_MODULE = "wasi_snapshot_preview1"
-
-# errno values of preview 1
-SUCCESS, EBADF, EFAULT, EINVAL, ESPIPE, ENOTCAPABLE = 0, 8, 21, 28, 70, 76
-
-STDIN, STDOUT, STDERR = 0, 1, 2
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
 EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = range(3)
 ABSOLUTE_TIME = 1  # subclockflags
 
-MAX_VECTORS = 1024  # IOV_MAX of common systems; also bounds the subscriptions of one poll
+ROOT_PATH = b"/"
 ENTROPY_CHUNK = 1 << 16
 NANOSECONDS = 1_000_000_000
 ABANDONED_POLL_SECONDS = 0.5
 
 SERVED = frozenset(
     {
-        "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_close", "fd_fdstat_get",
-        "fd_filestat_get", "fd_prestat_get", "fd_read", "fd_seek", "fd_tell", "fd_write", "poll_oneoff",
-        "proc_exit", "random_get", "sched_yield",
+        "args_get", "args_sizes_get", "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get",
+        "fd_prestat_dir_name", "fd_prestat_get", "poll_oneoff", "proc_exit", "random_get", "sched_yield",
     }
 )  # fmt: skip
-"""The functions that do something; every other one answers ``ENOTCAPABLE``."""
+"""The functions that need no file."""
+
+STREAM_FUNCTIONS = frozenset(
+    {"fd_close", "fd_fdstat_get", "fd_filestat_get", "fd_read", "fd_seek", "fd_tell", "fd_write"}
+)
+"""What standard streams can do."""
+
+FILE_FUNCTIONS = STREAM_FUNCTIONS | {
+    "fd_advise", "fd_allocate", "fd_datasync", "fd_fdstat_set_flags", "fd_filestat_set_size", "fd_filestat_set_times",
+    "fd_pread", "fd_pwrite", "fd_readdir", "fd_renumber", "fd_sync", "path_create_directory", "path_filestat_get",
+    "path_filestat_set_times", "path_link", "path_open", "path_readlink", "path_remove_directory", "path_rename",
+    "path_symlink", "path_unlink_file",
+}  # fmt: skip
+"""What a guest with files can do with them; without any, no path exists and no descriptor above the streams'.
+
+Every other function of preview 1 answers ``ENOTCAPABLE``.
+"""
 
 
 class Halt(Enum):
@@ -60,10 +90,6 @@ class Halt(Enum):
 
 class _Stop(Exception):
     """Ends the guest from inside a host function."""
-
-
-class _Fault(Exception):
-    """A guest pointer outside the guest's memory."""
 
 
 class _Cancellable:
@@ -182,11 +208,21 @@ class World:
     surroundings: Surroundings
     deadline: float
     """On the clock of `time.monotonic`, in seconds."""
+    files: Descriptors | None = None
+    """For a guest that was given files."""
+    stdin: bytes = b""
+    """What is left to read of standard input: nothing, except while an image is prepared."""
+    arguments: list[bytes] = field(default_factory=list)
+    """Of a command, each with the NUL that ends it; our own guest has none."""
     instance: _capi.Instance | None = None
     halt: Halt | None = None
     exit_code: int = 0
     host_failure: BaseException | None = None
     host_calls: int = 0
+
+    def now(self) -> int:
+        """The wall clock, in nanoseconds."""
+        return self.surroundings.clock(CLOCK_REALTIME)
 
     def check(self) -> None:
         """End the guest if its time is over or its caller has gone."""
@@ -217,10 +253,10 @@ class World:
     def span(self, pointer: int, size: int) -> int:
         """The address of a range of guest memory, checked against its present size."""
         if self.instance is None:
-            raise _Fault
+            raise Fault
         base, limit = self.instance.memory()
         if pointer + size > limit:
-            raise _Fault
+            raise Fault
         return base + pointer
 
     def load(self, pointer: int, size: int) -> bytes:
@@ -232,18 +268,30 @@ class World:
     # -- the functions, each (arguments as unsigned integers) -> errno -----------------------------
 
     def environ_sizes_get(self, count: int, size: int) -> int:
-        self.store(count, struct.pack("<I", len(self.environ)))
-        self.store(size, struct.pack("<I", sum(map(len, self.environ))))
-        return SUCCESS
+        return self._give_sizes(self.environ, count, size)
 
     def environ_get(self, pointers: int, block: int) -> int:
+        return self._give_texts(self.environ, pointers, block)
+
+    def args_sizes_get(self, count: int, size: int) -> int:
+        return self._give_sizes(self.arguments, count, size)
+
+    def args_get(self, pointers: int, block: int) -> int:
+        return self._give_texts(self.arguments, pointers, block)
+
+    def _give_sizes(self, texts: list[bytes], count: int, size: int) -> int:
+        self.store(count, struct.pack("<I", len(texts)))
+        self.store(size, struct.pack("<I", sum(map(len, texts))))
+        return SUCCESS
+
+    def _give_texts(self, texts: list[bytes], pointers: int, block: int) -> int:
         addresses, at = [], block
-        for entry in self.environ:
+        for text in texts:
             addresses.append(at)
-            at += len(entry)
+            at += len(text)
         self.span(block, at - block)
         self.store(pointers, struct.pack(f"<{len(addresses)}I", *addresses))
-        self.store(block, b"".join(self.environ))
+        self.store(block, b"".join(texts))
         return SUCCESS
 
     def clock_res_get(self, clock_id: int, result: int) -> int:
@@ -265,52 +313,64 @@ class World:
             self.store(buffer + start, self.surroundings.entropy(min(ENTROPY_CHUNK, size - start)))
         return SUCCESS
 
-    def fd_write(self, fd: int, vectors: int, count: int, written: int) -> int:
-        if fd not in (STDOUT, STDERR):
+    def fd_write(self, fd: int, iovs: int, count: int, written: int) -> int:
+        if fd == STDIN:
             return EBADF
-        if count > MAX_VECTORS:
-            return EINVAL
         pipe = self.stdout if fd == STDOUT else self.stderr
-        pairs = list(struct.iter_unpack("<II", self.load(vectors, 8 * count)))
-        total = sum(size for _, size in pairs)
-        if total > 0xFFFFFFFF:
-            return EINVAL
-        spans = [(self.span(pointer, size), size) for pointer, size in pairs]
+        spans = vectors(self, iovs, count)
+        total = sum(size for _, size in spans)
         self.store(written, struct.pack("<I", total))
         pipe.write_all(spans, total)
         return SUCCESS
 
-    def fd_read(self, fd: int, vectors: int, count: int, read: int) -> int:
+    def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:
         if fd != STDIN:
             return EBADF
-        self.store(read, struct.pack("<I", 0))  # always at its end
+        if not self.stdin:
+            self.store(read, struct.pack("<I", 0))  # at its end
+            return SUCCESS
+        total = 0
+        for address, size in vectors(self, iovs, count):
+            data = self.stdin[:size]
+            ctypes.memmove(address, data, len(data))
+            self.stdin, total = self.stdin[size:], total + len(data)
+        self.store(read, struct.pack("<I", total))
         return SUCCESS
 
     def fd_close(self, fd: int) -> int:
-        return SUCCESS if fd <= STDERR else EBADF
+        return SUCCESS
 
     def fd_seek(self, fd: int, offset: int, whence: int, result: int) -> int:
-        return ESPIPE if fd <= STDERR else EBADF
+        return ESPIPE
 
     def fd_tell(self, fd: int, result: int) -> int:
-        return ESPIPE if fd <= STDERR else EBADF
+        return ESPIPE
 
     def fd_fdstat_get(self, fd: int, result: int) -> int:
-        if fd > STDERR:
-            return EBADF
         # An unknown file type, no flags: neither a terminal nor a file. Rights: read, write, poll.
         rights = (1 << 1) | (1 << 6) | (1 << 27)
         self.store(result, struct.pack("<BxHxxxxQQ", 0, 0, rights, 0))
         return SUCCESS
 
     def fd_filestat_get(self, fd: int, result: int) -> int:
-        if fd > STDERR:
-            return EBADF
         self.store(result, bytes(64))
         return SUCCESS
 
+    # One directory is preopened, always: libc looks for it once, and its answer is part of an image's snapshot.
+
     def fd_prestat_get(self, fd: int, result: int) -> int:
-        return EBADF  # there is no preopened directory: ends libc's scan
+        if fd != ROOT:
+            return EBADF
+        self.store(result, struct.pack("<BxxxI", 0, len(ROOT_PATH)))
+        return SUCCESS
+
+    def fd_prestat_dir_name(self, fd: int, path: int, size: int) -> int:
+        if fd != ROOT:
+            return EBADF
+        if size < len(ROOT_PATH):
+            return ENAMETOOLONG
+        self.store(path, ROOT_PATH)
+        return SUCCESS
 
     def sched_yield(self) -> int:
         return SUCCESS
@@ -334,7 +394,7 @@ class World:
                 timers.append((timeout, userdata))
             elif kind in (EVENT_FD_READ, EVENT_FD_WRITE):
                 (fd,) = struct.unpack_from("<I", raw, at + 16)
-                ready.append((userdata, SUCCESS if fd <= STDERR else EBADF, kind))
+                ready.append((userdata, SUCCESS if self._is_open(fd) else EBADF, kind))
             else:
                 return EINVAL
         if not ready:
@@ -345,6 +405,9 @@ class World:
         self.store(events, packed)
         self.store(result, struct.pack("<I", len(ready)))
         return SUCCESS
+
+    def _is_open(self, fd: int) -> bool:
+        return fd <= STDERR or (self.files is not None and self.files.is_open(fd))
 
     def _sleep(self, seconds: float) -> None:
         if isinstance(self.surroundings, LiveSurroundings):
@@ -360,6 +423,27 @@ class World:
 def environ_block(variables: Mapping[str, str]) -> list[bytes]:
     """The entries of a WASI environment; names and values must have been checked."""
     return [f"{name}={value}\0".encode() for name, value in variables.items()]
+
+
+def _serving(name: str) -> Callable[..., int] | None:
+    """The function of a world that serves an import, if there is one."""
+    if name not in FILE_FUNCTIONS:
+        return getattr(World, name) if name in SERVED else None
+    with_files: Callable[..., int] = getattr(Descriptors, name)
+    on_streams: Callable[..., int] | None = getattr(World, name) if name in STREAM_FUNCTIONS else None
+    takes_path = name.startswith("path_")
+
+    def serve(world: World, *arguments: int) -> int:
+        if not takes_path and arguments[0] <= STDERR:
+            return on_streams(world, *arguments) if on_streams else ENOTCAPABLE
+        if world.files is None:
+            # libc asks for the status of the root before it opens anything below: no file is what it is to tell.
+            no_file = takes_path or (name == "fd_fdstat_get" and arguments[0] == ROOT)
+            return ENOENT if no_file else EBADF
+        world.check()
+        return with_files(world.files, *arguments)
+
+    return serve
 
 
 class HostFunctions:
@@ -383,7 +467,7 @@ class HostFunctions:
         self._local.world = None
 
     def _callback(self, name: str, type_: wasmtime.FuncType) -> Any:
-        serve = getattr(World, name) if name in SERVED else None
+        serve = _serving(name)
         parameters = [str(p) for p in type_.params]
         masks = [0xFFFFFFFF if p == "i32" else 0xFFFFFFFFFFFFFFFF for p in parameters]
         slots = ctypes.c_uint64 * (max(1, len(masks)) * _capi.RAW_VALUE_BYTES // 8)
@@ -399,8 +483,10 @@ class HostFunctions:
                 if serve is not None:
                     try:
                         errno = serve(world, *[cells[i * stride] & mask for i, mask in enumerate(masks)])
-                    except _Fault:
+                    except Fault:
                         errno = EFAULT
+                    except Refusal as refusal:
+                        errno = refusal.errno
                 cells[0] = errno
                 return 0
             except _Stop:

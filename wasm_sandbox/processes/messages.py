@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wasm_sandbox.config import Limits
+from wasm_sandbox.errors import InvalidFiles
+from wasm_sandbox.files import GivenFiles, check_path
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -65,7 +67,7 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Ended(_Reply):
-    """A run ended; standard output and standard error are the body."""
+    """A run ended; standard output, standard error and the files are the body."""
 
     kind: Literal["ended"] = "ended"
     ending: Ending
@@ -73,12 +75,15 @@ class Ended(_Reply):
     exception: _Exception | None
     detail: str
     stdout_bytes: _Count
+    stderr_bytes: _Count
     stdout_dropped_bytes: _Count
     stderr_dropped_bytes: _Count
     fuel: _Count
     wall_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     memory_bytes: _Count
     host_calls: _Count
+    files: list[tuple[str, _Count]] | None
+    """Path and size of each; the contents follow in the body."""
 
 
 Reply = Ready | Failed | Ended
@@ -119,23 +124,40 @@ def _read(stream: Any, size: int) -> bytes:
 
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "script"}
-    head |= {"environ": dict(request.environ), "limits": request.limits.model_dump()}
-    return json.dumps(head).encode(), request.script.encode("utf-8", "surrogatepass")
+    head = {field.name: getattr(request, field.name) for field in fields(request)}
+    script = head.pop("script").encode("utf-8", "surrogatepass")
+    head |= {"environ": dict(request.environ), "limits": request.limits.model_dump(), "script_bytes": len(script)}
+    files = request.given.files if request.given else {}
+    if request.given is not None:
+        head["given"] = [(path, len(content)) for path, content in files.items()]
+    return json.dumps(head).encode(), b"".join([script, *files.values()])
 
 
 def decode_request(head: bytes, body: bytes) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
     values = json.loads(head)
-    limits = Limits(**values.pop("limits"))
-    return ExecutionRequest(body.decode("utf-8", "surrogatepass"), limits=limits, **values)
+    limits, script_bytes, listed = Limits(**values.pop("limits")), values.pop("script_bytes"), values.pop("given")
+    given = None if listed is None else GivenFiles(_contents(listed, body[script_bytes:]), {})
+    script = body[:script_bytes].decode("utf-8", "surrogatepass")
+    return ExecutionRequest(script, limits=limits, given=given, **values)
+
+
+def _contents(listed: list[tuple[str, int]], data: bytes) -> dict[str, bytes]:
+    """The files that are listed by path and size."""
+    files, at = {}, 0
+    for path, size in listed:
+        files[path] = data[at : at + size]
+        at += size
+    return files
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
     """Head and body of the reply to a request."""
     values = asdict(outcome)
-    stdout, stderr = values.pop("stdout"), values.pop("stderr")
-    return encode_reply(Ended(stdout_bytes=len(stdout), **values)), stdout + stderr
+    stdout, stderr, files = values.pop("stdout"), values.pop("stderr"), values.pop("files")
+    listed = None if files is None else [(path, len(content)) for path, content in files.items()]
+    ended = Ended(stdout_bytes=len(stdout), stderr_bytes=len(stderr), files=listed, **values)
+    return encode_reply(ended), b"".join([stdout, stderr, *(files or {}).values()])
 
 
 def encode_reply(reply: Reply) -> bytes:
@@ -159,15 +181,25 @@ def outcome_of(ended: Ended, body: bytes) -> Outcome:
     """The outcome that a reply tells of.
 
     Raises:
-        MessageError: the body is shorter than the reply says.
+        MessageError: the body is not as long as the reply says, or a file has no proper path.
     """
-    if ended.stdout_bytes > len(body):
-        raise MessageError(f"{len(body)} bytes of output, {ended.stdout_bytes} of which are on standard output")
-    values = ended.model_dump(exclude={"kind", "stdout_bytes", "exception"})
+    listed = ended.files or []
+    stderr_end = ended.stdout_bytes + ended.stderr_bytes
+    if stderr_end + sum(size for _, size in listed) != len(body):
+        raise MessageError(f"{len(body)} bytes of output and files, which is not what the reply says")
+    files = None if ended.files is None else _contents(listed, body[stderr_end:])
+    try:
+        for path in files or {}:
+            check_path("files", path)
+    except InvalidFiles as error:
+        raise MessageError(str(error)) from None
+    values = ended.model_dump(exclude={"kind", "stdout_bytes", "stderr_bytes", "exception", "files"})
     exception = GuestException(**ended.exception.model_dump()) if ended.exception else None
-    return Outcome(**values, exception=exception, stdout=body[: ended.stdout_bytes], stderr=body[ended.stdout_bytes :])
+    stdout, stderr = body[: ended.stdout_bytes], body[ended.stdout_bytes : stderr_end]
+    return Outcome(**values, exception=exception, stdout=stdout, stderr=stderr, files=files)
 
 
 def max_output_bytes(limits: Limits) -> int:
-    """The longest body that an honest worker replies with: what `execution.execute` keeps of the output."""
-    return 2 * limits.output_bytes + 3 * (limits.result_bytes + HEADER_BYTES) + BODY_SLACK_BYTES
+    """The longest body that an honest worker replies with: what `execution.execute` keeps of output and files."""
+    output = 2 * limits.output_bytes + 3 * (limits.result_bytes + HEADER_BYTES)
+    return output + limits.files_bytes + BODY_SLACK_BYTES

@@ -1,0 +1,116 @@
+"""The options about files: what goes into the guest, and where what it made is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from wasm_sandbox.errors import InvalidFiles
+
+if TYPE_CHECKING:
+    from wasm_sandbox.files import HostDir
+    from wasm_sandbox.results import ToolExecutionResult
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_UNSAFE_CHARACTERS = frozenset('\\:*?"<>|')
+"""Parts of paths, or of nothing, on some systems."""
+
+
+def _pairs(option: str, values: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [value.partition("=") for value in values]
+    if wrong := [guest for guest, equals, host in pairs if not equals or not host]:
+        raise InvalidFiles(f"{option} {wrong[0]}: say what it is on the host, as in {option} {wrong[0]}=PATH")
+    return [(guest, host) for guest, _, host in pairs]
+
+
+def _files(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, bytes] | None:
+    files = {}
+    for guest, host in _pairs("--file", values):
+        try:
+            files[guest] = Path(host).read_bytes()
+        except (OSError, ValueError) as error:
+            raise InvalidFiles(
+                f"--file {guest}={host}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
+    return files or None
+
+
+def _mounts(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, HostDir] | None:
+    from wasm_sandbox.files import HostDir
+
+    mounts = {}
+    for guest, host in _pairs("--mount", values):
+        writable = host.endswith(":rw")
+        mounts[guest] = HostDir(host.removesuffix(":rw").removesuffix(":ro"), read_only=not writable)
+    return mounts or None
+
+
+def file_options(command: Command) -> Command:
+    """Adds the options to a verb."""
+    options = (
+        click.option(
+            "--file",
+            "files",
+            multiple=True,
+            metavar="GUEST=HOST",
+            callback=_files,
+            help="Give the guest the file HOST, in memory, as GUEST (an absolute path); may be repeated.",
+        ),
+        click.option(
+            "--output-dir",
+            metavar="DIR",
+            help="Save there what files the tool created or changed, by their paths in the guest.",
+        ),
+        click.option(
+            "--mount",
+            "mounts",
+            multiple=True,
+            metavar="GUEST=HOST[:rw]",
+            callback=_mounts,
+            help="Show the guest a directory of the host, to read, or with :rw to change; may be repeated.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def with_output(files: Mapping[str, bytes] | None, output_dir: str | None) -> Mapping[str, bytes] | None:
+    """What the guest is given: asking for what it writes gives it a file system, too."""
+    return {} if files is None and output_dir else files
+
+
+def save_files(result: ToolExecutionResult, output_dir: str | None, *, quiet: bool) -> None:
+    """Write the result's files below a directory, or tell that there are some.
+
+    Raises:
+        InvalidFiles: one has a name that is not safe here, or cannot be written; those before it are saved.
+    """
+    from wasm_sandbox.display import complain
+
+    if not result.files:
+        return
+    if output_dir is None:
+        if not quiet:
+            complain(f"files written in memory: {', '.join(result.files)}; save them with --output-dir DIR")
+        return
+    for path, content in result.files.items():
+        target = Path(output_dir, *_safe_names(path))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        except OSError as error:
+            raise InvalidFiles(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def _safe_names(path: str) -> list[str]:
+    """The names in a path of the guest, none of which may mean anything but a name here."""
+    names = path.strip("/").split("/")
+    for name in names:
+        if not name.isprintable() or _UNSAFE_CHARACTERS & set(name) or name in ("", ".", "..") or name[-1] in " .":
+            raise InvalidFiles(f"--output-dir: {path!r} is not saved: it is no safe name on every system")
+    return names

@@ -1,0 +1,296 @@
+"""The verbs of ``wasm-sandbox`` about images and their cache."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+# What is heavy is imported where it is used: `--help` needs none of it.
+if TYPE_CHECKING:
+    from wasm_sandbox.images.store import Kept
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+
+T = TypeVar("T")
+
+
+@click.group("image")
+def image_verbs() -> None:
+    """Make images: guests with your packages already imported. run --image NAME runs in one."""
+
+
+@image_verbs.command("build")
+@click.argument("name")
+@click.argument("requirements", nargs=-1, metavar="[REQUIREMENT]...")
+@click.option(
+    "--package", "packages", multiple=True, metavar="PATH", help="A local package: a directory, .py file or wheel."
+)
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE",
+    help="A module to import beforehand; by default the top-level ones of what is named.",
+)
+@click.option(
+    "--file", "files", multiple=True, metavar="GUEST=HOST", help="A file of this host that every run finds at GUEST."
+)
+@click.option("--warm-up", metavar="FILE", help="Python to run in the guest beforehand.")
+@click.option("--installer", type=click.Choice(["pip", "uv"]), help="What to download with.")
+@click.option("--upgrade", is_flag=True, help="Resolve anew what was resolved before.")
+def build_image(
+    *,
+    name: str,
+    requirements: Sequence[str],
+    packages: Sequence[str],
+    preload: Sequence[str],
+    files: Sequence[str],
+    warm_up: str | None,
+    installer: str | None,
+    upgrade: bool,
+) -> None:
+    """Make an image with packages, and keep it as NAME.
+
+    \b
+    wasm-sandbox image build my-tools lark 'tabulate>=0.9'
+    wasm-sandbox run tool.py --image my-tools
+
+    Packages are pure Python wheels, resolved and downloaded by pip or uv. Nothing of them is executed on this
+    host; in a guest they are imported, once, and every run starts from there.
+    """
+    from wasm_sandbox.cli import read_source
+    from wasm_sandbox.image import Image
+    from wasm_sandbox.progress import in_sight
+
+    pairs = [entry.partition("=") for entry in files]
+    if wrong := [guest for guest, equals, _ in pairs if not equals]:
+        raise _error(f"--file {wrong[0]}: say where the file is, as in --file {wrong[0]}=PATH")
+    code = read_source(warm_up) if warm_up else ""
+    image = _checked(
+        lambda: in_sight(
+            lambda step: Image.build(
+                requirements,
+                packages=packages,
+                preload=preload or None,
+                files={guest: Path(host) for guest, _, host in pairs},
+                warm_up=code,
+                name=name,
+                installer=installer,
+                upgrade=upgrade,
+                progress=step,
+            )
+        )
+    )
+    contents = ", ".join(f"{one} {version}" for one, version in sorted(image.distributions.items()))
+    _print(f"{name}: image {image.id[:12]}" + (f" with {contents}" if contents else ""))
+
+
+@image_verbs.command("list")
+@_json_option
+def list_images(*, as_json: bool) -> None:
+    """List the images of this machine: name, id, sizes kept and compiled, and what is in them."""
+    from wasm_sandbox.images.store import ImageStore
+
+    rows = [(kept, _description(kept)) for kept in ImageStore().all()]
+    if as_json:
+        _print(json.dumps([description for _, description in rows], indent=2))
+        return
+    for kept, description in rows:
+        names = ", ".join(kept.names) or "-"
+        contents = ", ".join(kept.recipe.requirements) or "no packages"
+        _print(f"{names}  {description['id'][:12]}  {_sizes(description)}  {contents}")
+
+
+@image_verbs.command("show")
+@click.argument("name")
+@_json_option
+def show_image(*, name: str, as_json: bool) -> None:
+    """Show what an image is made of, its sizes, and the memory that a run in it needs."""
+    from wasm_sandbox.images.store import ImageStore
+
+    kept = ImageStore().kept(name)
+    description = _description(kept)
+    if as_json:
+        _print(json.dumps(description, indent=2))
+        return
+    versions = ", ".join(f"{one} {version}" for one, version in kept.recipe.distributions.items())
+    needed = description["needed_memory_bytes"]
+    for title, text in (
+        ("names", ", ".join(kept.names)),
+        ("id", description["id"]),
+        ("requirements", ", ".join(kept.recipe.requirements)),
+        ("distributions", versions),
+        ("preloaded", ", ".join(kept.recipe.preload)),
+        ("warm-up", f"{kept.recipe.warm_up.count(chr(10))} lines" if kept.recipe.warm_up else ""),
+        ("files", ", ".join(kept.recipe.files)),
+        ("package files", str(len(kept.recipe.packages))),
+        ("made", kept.entry.made_at.isoformat(timespec="seconds")),
+        ("sizes", _sizes(description)),
+        ("a run needs", f"--memory {needed >> 20}M or more" if needed else ""),
+    ):
+        if text:
+            _print(f"{title}: {text}")
+
+
+@image_verbs.command("remove")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def remove_images(*, names: Sequence[str]) -> None:
+    """Remove images: their names, what was downloaded for them, and their compiled code."""
+    from wasm_sandbox.guest.cache import ImageCache
+    from wasm_sandbox.guest.image import compile_key
+    from wasm_sandbox.images.loading import identity
+    from wasm_sandbox.images.store import ImageStore
+
+    store, cache = ImageStore(), ImageCache()
+    for name in names:
+        kept = store.kept(name)
+        if name in kept.names and len(kept.names) > 1:
+            store.unname(name)
+            _print(f"{name}: removed; the image is still {', '.join(n for n in kept.names if n != name)}")
+            continue
+        store.remove(kept.recipe.digest)
+        cache.remove(compile_key(identity(kept.recipe.digest)))
+        _print(f"{name}: removed")
+
+
+@image_verbs.command("export")
+@click.argument("arguments", nargs=-1, required=True, metavar="[NAME] DIR")
+@click.option("--target", metavar="TARGET", help="The machine, such as x86_64-linux; by default this one.")
+@click.option("--compiler", metavar="PATH", help="The wasmtime command, for another kind of machine than this one.")
+def export_image(*, arguments: Sequence[str], target: str | None, compiler: str | None) -> None:
+    """Write an image, the default one or NAME, to DIR, compiled for a machine.
+
+    There WASM_SANDBOX_IMAGE=DIR makes it the default image: with no compiler run, no writable directory and no
+    network. Targets: x86_64-linux, aarch64-linux, x86_64-macos, aarch64-macos, x86_64-windows. For another one
+    than this machine's own the wasmtime command of the installed version is needed.
+    """
+    from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE, image_of
+    from wasm_sandbox.images import exported
+    from wasm_sandbox.progress import in_sight
+    from wasm_sandbox.sizes import size_text
+
+    if len(arguments) > 2:
+        raise _error("image export: give one DIR, or NAME and DIR")
+    name, directory = arguments if len(arguments) == 2 else (None, arguments[0])
+    chosen = image_of(name)
+    manifest = _checked(
+        lambda: in_sight(
+            lambda step: exported.export_image(
+                chosen, target or exported.this_target(), Path(directory), step, compiler=compiler
+            )
+        )
+    )
+    _print(
+        f"{directory}: image {manifest.id[:12]} for {manifest.target}, {size_text(manifest.code_bytes)}; "
+        f"use it with {EXPORTED_IMAGE_VARIABLE}={directory}"
+    )
+
+
+# --- The cache ------------------------------------------------------------------------------------------
+
+
+@click.group("cache")
+def cache_verbs() -> None:
+    """Look after the cache of compiled images."""
+
+
+@cache_verbs.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove all that is not in use.")
+@click.option("--older", metavar="TIME", help="Remove what was not used for so long: 12h, 30d, 2w.")
+@click.option("--max-size", metavar="SIZE", help="Remove what was not used the longest, until so much is left.")
+def prune_cache(*, everything: bool, older: str | None, max_size: str | None) -> None:
+    """Remove compiled images; they are prepared again when they are needed.
+
+    Without an option: until the cache is at its ceiling, WASM_SANDBOX_CACHE_SIZE or 2G. What is in use is never
+    removed.
+    """
+    from wasm_sandbox.cli import parse_size
+    from wasm_sandbox.guest.cache import ImageCache, cache_ceiling
+    from wasm_sandbox.sizes import size_text
+
+    cache = ImageCache()
+    seconds = _seconds(older) if older else None
+    if everything:
+        ceiling = -1
+    elif max_size:
+        ceiling = parse_size(max_size)
+    else:
+        ceiling = cache_ceiling() if older is None else sys.maxsize
+    cache.sweep()
+    for entry in cache.prune(ceiling, unused_seconds=seconds):
+        _print(f"removed {entry.path.name} ({size_text(entry.size_bytes)})")
+    left = cache.entries()
+    total = size_text(sum(entry.size_bytes for entry in left))
+    _print(f"{cache.directory}: {len(left)} compiled image{'' if len(left) == 1 else 's'}, {total}")
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
+    if match is None:
+        raise _error(f"--older {text}: write a number of hours, days or weeks: 12h, 30d, 2w")
+    return int(match[1]) * {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}[match[2]]
+
+
+# --- What is printed ------------------------------------------------------------------------------------
+
+
+def _description(kept: Kept) -> dict[str, Any]:
+    from wasm_sandbox.guest.cache import ImageCache
+    from wasm_sandbox.guest.image import compile_key, min_memory_bytes
+    from wasm_sandbox.images.loading import identity
+
+    image_id, recipe = identity(kept.recipe.digest), kept.recipe
+    compiled, memory = ImageCache().path(compile_key(image_id)), kept.entry.memory_bytes
+    return {
+        "names": list(kept.names),
+        "id": image_id,
+        "requirements": list(recipe.requirements),
+        "distributions": recipe.distributions,
+        "preload": list(recipe.preload),
+        "files": list(recipe.files),
+        "made_at": kept.entry.made_at.isoformat(),
+        "kept_bytes": kept.archive.stat().st_size if kept.archive.exists() else 0,
+        "compiled_bytes": compiled.stat().st_size if compiled.exists() else None,
+        "memory_bytes": memory or None,
+        "needed_memory_bytes": min_memory_bytes(memory) if memory else None,
+    }
+
+
+def _sizes(description: dict[str, Any]) -> str:
+    from wasm_sandbox.sizes import size_text
+
+    compiled = description["compiled_bytes"]
+    parts = [
+        f"kept {size_text(description['kept_bytes'])}",
+        f"compiled {size_text(compiled)}" if compiled is not None else "not compiled now",
+    ]
+    if description["memory_bytes"]:
+        parts.append(f"memory {size_text(description['memory_bytes'])}")
+    return ", ".join(parts)
+
+
+def _checked(work: Callable[[], T]) -> T:
+    """What ``work`` returns; what it finds wrong with the user's own input is bad usage, and no fault of the host."""
+    from wasm_sandbox.errors import ImageError
+
+    try:
+        return work()
+    except (ImageError, ValueError) as error:
+        raise _error(str(error)) from error
+
+
+def _error(message: str) -> click.ClickException:
+    from wasm_sandbox.cli import CommandError
+
+    return CommandError(message)
+
+
+def _print(text: str) -> None:
+    from wasm_sandbox.display import write
+
+    write(sys.stdout, text + "\n")

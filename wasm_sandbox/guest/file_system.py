@@ -1,0 +1,363 @@
+"""A file system in memory, strictly bounded: what a guest sees of files when its caller gives it some. Pure.
+
+Names are as in POSIX; there are no links, owners or modes. What is not possible raises `Refusal` with the errno.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
+from wasm_sandbox.guest.preview1 import (
+    EEXIST,
+    EILSEQ,
+    EINVAL,
+    EISDIR,
+    ENAMETOOLONG,
+    ENOENT,
+    ENOSPC,
+    ENOTCAPABLE,
+    ENOTDIR,
+    ENOTEMPTY,
+    EPERM,
+    EXDEV,
+    Refusal,
+)
+
+SCRATCH = "tmp"
+"""A directory that is always there, where programs expect it."""
+
+ZEROS = bytes(1 << 20)
+
+
+@dataclass(eq=False)
+class Node:
+    """What a name stands for."""
+
+    inode: int
+    parent: Directory | None
+    """None for the root, and for what was removed."""
+    modified: int
+    """Nanoseconds since 1970."""
+    accessed: int
+
+
+@dataclass(eq=False)
+class File(Node):
+    """Bytes, and how many descriptors are open on them."""
+
+    data: bytes | bytearray = b""
+    """As it was given until it is first changed."""
+    descriptors: int = 0
+
+    def writable(self) -> bytearray:
+        """The bytes, to be changed."""
+        if isinstance(self.data, bytes):
+            self.data = bytearray(self.data)
+        return self.data
+
+
+@dataclass(eq=False)
+class Directory(Node):
+    """Names, and the length of the directory's own path."""
+
+    entries: dict[str, Node] = field(default_factory=dict)
+    path_bytes: int = 0
+    removed: bool = False
+
+
+@dataclass(eq=False)
+class MountPoint(Node):
+    """Where another file system begins."""
+
+    number: int = 0
+    """Which of them."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a path leads."""
+
+    directory: Directory
+    """The last one on the way."""
+    name: str
+    """In that directory; empty for a path that ends in no name, as ``.`` does."""
+    node: Node | None
+    """What has the name."""
+    means_directory: bool
+    """The path ends in a slash or a dot: only a directory will do."""
+    below: str = ""
+    """What remains of the path, when the node is a mount point and it leads further."""
+
+
+class FileSystem:
+    """A tree of files and directories, under limits.
+
+    Args:
+        files: absolute, normalised path -> content. The content is shared until it is changed.
+        mount_points: their absolute, normalised paths; they are numbered in this order.
+        max_bytes: the content of all files together.
+        max_nodes: how many files and directories there may be, the root not counted.
+        now: the time of all files, in nanoseconds since 1970.
+
+    Raises:
+        Refusal: the files do not fit the limits, or their names do not go together.
+    """
+
+    def __init__(
+        self, files: Mapping[str, bytes], mount_points: tuple[str, ...], max_bytes: int, max_nodes: int, now: int
+    ) -> None:
+        self._max_bytes, self._max_nodes = max_bytes, max_nodes
+        self._bytes = self._nodes = self._last_inode = 0
+        self._given = files
+        self.root = Directory(self._inode(), None, now, now)
+        for number, path in enumerate(mount_points):
+            place = self._with_parents(path, now)
+            self._link(place, MountPoint(self._inode(), place.directory, now, now, number))
+        for path, content in files.items():
+            file = self.create_file(self._with_parents(path, now), now)
+            self._charge(len(content))
+            file.data = content
+        scratch = self.resolve(self.root, SCRATCH.encode())
+        if scratch.node is None and self._nodes < max_nodes:
+            self.make_directory(scratch, now)
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    def resolve(self, start: Directory, path: bytes) -> Place:
+        """Follow a relative path; ``..`` of the root is the root.
+
+        The last name need not exist; everything before it must.
+        """
+        parts = path_parts(path)
+        directory, name, node = start, "", start
+        found: Node | None = node
+        below: list[str] = []
+        depth = 0  # inside a mount
+        for part in parts:
+            if part in ("", "."):
+                continue
+            if isinstance(found, MountPoint) and (part != ".." or depth):
+                depth += -1 if part == ".." else 1
+                below.append(part)
+                continue
+            if part == "..":
+                # Of a mount point, whatever was walked below it: back to where it stands.
+                if found is None:
+                    raise Refusal(ENOENT)
+                if isinstance(found, File):
+                    raise Refusal(ENOTDIR)
+                found = directory = found.parent or self.root
+                name, below = "", []
+                continue
+            if found is None:
+                raise Refusal(ENOENT)
+            if not isinstance(found, Directory):
+                raise Refusal(ENOTDIR)
+            directory, name, found = found, part, found.entries.get(part)
+        means_directory = parts[-1] in ("", ".", "..")
+        if means_directory and isinstance(found, File):
+            raise Refusal(ENOTDIR)
+        return Place(directory, name, found, means_directory, "/".join(below))
+
+    def _with_parents(self, path: str, now: int) -> Place:
+        at = self.root
+        for part in path.strip("/").split("/")[:-1]:
+            place = self.resolve(at, part.encode())
+            at = self.make_directory(place, now) if place.node is None else _directory(place.node)
+        return self.resolve(at, path.rpartition("/")[2].encode())
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def create_file(self, place: Place, now: int) -> File:
+        """An empty file at a place where nothing is."""
+        if place.means_directory:
+            raise Refusal(EISDIR)
+        file = File(self._inode(), place.directory, now, now)
+        self._link(place, file)
+        place.directory.modified = now
+        return file
+
+    def make_directory(self, place: Place, now: int) -> Directory:
+        """An empty directory at a place where nothing is."""
+        if place.node is not None:
+            raise Refusal(EEXIST)
+        size = place.directory.path_bytes + 1 + len(place.name.encode())
+        directory = Directory(self._inode(), place.directory, now, now, {}, size)
+        self._link(place, directory)
+        place.directory.modified = now
+        return directory
+
+    def remove_file(self, place: Place, now: int) -> None:
+        """Take a file's name away; its content goes with the last descriptor."""
+        file = _existing(place)
+        if not isinstance(file, File):
+            raise Refusal(EISDIR if isinstance(file, Directory) else EPERM)
+        del place.directory.entries[place.name]
+        place.directory.modified = now
+        file.parent = None
+        self._forget_unused(file)
+
+    def remove_directory(self, place: Place, now: int) -> None:
+        """Remove an empty directory."""
+        node = _existing(place)
+        if isinstance(node, MountPoint):
+            raise Refusal(EPERM)
+        directory = _directory(node)
+        if directory.entries:
+            raise Refusal(ENOTEMPTY)
+        if not place.name:
+            raise Refusal(EINVAL)
+        del place.directory.entries[place.name]
+        place.directory.modified = now
+        directory.removed = True
+        self._nodes -= 1
+
+    def rename(self, old: Place, new: Place, now: int) -> None:
+        """Give a file or a directory another name; what has that name is replaced, if it is of the same kind."""
+        node = _existing(old)
+        if isinstance(node, MountPoint) or isinstance(new.node, MountPoint):
+            raise Refusal(EXDEV)
+        if not old.name or not new.name:
+            raise Refusal(EINVAL)
+        if node is new.node:
+            return
+        self._check_name(new)
+        if isinstance(node, Directory):
+            self._check_new_home(node, new)
+            if isinstance(new.node, File):
+                raise Refusal(ENOTDIR)
+            if new.node is not None:
+                self.remove_directory(new, now)
+        else:
+            if new.means_directory:
+                raise Refusal(ENOTDIR)
+            if new.node is not None:
+                self.remove_file(new, now)
+        del old.directory.entries[old.name]
+        new.directory.entries[new.name] = node
+        old.directory.modified = new.directory.modified = now
+        node.parent = new.directory
+        if isinstance(node, Directory):
+            longer = new.directory.path_bytes + 1 + len(new.name.encode()) - node.path_bytes
+            for directory in _directories(node):
+                directory.path_bytes += longer
+
+    def _check_new_home(self, moved: Directory, new: Place) -> None:
+        """A directory cannot move into itself, nor so deep that a path below it becomes too long."""
+        above: Directory | None = new.directory
+        while above is not None:
+            if above is moved:
+                raise Refusal(EINVAL)
+            above = above.parent
+        longer = new.directory.path_bytes + 1 + len(new.name.encode()) - moved.path_bytes
+        for directory in _directories(moved):
+            longest = max((len(entry.encode()) + 1 for entry in directory.entries), default=0)
+            if directory.path_bytes + longest + longer > MAX_PATH_BYTES:
+                raise Refusal(ENAMETOOLONG)
+
+    def _link(self, place: Place, node: Node) -> None:
+        self._check_name(place)
+        if place.node is not None:
+            raise Refusal(EEXIST)
+        if self._nodes >= self._max_nodes:
+            raise Refusal(ENOSPC)
+        self._nodes += 1
+        place.directory.entries[place.name] = node
+
+    def _check_name(self, place: Place) -> None:
+        if place.directory.removed or not place.name:
+            raise Refusal(ENOENT)
+        size = len(place.name.encode())
+        if size > MAX_NAME_BYTES or place.directory.path_bytes + 1 + size > MAX_PATH_BYTES:
+            raise Refusal(ENAMETOOLONG)
+
+    # -- content ---------------------------------------------------------------------------------
+
+    def opened(self, file: File) -> None:
+        """A descriptor is open on the file."""
+        file.descriptors += 1
+
+    def closed(self, file: File) -> None:
+        """A descriptor of the file is closed."""
+        file.descriptors -= 1
+        self._forget_unused(file)
+
+    def resize(self, file: File, size: int) -> Iterator[None]:
+        """Cut a file, or fill it with zeros, piece by piece: to be iterated to its end."""
+        self._charge(size - len(file.data))
+        data = file.writable()
+        del data[size:]
+        while len(data) < size:
+            data += ZEROS[: size - len(data)]
+            yield
+
+    def _charge(self, size: int) -> None:
+        if self._bytes + size > self._max_bytes:
+            raise Refusal(ENOSPC)
+        self._bytes += size
+
+    def _forget_unused(self, file: File) -> None:
+        if file.parent is None and not file.descriptors:
+            self._bytes -= len(file.data)
+            self._nodes -= 1
+            file.data = b""
+
+    # -- afterwards ------------------------------------------------------------------------------
+
+    def changed_files(self) -> dict[str, bytes]:
+        """Path -> content of every file that is not there as it was given."""
+        changed = {}
+        waiting: list[tuple[str, Directory]] = [("", self.root)]
+        while waiting:
+            path, directory = waiting.pop()
+            for name, node in directory.entries.items():
+                if isinstance(node, Directory):
+                    waiting.append((f"{path}/{name}", node))
+                elif isinstance(node, File):
+                    given = self._given.get(f"{path}/{name}")
+                    if node.data is not given and node.data != given:
+                        changed[f"{path}/{name}"] = bytes(node.data)
+        return dict(sorted(changed.items()))
+
+    def _inode(self) -> int:
+        self._last_inode += 1
+        return self._last_inode
+
+
+def path_parts(path: bytes) -> list[str]:
+    """The names in a relative path as a guest hands it in."""
+    if len(path) > 4 * MAX_PATH_BYTES:
+        raise Refusal(ENAMETOOLONG)
+    if not path:
+        raise Refusal(ENOENT)
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        raise Refusal(EILSEQ) from None
+    if text[0] == "/":
+        raise Refusal(ENOTCAPABLE)
+    if "\0" in text:
+        raise Refusal(EINVAL)
+    return text.split("/")
+
+
+def _existing(place: Place) -> Node:
+    if place.node is None:
+        raise Refusal(ENOENT)
+    return place.node
+
+
+def _directory(node: Node) -> Directory:
+    if not isinstance(node, Directory):
+        raise Refusal(ENOTDIR)
+    return node
+
+
+def _directories(top: Directory) -> list[Directory]:
+    """A directory and all directories below it."""
+    found = [top]
+    for directory in found:
+        found.extend(node for node in directory.entries.values() if isinstance(node, Directory))
+    return found

@@ -1,0 +1,61 @@
+"""Packages in an image: the steps of its preparation that put them into the guest's memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from wasm_sandbox.guest.preparation import Step
+from wasm_sandbox.guest.warm_up import closing_scripts
+
+_IN_GUEST = Path(__file__).with_name("packages_in_guest.py")
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+
+
+@cache
+def installer() -> str:
+    """The guest's own part: a finder of modules that are in its memory. Part of an image's identity."""
+    return _IN_GUEST.read_text(encoding="utf-8")
+
+
+def package_steps(packages: Mapping[str, bytes], preload: Sequence[str], warm_up: str) -> list[Step]:
+    """What the scratch instance does to have packages in its memory and imported.
+
+    Args:
+        packages: path below the packages' root -> contents.
+        preload: modules to import, in order.
+        warm_up: Python to run after that.
+    """
+    archive = _archive(packages)
+    steps = [Step(f"compiling {len(packages)} files of packages", _install_script(len(archive)), archive, True)]
+    steps += [Step(f"importing {name}", _import_script(name), progress=True) for name in preload]
+    if warm_up:
+        steps.append(Step("the warm-up code", warm_up, progress=True))
+    return [*steps, *(Step("a warm-up script", script) for script in closing_scripts())]
+
+
+def _archive(packages: Mapping[str, bytes]) -> bytes:
+    """The files as the guest keeps them: a zip archive, always the same for the same files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for path, data in sorted(packages.items()):
+            archive.writestr(zipfile.ZipInfo(path, _TIMESTAMP), data, compresslevel=None)
+    return buffer.getvalue()
+
+
+def _install_script(size: int) -> str:
+    return (
+        "import sys, types\n"
+        "_module = types.ModuleType('_sandbox_packages')\n"
+        f"exec(compile({installer()!r}, '_sandbox_packages.py', 'exec'), _module.__dict__)\n"
+        "sys.modules['_sandbox_packages'] = _module\n"
+        f"_module.install({size})\n"
+    )
+
+
+def _import_script(name: str) -> str:
+    return f"import _sandbox_packages\n_sandbox_packages.preload({json.dumps(name)})\n"

@@ -1,0 +1,77 @@
+"""WASI preview 1 as numbers: the constants that its functions take and give (witx: ``wasi_snapshot_preview1``)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+WASI_MODULE = "wasi_snapshot_preview1"
+
+# errno
+SUCCESS, E2BIG, EACCES, EBADF, EEXIST, EFAULT, EFBIG, EILSEQ = 0, 1, 2, 8, 20, 21, 22, 25
+EINVAL, EIO, EISDIR, EMFILE, ENAMETOOLONG, ENOENT, ENOSPC = 28, 29, 31, 33, 37, 44, 51
+ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, EROFS, ESPIPE, EXDEV, ENOTCAPABLE = 54, 55, 58, 63, 69, 70, 75, 76
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+ROOT = 3
+"""The one preopened directory."""
+
+# filetype
+UNKNOWN, DIRECTORY, REGULAR_FILE, SYMBOLIC_LINK = 0, 3, 4, 7
+
+CREATE, MUST_BE_DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8  # oflags
+APPEND = 1  # fdflags
+FOLLOW = 1  # lookupflags
+RIGHT_READ, RIGHT_WRITE = 1 << 1, 1 << 6
+ALL_RIGHTS = (1 << 30) - 1
+FROM_START, FROM_HERE, FROM_END = range(3)  # whence
+SET_ATIME, SET_ATIME_NOW, SET_MTIME, SET_MTIME_NOW = 1, 2, 4, 8  # fstflags
+
+MAX_VECTORS = 1024
+"""IOV_MAX of common systems; also bounds the subscriptions of one poll."""
+
+
+class Fault(Exception):
+    """A guest pointer outside the guest's memory."""
+
+
+class Refusal(Exception):
+    """A function ends with this errno."""
+
+    def __init__(self, errno: int) -> None:
+        super().__init__(errno)
+        self.errno = errno
+
+
+class GuestMemory(Protocol):
+    """What a function may do with the memory of the guest that calls it; each raises `Fault` outside of it."""
+
+    def span(self, pointer: int, size: int) -> int:
+        """The address of a range, good until the guest runs on."""
+        ...
+
+    def load(self, pointer: int, size: int) -> bytes:
+        """Bytes of a range."""
+        ...
+
+    def store(self, pointer: int, data: bytes) -> None:
+        """Write bytes."""
+        ...
+
+    def check(self) -> None:
+        """End the guest if its time is over."""
+        ...
+
+    def now(self) -> int:
+        """The wall clock, in nanoseconds."""
+        ...
+
+
+def vectors(memory: GuestMemory, pointer: int, count: int) -> list[tuple[int, int]]:
+    """The (address in this process, size) of each range that an array of iovec names."""
+    if count > MAX_VECTORS:
+        raise Refusal(EINVAL)
+    pairs = list(struct.iter_unpack("<II", memory.load(pointer, 8 * count)))
+    if sum(size for _, size in pairs) > 0xFFFFFFFF:
+        raise Refusal(EINVAL)
+    return [(memory.span(start, size), size) for start, size in pairs]

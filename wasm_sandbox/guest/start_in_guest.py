@@ -1,0 +1,127 @@
+"""Runs inside a CPython that is a WASI command, before the script: makes it run scripts as our own guest does.
+
+The host sends this text with ``-c``; the name and the text of the script follow it. It is never imported by the host,
+and must run in any CPython 3 of the last years, with nothing but its standard library.
+"""
+# mypy: ignore-errors
+
+
+def _start():
+    import builtins
+    import linecache
+    import sys
+    import types
+
+    script = sys.argv.pop()
+    name = sys.argv.pop()
+    sys.modules["_sandbox_start"] = sys.modules["__main__"]  # kept: the interpreter still uses it
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__builtins__ = builtins
+    main.__file__ = name
+    linecache.cache[name] = (len(script), None, script.splitlines(keepends=True), name)
+
+    def report(kind, value, trace):
+        import traceback
+
+        for _ in range(2):  # of this module and of this function
+            trace = trace.tb_next if trace else None
+        traceback.print_exception(kind, value, trace, file=sys.__stderr__)
+
+    class Results(types.ModuleType):
+        """Stands for pydantic where there is none, for one purpose: making a result plain."""
+
+        def __getattr__(self, attribute):
+            stand_ins = {"BaseModel": Wrapper, "ConfigDict": dict}
+            if attribute not in stand_ins:
+                raise AttributeError(attribute)
+            try:
+                import pydantic
+            except ImportError:
+                return stand_ins[attribute]
+            return getattr(pydantic, attribute)
+
+    class Wrapper:
+        """As much of a model as the script needs."""
+
+        def __init__(self, result):
+            self.result = result
+
+        def model_dump(self):
+            return {"result": plain(self.result, 255, set())}
+
+    def plain(value, depth, around):
+        """What pydantic makes of a value of any type: containers and dataclasses plain, all else as it is."""
+        is_dataclass = "__dataclass_fields__" in dir(type(value))
+        if id(value) in around or not depth or not (is_dataclass or isinstance(value, containers)):
+            return value
+        around.add(id(value))
+
+        def inner(item):
+            return plain(item, depth - 1, around)
+
+        if is_dataclass:
+            made = {field: inner(getattr(value, field)) for field in type(value).__dataclass_fields__}
+        elif isinstance(value, dict):
+            made = {key: inner(item) for key, item in value.items()}
+        else:
+            kind = next(kind for kind in containers if isinstance(value, kind))
+            made = kind(map(inner, value))
+        around.discard(id(value))
+        return made
+
+    containers = (dict, list, tuple, set, frozenset)
+    sys.modules["_sandbox_results"] = Results("_sandbox_results")
+    if "asyncio" in script:
+        install_event_loop()
+    sys.excepthook = report
+    code = compile(script, name, "exec", dont_inherit=True)
+    exec(code, main.__dict__)
+
+
+def install_event_loop():
+    """Where there is no socket pair, an event loop that needs none: timers, tasks, futures, queues."""
+    import asyncio
+    import asyncio.base_events
+    import socket
+    import time
+
+    if hasattr(socket, "socketpair"):
+        try:
+            for end in socket.socketpair():
+                end.close()
+            return
+        except OSError:
+            pass
+
+    class Selector:
+        def select(self, timeout=None):
+            if timeout is None:
+                raise RuntimeError("deadlock: every task waits, no timer is set, and there is no I/O in the sandbox")
+            if timeout > 0:
+                time.sleep(timeout)
+            return []
+
+        def get_map(self):
+            return {}
+
+        def close(self):
+            pass
+
+    class Loop(asyncio.base_events.BaseEventLoop):
+        def __init__(self):
+            super().__init__()
+            self._selector = Selector()
+
+        def _process_events(self, events):
+            pass
+
+        def _write_to_self(self):
+            pass
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        _loop_factory = Loop
+
+    asyncio.set_event_loop_policy(Policy())
+
+
+_start()

@@ -1,0 +1,572 @@
+"""The WASI functions about files, over a file system in memory and what is mounted into it.
+
+Called by `wasi.World` for every descriptor above the standard streams. Each function returns an errno or raises
+`Refusal`; arguments come from the guest, as unsigned integers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass, field
+
+from wasm_sandbox.guest.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
+from wasm_sandbox.guest.mounts import Mount
+from wasm_sandbox.guest.pipe import memory_at
+from wasm_sandbox.guest.preview1 import (
+    ALL_RIGHTS,
+    APPEND,
+    CREATE,
+    DIRECTORY,
+    EBADF,
+    EEXIST,
+    EINVAL,
+    EISDIR,
+    EMFILE,
+    ENOENT,
+    ENOTCAPABLE,
+    ENOTDIR,
+    EPERM,
+    EXCLUSIVE,
+    EXDEV,
+    FROM_END,
+    FROM_HERE,
+    FROM_START,
+    MUST_BE_DIRECTORY,
+    REGULAR_FILE,
+    RIGHT_READ,
+    RIGHT_WRITE,
+    ROOT,
+    SET_ATIME,
+    SET_ATIME_NOW,
+    SET_MTIME,
+    SET_MTIME_NOW,
+    SUCCESS,
+    TRUNCATE,
+    GuestMemory,
+    Refusal,
+    vectors,
+)
+
+MAX_DESCRIPTORS = 256
+CHUNK_BYTES = 1 << 20
+"""Moved between two looks at the deadline."""
+DEVICE = 1
+DIRENT_BYTES = 24
+
+
+@dataclass(eq=False)
+class OpenFile:
+    """A descriptor of a file in memory."""
+
+    file: File
+    reads: bool
+    writes: bool
+    flags: int
+    position: int = 0
+
+
+@dataclass(eq=False)
+class OpenDirectory:
+    """A descriptor of a directory, with its listing as it was when reading of it began."""
+
+    directory: Directory
+    listing: list[tuple[str, Node]] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class OpenMounted:
+    """A descriptor of something in a mount, and its number there."""
+
+    mount: Mount
+    number: int
+
+
+Open = OpenFile | OpenDirectory | OpenMounted
+
+
+@dataclass(frozen=True)
+class _Beyond:
+    """A path that leads into a mount."""
+
+    mount: Mount
+    directory: int
+    path: str
+    means_directory: bool
+
+    @classmethod
+    def relative(cls, opened: OpenMounted, path: bytes) -> _Beyond:
+        """A path from an open directory of a mount: it may not lead above that."""
+        parts = path_parts(path)
+        names = [part for part in parts if part not in ("", ".")]
+        depth = 0
+        for name in names:
+            depth += -1 if name == ".." else 1
+            if depth < 0:
+                raise Refusal(ENOTCAPABLE)
+        return cls(opened.mount, opened.number, "/".join(names) or ".", parts[-1] in ("", ".", ".."))
+
+
+class Descriptors:
+    """What a guest has open, and what it can do with it.
+
+    Args:
+        memory: the memory of the guest.
+        files: the file system.
+        mounts: what stands behind the mount points, by number.
+    """
+
+    def __init__(self, memory: GuestMemory, files: FileSystem, mounts: tuple[Mount, ...] = ()) -> None:
+        self._memory, self.files, self._mounts = memory, files, mounts
+        self._open: dict[int, Open] = {ROOT: OpenDirectory(files.root)}
+
+    def is_open(self, fd: int) -> bool:
+        """Whether there is such a descriptor."""
+        return fd in self._open
+
+    # -- descriptors -----------------------------------------------------------------------------
+
+    def fd_close(self, fd: int) -> int:
+        opened = self._get(fd)
+        del self._open[fd]
+        if isinstance(opened, OpenFile):
+            self.files.closed(opened.file)
+        elif isinstance(opened, OpenMounted):
+            return opened.mount.call("fd_close", opened.number)
+        return SUCCESS
+
+    def fd_renumber(self, fd: int, to: int) -> int:
+        opened, _ = self._get(fd), self._get(to)
+        if fd != to:
+            self.fd_close(to)
+            del self._open[fd]
+            self._open[to] = opened
+        return SUCCESS
+
+    def fd_fdstat_get(self, fd: int, result: int) -> int:
+        opened = self._get(fd)
+        flags = 0
+        if isinstance(opened, OpenMounted):
+            kind, flags, rights = opened.mount.fdstat(opened.number)
+        elif isinstance(opened, OpenFile):
+            kind, flags = REGULAR_FILE, opened.flags
+            rights = ALL_RIGHTS & ~(0 if opened.reads else RIGHT_READ) & ~(0 if opened.writes else RIGHT_WRITE)
+        else:
+            kind, rights = DIRECTORY, ALL_RIGHTS
+        self._memory.store(result, struct.pack("<BxHxxxxQQ", kind, flags, rights, ALL_RIGHTS))
+        return SUCCESS
+
+    def fd_fdstat_set_flags(self, fd: int, flags: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return opened.mount.call("fd_fdstat_set_flags", opened.number, flags)
+        if isinstance(opened, OpenFile):
+            opened.flags = flags & APPEND  # the others change nothing of a file in memory
+        return SUCCESS
+
+    def fd_advise(self, fd: int, offset: int, size: int, advice: int) -> int:
+        self._get(fd)
+        return SUCCESS
+
+    def fd_sync(self, fd: int) -> int:
+        opened = self._get(fd)
+        return opened.mount.call("fd_sync", opened.number) if isinstance(opened, OpenMounted) else SUCCESS
+
+    def fd_datasync(self, fd: int) -> int:
+        return self.fd_sync(fd)
+
+    # -- reading and writing ---------------------------------------------------------------------
+
+    def fd_read(self, fd: int, iovs: int, count: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._transfer_mounted("fd_read", opened, iovs, count, result)
+        file = self._readable(opened)
+        done = self._read(file.file, file.position, iovs, count)
+        self._store_size(result, done)
+        file.position += done
+        return SUCCESS
+
+    def fd_pread(self, fd: int, iovs: int, count: int, offset: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._transfer_mounted("fd_pread", opened, iovs, count, result, offset)
+        self._store_size(result, self._read(self._readable(opened).file, offset, iovs, count))
+        return SUCCESS
+
+    def fd_write(self, fd: int, iovs: int, count: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._transfer_mounted("fd_write", opened, iovs, count, result)
+        file = self._writable(opened)
+        start = len(file.file.data) if file.flags & APPEND else file.position
+        done = self._write(file.file, start, iovs, count)
+        self._store_size(result, done)
+        file.position = start + done
+        return SUCCESS
+
+    def fd_pwrite(self, fd: int, iovs: int, count: int, offset: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._transfer_mounted("fd_pwrite", opened, iovs, count, result, offset)
+        self._store_size(result, self._write(self._writable(opened).file, offset, iovs, count))
+        return SUCCESS
+
+    def _read(self, file: File, position: int, iovs: int, count: int) -> int:
+        spans = vectors(self._memory, iovs, count)
+        done = 0
+        for start, size in spans:
+            end = done + min(size, max(0, len(file.data) - position - done))
+            first = done
+            while done < end:
+                self._memory.check()
+                piece = bytes(file.data[position + done : position + min(end, done + CHUNK_BYTES)])
+                ctypes.memmove(start + done - first, piece, len(piece))
+                done += len(piece)
+        file.accessed = self._memory.now()
+        return done
+
+    def _write(self, file: File, position: int, iovs: int, count: int) -> int:
+        spans = vectors(self._memory, iovs, count)
+        total = sum(size for _, size in spans)
+        if not total:
+            return 0
+        if position + total > len(file.data):
+            self._resize(file, position + total)
+        data = file.writable()
+        at = position
+        for start, size in spans:
+            for begin in range(0, size, CHUNK_BYTES):
+                self._memory.check()
+                piece = memory_at(start + begin, min(CHUNK_BYTES, size - begin))
+                data[at : at + len(piece)] = piece
+                at += len(piece)
+        file.modified = self._memory.now()
+        return total
+
+    def _resize(self, file: File, size: int) -> None:
+        for _ in self.files.resize(file, size):
+            self._memory.check()
+
+    def _transfer_mounted(
+        self, function: str, opened: OpenMounted, iovs: int, count: int, result: int, offset: int | None = None
+    ) -> int:
+        """Read or write through a mount, in pieces that fit its own memory, until one is not filled."""
+        self._memory.span(result, 4)
+        spans = vectors(self._memory, iovs, count)
+        done = 0
+        for start, size in spans:
+            for begin in range(0, size, CHUNK_BYTES):
+                self._memory.check()
+                wanted = min(CHUNK_BYTES, size - begin)
+                place = None if offset is None else offset + done
+                errno, moved = opened.mount.transfer(function, opened.number, start + begin, wanted, place)
+                if errno and not done:
+                    return errno
+                done += moved
+                if errno or moved < wanted:
+                    self._store_size(result, done)
+                    return SUCCESS
+        self._store_size(result, done)
+        return SUCCESS
+
+    # -- position and size -----------------------------------------------------------------------
+
+    def fd_seek(self, fd: int, offset: int, whence: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._position_mounted(opened, "fd_seek", result, offset, whence)
+        file = self._file(opened)
+        origins = {FROM_START: 0, FROM_HERE: file.position, FROM_END: len(file.file.data)}
+        if whence not in origins:
+            return EINVAL
+        position = origins[whence] + _signed(offset)
+        if not 0 <= position < 1 << 63:
+            return EINVAL
+        self._memory.store(result, struct.pack("<Q", position))
+        file.position = position
+        return SUCCESS
+
+    def fd_tell(self, fd: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return self._position_mounted(opened, "fd_tell", result)
+        self._memory.store(result, struct.pack("<Q", self._file(opened).position))
+        return SUCCESS
+
+    def _position_mounted(self, opened: OpenMounted, function: str, result: int, *arguments: int) -> int:
+        self._memory.span(result, 8)
+        errno, position = opened.mount.position(function, opened.number, *arguments)
+        if not errno:
+            self._memory.store(result, struct.pack("<Q", position))
+        return errno
+
+    def fd_filestat_get(self, fd: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            errno, status = opened.mount.filestat(opened.number)
+            if errno:
+                return errno
+        else:
+            status = _filestat(opened.file if isinstance(opened, OpenFile) else opened.directory)
+        self._memory.store(result, status)
+        return SUCCESS
+
+    def fd_filestat_set_size(self, fd: int, size: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return opened.mount.set_size(opened.number, size)
+        file = self._writable(opened).file
+        self._resize(file, size)
+        file.modified = self._memory.now()
+        return SUCCESS
+
+    def fd_allocate(self, fd: int, offset: int, size: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return EPERM  # its size would not be bounded
+        file = self._writable(opened).file
+        if offset + size > len(file.data):
+            self._resize(file, offset + size)
+        return SUCCESS
+
+    def fd_filestat_set_times(self, fd: int, accessed: int, modified: int, flags: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            return opened.mount.set_times(opened.number, accessed, modified, flags)
+        return self._set_times(
+            opened.file if isinstance(opened, OpenFile) else opened.directory, accessed, modified, flags
+        )
+
+    def _set_times(self, node: Node, accessed: int, modified: int, flags: int) -> int:
+        if any(flags & both == both for both in (SET_ATIME | SET_ATIME_NOW, SET_MTIME | SET_MTIME_NOW)):
+            return EINVAL
+        if flags & (SET_ATIME | SET_ATIME_NOW):
+            node.accessed = accessed if flags & SET_ATIME else self._memory.now()
+        if flags & (SET_MTIME | SET_MTIME_NOW):
+            node.modified = modified if flags & SET_MTIME else self._memory.now()
+        return SUCCESS
+
+    def fd_readdir(self, fd: int, buffer: int, size: int, cookie: int, result: int) -> int:
+        opened = self._get(fd)
+        if isinstance(opened, OpenMounted):
+            address = self._memory.span(buffer, size)
+            self._memory.span(result, 4)
+            errno, listed = opened.mount.read_directory(opened.number, address, size, cookie)
+            if not errno:
+                self._store_size(result, listed)
+            return errno
+        if not isinstance(opened, OpenDirectory):
+            return ENOTDIR
+        self._memory.span(buffer, size)
+        if not cookie:
+            here = opened.directory
+            opened.listing = [(".", here), ("..", here.parent or here), *here.entries.items()]
+        packed = bytearray()
+        for number in range(cookie, len(opened.listing)):
+            if len(packed) >= size:
+                break
+            name, node = opened.listing[number]
+            encoded = name.encode()
+            packed += struct.pack("<QQIBxxx", number + 1, node.inode, len(encoded), _filetype(node)) + encoded
+        self._memory.store(buffer, bytes(packed[:size]))
+        self._store_size(result, min(len(packed), size))
+        return SUCCESS
+
+    # -- paths -----------------------------------------------------------------------------------
+
+    def path_open(
+        self,
+        fd: int,
+        lookup: int,
+        path: int,
+        path_size: int,
+        oflags: int,
+        rights: int,
+        inheriting: int,
+        flags: int,
+        result: int,
+    ) -> int:
+        self._memory.span(result, 4)
+        number = self._free_number()
+        place = self._resolve(fd, path, path_size)
+        opened: Open
+        if isinstance(place, _Beyond):
+            oflags |= MUST_BE_DIRECTORY if place.means_directory else 0
+            there = place.mount.open(place.directory, place.path, lookup, oflags, rights, flags)
+            opened = OpenMounted(place.mount, there)
+        else:
+            opened = self._open_here(place, oflags, rights, flags)
+        self._open[number] = opened
+        self._store_size(result, number)
+        return SUCCESS
+
+    def _open_here(self, place: Place, oflags: int, rights: int, flags: int) -> OpenFile | OpenDirectory:
+        writes = bool(rights & RIGHT_WRITE)
+        node = place.node
+        if isinstance(node, Directory):
+            if oflags & CREATE and oflags & EXCLUSIVE:
+                raise Refusal(EEXIST)
+            if oflags & (CREATE | TRUNCATE) or writes:
+                raise Refusal(EISDIR)
+            return OpenDirectory(node)
+        if oflags & MUST_BE_DIRECTORY:
+            raise Refusal(ENOENT if node is None else ENOTDIR)
+        if node is None:
+            if not oflags & CREATE:
+                raise Refusal(ENOENT)
+            node = self.files.create_file(place, self._memory.now())
+        elif oflags & CREATE and oflags & EXCLUSIVE:
+            raise Refusal(EEXIST)
+        if not isinstance(node, File):
+            raise Refusal(ENOENT)
+        if oflags & TRUNCATE and node.data:
+            self._resize(node, 0)
+            node.modified = self._memory.now()
+        self.files.opened(node)
+        return OpenFile(node, bool(rights & RIGHT_READ), writes, flags & APPEND)
+
+    def path_filestat_get(self, fd: int, lookup: int, path: int, path_size: int, result: int) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            errno, status = place.mount.path_filestat(place.directory, lookup, place.path)
+            if errno:
+                return errno
+            if place.means_directory and status[16] != DIRECTORY:
+                return ENOTDIR
+        else:
+            status = _filestat(_existing(place))
+        self._memory.store(result, status)
+        return SUCCESS
+
+    def path_filestat_set_times(
+        self, fd: int, lookup: int, path: int, path_size: int, accessed: int, modified: int, flags: int
+    ) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            return place.mount.path_set_times(place.directory, lookup, place.path, accessed, modified, flags)
+        return self._set_times(_existing(place), accessed, modified, flags)
+
+    def path_create_directory(self, fd: int, path: int, path_size: int) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            return place.mount.create_directory(place.directory, place.path)
+        self.files.make_directory(place, self._memory.now())
+        return SUCCESS
+
+    def path_remove_directory(self, fd: int, path: int, path_size: int) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            return place.mount.on_path("path_remove_directory", place.directory, place.path)
+        self.files.remove_directory(place, self._memory.now())
+        return SUCCESS
+
+    def path_unlink_file(self, fd: int, path: int, path_size: int) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            return (
+                ENOTDIR
+                if place.means_directory
+                else place.mount.on_path("path_unlink_file", place.directory, place.path)
+            )
+        self.files.remove_file(place, self._memory.now())
+        return SUCCESS
+
+    def path_rename(self, fd: int, path: int, path_size: int, to_fd: int, to_path: int, to_size: int) -> int:
+        old, new = self._resolve(fd, path, path_size), self._resolve(to_fd, to_path, to_size)
+        if isinstance(old, _Beyond) and isinstance(new, _Beyond):
+            if old.mount is not new.mount:
+                return EXDEV
+            return old.mount.rename(old.directory, old.path, new.directory, new.path)
+        if isinstance(old, _Beyond) or isinstance(new, _Beyond):
+            return EXDEV
+        self.files.rename(old, new, self._memory.now())
+        return SUCCESS
+
+    def path_readlink(self, fd: int, path: int, path_size: int, buffer: int, size: int, result: int) -> int:
+        place = self._resolve(fd, path, path_size)
+        if isinstance(place, _Beyond):
+            self._memory.span(result, 4)
+            self._memory.span(buffer, size)
+            errno, target = place.mount.read_link(place.directory, place.path, size)
+            if not errno:
+                self._memory.store(buffer, target)
+                self._store_size(result, len(target))
+            return errno
+        _existing(place)
+        return EINVAL  # there are no links here
+
+    def path_link(self, fd: int, lookup: int, path: int, path_size: int, to_fd: int, to_path: int, to_size: int) -> int:
+        self._get(fd), self._get(to_fd)
+        return EPERM
+
+    def path_symlink(self, target: int, target_size: int, fd: int, path: int, path_size: int) -> int:
+        self._get(fd)
+        return EPERM
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _get(self, fd: int) -> Open:
+        opened = self._open.get(fd)
+        if opened is None:
+            raise Refusal(EBADF)
+        return opened
+
+    def _file(self, opened: Open) -> OpenFile:
+        if not isinstance(opened, OpenFile):
+            raise Refusal(EISDIR)
+        return opened
+
+    def _readable(self, opened: Open) -> OpenFile:
+        file = self._file(opened)
+        if not file.reads:
+            raise Refusal(EBADF)
+        return file
+
+    def _writable(self, opened: Open) -> OpenFile:
+        file = self._file(opened)
+        if not file.writes:
+            raise Refusal(EBADF)
+        return file
+
+    def _free_number(self) -> int:
+        if len(self._open) >= MAX_DESCRIPTORS:
+            raise Refusal(EMFILE)
+        return next(number for number in range(ROOT, ROOT + MAX_DESCRIPTORS) if number not in self._open)
+
+    def _store_size(self, result: int, size: int) -> None:
+        self._memory.store(result, struct.pack("<I", size))
+
+    def _resolve(self, fd: int, path: int, size: int) -> Place | _Beyond:
+        opened = self._get(fd)
+        if isinstance(opened, OpenFile):
+            raise Refusal(ENOTDIR)
+        text = self._memory.load(path, min(size, 1 << 16))  # one that is cut is too long
+        if isinstance(opened, OpenMounted):
+            return _Beyond.relative(opened, text)
+        place = self.files.resolve(opened.directory, text)
+        if isinstance(place.node, MountPoint):
+            mount = self._mounts[place.node.number]
+            return _Beyond(mount, mount.root, place.below or ".", place.means_directory)
+        return place
+
+
+def _existing(place: Place) -> Node:
+    if place.node is None:
+        raise Refusal(ENOENT)
+    return place.node
+
+
+def _filetype(node: Node) -> int:
+    return REGULAR_FILE if isinstance(node, File) else DIRECTORY
+
+
+def _filestat(node: Node) -> bytes:
+    size = len(node.data) if isinstance(node, File) else 0
+    return struct.pack(
+        "<QQBxxxxxxxQQQQQ", DEVICE, node.inode, _filetype(node), 1, size, node.accessed, node.modified, node.modified
+    )
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value

@@ -1,0 +1,91 @@
+"""Compiling a snapshot for a machine that may be another one than this."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import wasmtime
+
+from wasm_sandbox.errors import ImageError
+from wasm_sandbox.guest.metering import meter
+from wasm_sandbox.guest.settings import WASM_STACK_BYTES, engine_configuration, wasmtime_version
+
+COMPILE_SECONDS = 1800.0
+
+_FLAGS = (
+    "-O", "opt-level=2",
+    "-C", "collector=drc",
+    "-W", f"threads=n,max-wasm-stack={WASM_STACK_BYTES}",
+)  # fmt: skip
+"""`settings.ENGINE_SETTINGS`, and what this library's wasmtime has besides, as the wasmtime command takes them."""
+
+
+def check_compiler(command: str | None, target: str) -> str:
+    """The ``wasmtime`` command that compiles for another kind of machine.
+
+    wasmtime's Python package compiles for the kind of machine that it runs on, the command for all of them.
+
+    Args:
+        command: where it is; by default on the path.
+        target: for messages.
+
+    Raises:
+        ImageError: there is none, or not of the version of the Python package.
+    """
+    found = shutil.which(command or "wasmtime")
+    major = wasmtime_version().partition(".")[0]
+    if found is None:
+        raise ImageError(
+            f"to compile for {target} on this machine, the wasmtime command of version {major} is needed "
+            f"({command or 'wasmtime'} is not there): install it, from "
+            "https://github.com/bytecodealliance/wasmtime/releases, or export on a machine of that kind"
+        )
+    said = _run(found, "--version")
+    version = re.search(r"wasmtime(?:-cli)? (\d+)\.", said)
+    if version is None or version[1] != major:
+        raise ImageError(
+            f"{found} is {said.strip()[:60]!r}, and version {major} is needed, as of wasmtime's package here"
+        )
+    return found
+
+
+def compile_for(module: bytes, triple: str, command: str | None) -> bytes:
+    """Compile for the basic processor of a kind of machine.
+
+    Args:
+        module: WebAssembly.
+        triple: the kind of machine, as compilers call it.
+        command: the ``wasmtime`` command to compile with; ``None`` for this process, which only knows its own kind.
+
+    Raises:
+        ImageError: it does not compile.
+    """
+    module = meter(module)
+    if command is None:
+        configuration = engine_configuration()
+        try:
+            configuration.target = triple  # named, it is the basic processor of its kind, not the one at hand
+            return bytes(wasmtime.Module(wasmtime.Engine(configuration), module).serialize())
+        except wasmtime.WasmtimeError as error:
+            raise ImageError(f"the image does not compile for {triple}: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="wasm-sandbox-export-") as temporary:
+        source, compiled = Path(temporary) / "image.wasm", Path(temporary) / "image.cwasm"
+        source.write_bytes(module)
+        _run(command, "compile", "--target", triple, *_FLAGS, "-o", str(compiled), str(source))
+        return compiled.read_bytes()
+
+
+def _run(*command: str) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ImageError(f"{command[0]} cannot be run: {error}") from error
+    if done.returncode:
+        raise ImageError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
+    return done.stdout

@@ -1,0 +1,157 @@
+"""Images from another CPython for WASI: a command that somebody else built, started anew each time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasm_sandbox.errors import ImageError
+
+if TYPE_CHECKING:
+    import wasmtime
+
+    from wasm_sandbox.guest.artifact import Artifact
+    from wasm_sandbox.guest.image import LoadedImage
+    from wasm_sandbox.guest.settings import Progress
+
+MODULE_HEADER = b"\0asm\x01\0\0\0"
+COMPONENT_HEADER = b"\0asm\x0d\0\x01\0"
+LIBRARY_DIRECTORY = "/stdlib"
+LIBRARY_ARCHIVE = "/stdlib.zip"
+
+
+@dataclass(frozen=True)
+class ForeignSource:
+    """A ``python.wasm`` of this host, and its standard library if that is not inside."""
+
+    wasm: Path
+    stdlib: Path | None
+
+    @cached_property
+    def module_id(self) -> str:
+        """Identifies what is compiled."""
+        return hashlib.sha256(json.dumps(["foreign", _sha256(self.wasm)]).encode()).hexdigest()
+
+    @cached_property
+    def id(self) -> str:
+        parts = [self.module_id]
+        if self.stdlib is not None:
+            parts += [str(self.stdlib)] if self.stdlib.is_dir() else ["zip", _sha256(self.stdlib)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def distributions(self) -> Mapping[str, str]:
+        return {}
+
+    def check(self) -> None:
+        """Look at the files, as far as that is quick.
+
+        Raises:
+            ImageError: one cannot be read, or is not what it should be.
+        """
+        try:
+            with self.wasm.open("rb") as file:
+                header = file.read(len(MODULE_HEADER))
+        except OSError as error:
+            raise ImageError(f"{self.wasm}: cannot be read: {error.strerror or error}") from None
+        if header == COMPONENT_HEADER:
+            raise ImageError(f"{self.wasm}: is a WebAssembly component; a module for WASI preview 1 is needed")
+        if header != MODULE_HEADER:
+            raise ImageError(f"{self.wasm}: is no WebAssembly module")
+        if self.stdlib is None:
+            return
+        if self.stdlib.is_dir():
+            if not any((self.stdlib / name).is_file() for name in ("os.py", "os.pyc")):
+                raise ImageError(f"{self.stdlib}: holds no os module: is it the library itself?")
+        elif not self.stdlib.is_file():
+            raise ImageError(f"{self.stdlib}: there is no such file or directory")
+        elif not zipfile.is_zipfile(self.stdlib):
+            raise ImageError(f"{self.stdlib}: is neither a directory nor a zip archive")
+
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
+        """Load it from the cache, or compile it; raises as `ImageSource.load`."""
+        from wasm_sandbox.files import HostDir
+        from wasm_sandbox.guest.command import Command
+        from wasm_sandbox.guest.image import load_prepared
+
+        def compiled(_: Artifact, progress: Progress) -> bytes:
+            progress(f"compiling {self.wasm.name} for this machine")
+            return compile_command(guest_engine, self.wasm)
+
+        self.check()
+        files: dict[str, bytes] = {}
+        command = Command()
+        if self.stdlib is not None and self.stdlib.is_dir():
+            command = Command(LIBRARY_DIRECTORY, {LIBRARY_DIRECTORY: HostDir(self.stdlib)})
+        elif self.stdlib is not None:
+            command = Command(LIBRARY_ARCHIVE)
+            files[LIBRARY_ARCHIVE] = _read(self.stdlib)
+        loaded = load_prepared(guest_engine, self.module_id, compiled, progress, files=files)
+        return replace(loaded, id=self.id, command=command)
+
+
+def compile_command(engine: wasmtime.Engine, path: Path) -> bytes:
+    """The compiled code of a WASI command.
+
+    Raises:
+        ImageError: it is none, or asks for more than WASI preview 1.
+    """
+    import wasmtime
+
+    from wasm_sandbox.guest.metering import meter
+    from wasm_sandbox.guest.preview1 import WASI_MODULE
+    from wasm_sandbox.guest.wasm_binary import MalformedModule
+
+    content = _read(path)
+    _check_exports(path, content)  # before minutes may go into compiling it
+    try:
+        module = wasmtime.Module(engine, meter(content))
+    except (MalformedModule, wasmtime.WasmtimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ImageError(f"{path}: cannot be compiled: {reason}") from None
+    for wanted in module.imports:
+        if wanted.module != WASI_MODULE or not isinstance(wanted.type, wasmtime.FuncType):
+            raise ImageError(f"{path}: imports {wanted.module}.{wanted.name}; only {WASI_MODULE} is served")
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    try:
+        linker.instantiate_pre(module)  # only for its check of every import's type; runs get our own functions
+    except wasmtime.WasmtimeError as error:
+        raise ImageError(f"{path}: does not fit {WASI_MODULE}: {str(error).strip().splitlines()[0]}") from None
+    start = next(export.type for export in module.exports if export.name == "_start")
+    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
+        raise ImageError(f"{path}: its _start is no function without parameters and results")
+    return bytes(module.serialize())
+
+
+def _check_exports(path: Path, content: bytes) -> None:
+    from wasm_sandbox.guest import wasm_binary
+
+    try:
+        bodies = dict(wasm_binary.sections(content))
+        kinds = {export.name: export.kind for export in wasm_binary.read_exports(bodies.get(wasm_binary.EXPORT, b"\0"))}
+    except (wasm_binary.MalformedModule, UnicodeDecodeError) as error:
+        raise ImageError(f"{path}: is no WebAssembly module: {error}") from None
+    if "_start" not in kinds or kinds.get("memory") != wasm_binary.EXPORT_MEMORY:
+        raise ImageError(f"{path}: is no WASI command: it must export _start and memory")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
