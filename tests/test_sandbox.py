@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox import (
     AsyncToolSandboxBase,
@@ -609,3 +609,14 @@ def test_the_sandbox_is_a_backend_of_the_base_class() -> None:
     assert issubclass(WasmToolSandbox, AsyncToolSandboxBase)
     positional = WasmToolSandbox("f", {}, None, "tool-1", "agent-1", "project-1")
     assert (positional.agent_id, positional.project_id, positional.tool) == ("agent-1", "project-1", None)
+
+
+def test_limits_may_be_a_mapping_and_what_is_wrong_with_them_is_named() -> None:
+    source = "def f():\n    return 1\n"
+    tool = Tool.from_source(source)
+    assert run_tool(tool, limits={"fuel": 5}).error.kind is ErrorKind.OUT_OF_FUEL  # type: ignore[union-attr]
+    assert run_tool(tool, limits={}).func_return == 1
+    with pytest.raises(ValidationError, match="fuel"):
+        run_tool(tool, limits={"fuel": 0})
+    with pytest.raises(ValidationError, match="Limits"):
+        run_tool(tool, limits=5)  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
     """Runs a tool in a fresh CPython on WASI, inside this process.
 
     Args: as `AsyncToolSandboxBase`, and
-        limits: what the run may use; the defaults of `Limits` if not given.
+        limits: what the run may use, `Limits` or a mapping of its fields; the defaults if not given.
         image: the image to run in, or its name; by default that of the configuration, else one that
             was built for just the ``pip_requirements`` of the tool, else the default image.
         files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
@@ -57,7 +57,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool.
 
     Raises:
-        ValueError: there is no such isolation.
+        ValueError: there is no such isolation, or limits are out of range (`pydantic.ValidationError`).
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -73,7 +73,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         tool_object: Tool | None = None,
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
         image: Image | str | None = None,
         files: Mapping[str, bytes] | None = None,
         mounts: Mapping[str, HostDir] | None = None,
@@ -92,7 +92,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_config,
             sandbox_env_vars,
         )
-        self.limits = limits or Limits()
+        self.limits = Limits() if limits is None else Limits.model_validate(limits)
         self.image = image
         self.files = files
         self.mounts = mounts
@@ -184,16 +184,18 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     def _has_default_image(self, config: SandboxConfig | None) -> bool:
         """Whether there is nothing to choose."""
-        named = self.image or (config and config.image)
-        return named is None and not (self.tool and self.tool.pip_requirements)
+        return self._named_image(config) is None and not getattr(self.tool, "pip_requirements", None)
+
+    def _named_image(self, config: SandboxConfig | None) -> Image | str | None:
+        """What was asked for by name. A configuration of an agent server's own may know no images."""
+        return self.image or getattr(config, "image", None)
 
     def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
         """The image to run in; raises as `choose_image`."""
         from wasm_sandbox.images.selection import choose_image
 
-        image = self.image or (config.image if config else None)
-        requirements = self.tool.pip_requirements if self.tool else None
-        return choose_image(image, requirements, may_build=self.build_images)
+        requirements = getattr(self.tool, "pip_requirements", None)
+        return choose_image(self._named_image(config), requirements, may_build=self.build_images)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None
@@ -262,7 +264,7 @@ def run_tool(
     project_id: str | None = None,
     sandbox_config: SandboxConfig | None = None,
     sandbox_env_vars: Mapping[str, str] | None = None,
-    limits: Limits | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
     image: Image | str | None = None,
     files: Mapping[str, bytes] | None = None,
     mounts: Mapping[str, HostDir] | None = None,

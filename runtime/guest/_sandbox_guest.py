@@ -15,6 +15,10 @@ MAX_MESSAGE = 64 << 10
 MAX_TRACEBACK = 256 << 10
 
 
+# What `str.splitlines`, and so `linecache`, takes for the end of a line, and Python's own parser does not.
+_NO_LINE_ENDS = str.maketrans(dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " "))
+
+
 class _Source:
     """Where the lines of the running script and of the tool inside it are found."""
 
@@ -22,12 +26,12 @@ class _Source:
     first_line = line_count = closing_line = 0
 
     def tool_text(self):
-        lines = self.script.splitlines(keepends=True)
+        lines = self.script_text().splitlines(keepends=True)
         start = self.first_line - 1
         return "".join(lines[start : start + self.line_count])
 
     def script_text(self):
-        return self.script
+        return self.script.translate(_NO_LINE_ENDS)
 
 
 _source = _Source()

@@ -14,6 +14,7 @@ HEADS = {
     "encoding cookie": "#!/usr/bin/env python3\n# -*- coding: latin-1 -*-\nNAME = 'é'\n",
     "byte order mark": "\ufeff'''Doc.'''\nfrom __future__ import annotations\n",
     "prints and a main block": "print('loading')\nif __name__ == '__main__':\n    print('main')\n",
+    "form feeds and other separators": "a = 1\n\x0c\nb = '''\u2028\x1c\x85'''\n",
     "lines that look like the script's": "text = '''\nimport sys\n_function_result = 5\n'''\n",
 }
 FORMS = {

@@ -104,7 +104,7 @@ def run(name: str, isolation: Any = "thread") -> dict[str, Any]:
     """All of a run's result but the time it took."""
     lines = "\n    ".join(BODIES[name].splitlines())
     tool = Tool(name="f", source_code=f"def f(agent_state):\n    {lines}\n")
-    limits = Limits(deterministic=True, timeout_seconds=100, fuel=2_000_000_000)
+    limits = Limits(deterministic=True, timeout_seconds=100, fuel=200_000_000)
     result = run_tool(
         tool, {}, tool_id="tool-1", agent_state=STATE, additional_env_vars={"B": "1", "A": "2"}, limits=limits,
         isolation=isolation,

@@ -30,10 +30,10 @@ COSTS_FUEL = ("loop", "sum", "power", "regular expression", "sort", "replace", "
 
 @pytest.mark.parametrize("name", COSTS_FUEL)
 def test_fuel_ends_it_and_keeps_what_was_printed(run_body: RunBody, name: str) -> None:
-    result = run_body(f"print('partial')\n{BURNERS[name]}", fuel=15_000_000)
+    result = run_body(f"print('partial')\n{BURNERS[name]}", fuel=5_000_000)
     assert failed(result) is ErrorKind.OUT_OF_FUEL
     assert result.usage is not None
-    assert result.usage.fuel == 15_000_000
+    assert result.usage.fuel == 5_000_000
 
 
 EATERS = {
