@@ -17,7 +17,8 @@ def _protection_call() -> Callable[[int, int], bool]:
         virtual_protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p]
         page_no_access, before = 0x01, ctypes.c_uint32()
         return lambda address, size: bool(virtual_protect(address, size, page_no_access, ctypes.byref(before)))
-    mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+    # PyDLL keeps the interpreter lock: among many guests that call the host, getting it back takes longer than this.
+    mprotect = ctypes.PyDLL(None, use_errno=True).mprotect
     mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     prot_none = 0
     return lambda address, size: mprotect(address, size, prot_none) == 0

@@ -33,7 +33,7 @@ class TrapSignals:
         self._actions: dict[int, bytes] = {}
         # On macOS wasmtime listens to Mach exceptions, on Windows to vectored ones: no handler to keep.
         if os.name == "posix" and sys.platform != "darwin":
-            self._sigaction = ctypes.CDLL(None).sigaction
+            self._sigaction = ctypes.PyDLL(None).sigaction  # keeps the interpreter lock: a matter of microseconds
             self._actions = {number: self._current(number) for number in _SIGNALS}
 
     def _current(self, number: int) -> bytes:
