@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import wasmtime
 
 from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.errors import CacheError, ImageError
+from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images import compiling
 from wasm_sandbox.images.exported import (
@@ -52,6 +54,14 @@ def copy(exported: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy to spoil."""
     yield shutil.copytree(exported, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+
+
+def _fitting_command() -> str | None:
+    """The wasmtime command of the version of wasmtime's package, if it is on the path."""
+    try:
+        return compiling.check_compiler(None, "this machine")
+    except ImageError:
+        return None
 
 
 def _environment(image: Path) -> dict[str, str]:
@@ -230,6 +240,16 @@ def test_the_wasmtime_command_is_told_what_the_engine_expects(tmp_path: Path) ->
     told_to = f'echo "$@" > {tmp_path}/told'
     command.write_text(f'#!/bin/sh\n{told_to}\nfor last; do :; done\necho code > "${{last%.wasm}}.cwasm"\n')
     command.chmod(0o700)
-    assert compiling.compile_for(b"module", "aarch64-unknown-linux-gnu", str(command)) == b"code\n"
+    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
+    assert compiling.compile_for(module, "aarch64-unknown-linux-gnu", str(command)) == b"code\n"
     told = (tmp_path / "told").read_text()
-    assert told.startswith("compile --target aarch64-unknown-linux-gnu -O opt-level=2 -C collector=drc -W fuel=1,")
+    flags = "-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,max-wasm-stack=2097152"
+    assert told.startswith(f"compile --target aarch64-unknown-linux-gnu {flags} -o ")
+
+
+@posix_only
+@pytest.mark.skipif(_fitting_command() is None, reason="no wasmtime command of the version of wasmtime's package")
+def test_what_the_wasmtime_command_compiles_is_loaded() -> None:
+    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
+    code = compiling.compile_for(module, TARGETS[this_target()], _fitting_command())
+    wasmtime.Module.deserialize(wasmtime.Engine(engine_configuration()), code)
