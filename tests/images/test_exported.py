@@ -104,6 +104,16 @@ def test_it_runs_on_a_root_that_cannot_be_written(exported: Path) -> None:
     assert _run(command, _environment(exported)) == "Hello!x\n"
 
 
+def test_worker_processes_run_it_too(exported: Path) -> None:
+    quiet = "import logging\nlogging.disable()\n"  # a word on the filter that not every machine has
+    code = quiet + USE.replace("(source))", '(source), isolation="process")')
+    assert "process" in code
+    again = code.splitlines()[-1]  # by a worker that has taken its rights from itself
+    assert _run([sys.executable, "-c", code + again], _environment(exported)) == "Hello!x\nHello!x\n"
+    if os.name == "posix":
+        assert not Path("/nonexistent").exists()
+
+
 def test_no_compiler_runs(exported: Path) -> None:
     refuse = "import wasmtime\nwasmtime.Module.__init__ = None\n"
     assert _run([sys.executable, "-c", refuse + USE], _environment(exported)) == "Hello!x\n"
