@@ -14,15 +14,18 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+from click.testing import CliRunner
 
 from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
+from wasm_sandbox.cli import cli
 from wasm_sandbox.errors import CacheError, ImageError
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images import compiling
 from wasm_sandbox.images.exported import (
     CODE_NAME,
+    FILES_NAME,
     MANIFEST_NAME,
     TARGETS,
     ExportedSource,
@@ -43,9 +46,12 @@ def exported(images_directory: Path, tmp_path_factory: pytest.TempPathFactory) -
     """An image with a package of its own and a file, exported for this machine."""
     directory = tmp_path_factory.mktemp("exported")
     package = make_package(directory / "greeting", {"__init__.py": "def hello():\n    return 'Hello!'\n"})
-    image = Image.build(packages=[package], files={"/data/x.txt": b"x"})
+    Image.build(packages=[package], files={"/data/x.txt": b"x"}, name="to-export")
     shutil.rmtree(package)  # what is kept is enough
-    export_image(image, this_target(), directory / "image", lambda words: None)
+    done = CliRunner().invoke(cli, ["image", "export", "to-export", str(directory / "image")])
+    assert done.exit_code == 0, done.output
+    assert f"use it with {EXPORTED_IMAGE_VARIABLE}={directory / 'image'}" in done.stdout
+    assert {path.name for path in (directory / "image").iterdir()} == {MANIFEST_NAME, CODE_NAME, FILES_NAME}
     return directory / "image"
 
 
