@@ -28,7 +28,7 @@ IMAGES = {
     "large": ["sympy"],
 }
 TOOL = Tool.from_source("def add(a: int, b: int) -> int:\n    return a + b\n")
-FIRST = """
+FIRST = r"""
 from wasm_sandbox import Tool, run_tool
 print(run_tool(Tool.from_source("def f():\n    return 42")).func_return)
 """
@@ -67,7 +67,7 @@ def bench_exported_first_result(tmp_path: Path) -> None:
     for _ in range(11):
         for which, environment in (("exported", exported), ("cached", dict(os.environ))):
             started = time.perf_counter()
-            done = subprocess.run([sys.executable, "-c", FIRST], env=environment, capture_output=True, check=True)
+            done = subprocess.run([sys.executable, "-c", FIRST], env=environment, stdout=subprocess.PIPE, check=True)
             assert done.stdout.split() == [b"42"]
             taken[which].append((time.perf_counter() - started) * 1000)
     print("\n" + ", ".join(f"{which} {statistics.median(values):.0f} ms" for which, values in taken.items()))

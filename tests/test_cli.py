@@ -368,6 +368,19 @@ def test_a_run_in_a_process_of_its_own_shows_and_exits_as_any_other(command: Com
     assert command("exec", "-", "--timeout", "0.3", *options, stdin="while True: pass").returncode == 3
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--image", "web", "runs the default image only"), ("--mount", "/data=.", "has no mounts")],
+)
+def test_what_a_worker_process_cannot_do_is_bad_usage(
+    tools: str, verb: str, option: str, value: str, message: str
+) -> None:
+    result = invoke(verb, tools, "--isolation", "process", option, value)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(rf'wasm-sandbox: isolation="process" {message}[^\n]*\n', result.stderr)
+
+
 def test_an_unknown_isolation_is_bad_usage(tools: str) -> None:
     result = invoke("run", tools, "--isolation", "container")
     assert result.exit_code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import enum
 import functools
@@ -12,6 +13,7 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
+from wasm_sandbox.sandbox import run_tool
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool, ToolSourceError
 
@@ -427,3 +429,17 @@ def test_a_tool_cannot_be_changed_and_knows_its_fields():
 def test_arguments_are_read_by_the_derived_types():
     script = generate_script(Tool.from_function(rich), {"line": '{"sku": "a"}', "limited": "5", "maybe": None})
     assert "\nline = {'sku': 'a'}\nlimited = 5\nmaybe = None\n" in script.text
+
+
+def test_a_parse_that_another_thread_disturbed_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython up to 3.12 ends one in many millions with SystemError; it cannot be brought about at will."""
+    parse, disturbed = ast.parse, iter([True, True, False])
+
+    def sometimes(*args: Any, **options: Any) -> ast.AST:
+        if next(disturbed, False):
+            raise SystemError("AST constructor recursion depth mismatch (before=63, after=66)")
+        return parse(*args, **options)
+
+    monkeypatch.setattr(ast, "parse", sometimes)
+    tool = Tool.from_source("def disturbed(x: int) -> int:\n    return x + 1\n")
+    assert run_tool(tool, {"x": 1}).func_return == 2

@@ -20,6 +20,8 @@ import pydantic
 import typing_extensions
 from pydantic import BaseModel
 
+from wasm_sandbox.python_source import parse_expression
+
 _MODULES = {
     "builtins": "bool bytes dict float frozenset int list object set str tuple",
     "typing": "AbstractSet Any Annotated Collection DefaultDict Deque Dict FrozenSet Iterable List Literal "
@@ -151,7 +153,7 @@ class AnnotationReader:
             case ast.Constant(value=None):
                 return None
             case ast.Constant(value=str(text)):
-                return self._read(ast.parse(text, mode="eval").body, depth - 1)
+                return self._read(parse_expression(text), depth - 1)
             case ast.Name(id=name) if name in self._definitions:
                 return self._defined(name, depth)
             case ast.Name() | ast.Attribute():

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from wasm_sandbox.plain_schema import MAX_CHARACTERS, ArgumentSchemaError, plain_schema
+from wasm_sandbox.python_source import parse_module
 
 MAX_SECONDS = 10.0
 """Processor time that generating the models of one schema may take."""
@@ -169,7 +170,7 @@ def _known_here(text: str) -> str:
 
 def _checked(text: str, class_name: str, fields: dict[str, str], schema: dict[str, Any]) -> ArgumentModels:
     """The models, if the text is what the rest of the script relies on."""
-    body = ast.parse(_known_here(text)).body
+    body = parse_module(_known_here(text)).body
     text.encode()
     classes = {node.name for node in body if isinstance(node, ast.ClassDef)}
     imported = {

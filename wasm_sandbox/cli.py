@@ -27,6 +27,7 @@ from wasm_sandbox.errors import (
     InvalidFiles,
     PackageError,
     StoreError,
+    UnsupportedIsolation,
 )
 from wasm_sandbox.sizes import read_size
 
@@ -72,7 +73,14 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (InvalidEnvironment, InvalidFiles, ImageNotFound, PackageError, StoreError) as error:
+        except (
+            InvalidEnvironment,
+            InvalidFiles,
+            ImageNotFound,
+            PackageError,
+            StoreError,
+            UnsupportedIsolation,
+        ) as error:
             raise CommandError(str(error)) from error
         except HostError as error:
             raise HostUnfit(str(error)) from error
@@ -379,13 +387,18 @@ def run(
     """
     from wasm_sandbox.display import Output, show
     from wasm_sandbox.images.selection import choose_image
+    from wasm_sandbox.isolation import check_isolation
     from wasm_sandbox.progress import in_sight, ready_image
 
     checked = _limits(limits)
+    check_isolation(isolation, image=image, mounts=mounts)
     tool, user = find_tool(file, name, args)
     if requirements:
         tool = tool.model_copy(update={"pip_requirements": [*(tool.pip_requirements or ()), *requirements]})
-    chosen = in_sight(lambda step: choose_image(image, tool.pip_requirements, may_build=build_images, progress=step))
+    required, only_default = tool.pip_requirements, isolation == "process"
+    chosen = in_sight(
+        lambda step: choose_image(image, required, may_build=build_images, only_default=only_default, progress=step)
+    )
     ready_image(chosen.source if chosen else None)
     result = wasm_sandbox.run_tool(
         tool,
@@ -433,10 +446,12 @@ def execute(
     from wasm_sandbox.display import show
     from wasm_sandbox.files import check_files
     from wasm_sandbox.image import image_of
+    from wasm_sandbox.isolation import check_isolation
     from wasm_sandbox.plain_script import run_script
     from wasm_sandbox.progress import ready_image
 
     checked = _limits(limits)
+    check_isolation(isolation, image=image, mounts=mounts)
     text = read_source(script)
     given = check_files(with_output(files, output_dir), mounts, checked)
     chosen = image_of(image)

@@ -15,6 +15,10 @@ class InvalidFiles(SandboxError, ValueError):
     """Files or mounts for the guest have a wrong path, name or size; the message names the path."""
 
 
+class UnsupportedIsolation(SandboxError, ValueError):
+    """There is no such isolation, or a worker process cannot do what is asked for."""
+
+
 class UnsupportedToolError(SandboxError, ValueError):
     """No script can be written for the tool, whatever its arguments are."""
 

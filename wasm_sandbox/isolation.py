@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal, get_args
 
+from wasm_sandbox.errors import UnsupportedIsolation
+
 if TYPE_CHECKING:
     from wasm_sandbox.guest.image import ImageSource
     from wasm_sandbox.guest.outcome import Outcome
@@ -16,14 +18,30 @@ Isolation = Literal["thread", "process"]
 process, which has no environment and, where the platform can take them away, no files and no network."""
 
 
-def check_isolation(isolation: str) -> None:
-    """Refuse a name that is none.
+def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:
+    """Refuse a name that is none, and what worker processes cannot do.
+
+    Args:
+        isolation: the name.
+        image: the image to run in, if it is not the default one.
+        mounts: directories of the host, if there are any.
 
     Raises:
-        ValueError: it is not one of `Isolation`.
+        UnsupportedIsolation: it is not one of `Isolation`; or it is ``"process"``, and there is an image or a mount.
     """
     if isolation not in get_args(Isolation):
-        raise ValueError(f'isolation must be "thread" or "process", not {isolation!r}')
+        raise UnsupportedIsolation(f'isolation must be "thread" or "process", not {isolation!r}')
+    if isolation == "thread":
+        return
+    if image is not None:
+        raise UnsupportedIsolation(
+            'isolation="process" runs the default image only: leave out image, or take "thread"; an exported image '
+            "can be made the default one with WASM_SANDBOX_IMAGE"
+        )
+    if mounts:
+        raise UnsupportedIsolation(
+            'isolation="process" has no mounts, for its workers can open nothing: give files instead, or take "thread"'
+        )
 
 
 def start_guest(
@@ -45,13 +63,10 @@ def start_guest(
 
     Raises:
         HostError: this host cannot run guests; the future may raise it, too.
-        ValueError: a worker process cannot do what is asked for.
+        UnsupportedIsolation: a worker process cannot do what is asked for.
     """
+    check_isolation(isolation, image=source, mounts=request.given and request.given.mounts)
     if isolation == "process":
-        if source is not None:
-            raise ValueError('isolation="process" runs the default image only: leave out image, or take "thread"')
-        if request.given is not None and request.given.mounts:
-            raise ValueError('isolation="process" has no mounts, for its workers can open nothing: give files instead')
         from wasm_sandbox.processes.pool import process_pool
 
         return process_pool().start(request, abandoned)

@@ -42,6 +42,7 @@ def run_script(
         Its output, and a result whose value is that of a framed result, if it wrote one.
 
     Raises:
+        UnsupportedIsolation: a worker process cannot do what is asked for.
         HostError: this host cannot run guests; the message says what to do.
     """
     request = ExecutionRequest(text, environ, limits, script_name=name, given=given)

@@ -54,10 +54,12 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
             downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
             command that builds it.
-        isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool.
+        isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which
+            runs the default image only and has no ``mounts``.
 
     Raises:
-        ValueError: there is no such isolation, or limits are out of range (`pydantic.ValidationError`).
+        UnsupportedIsolation: there is no such isolation, or a worker process cannot do what is asked for.
+        ValueError: limits are out of range (`pydantic.ValidationError`).
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -80,7 +82,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         build_images: bool = False,
         isolation: Isolation = "thread",
     ) -> None:
-        check_isolation(isolation)
+        check_isolation(isolation, image=image, mounts=mounts)
         super().__init__(
             tool_name,
             args,
@@ -117,6 +119,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         Raises:
             ValueError: there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: an environment variable is not usable.
+            UnsupportedIsolation: the configuration names an image, and a worker process is to run the tool.
             InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: the stored tools or variables cannot be read.
             ImageNotFound: there is no image of that name.
@@ -195,7 +198,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         from wasm_sandbox.images.selection import choose_image
 
         requirements = getattr(self.tool, "pip_requirements", None)
-        return choose_image(self._named_image(config), requirements, may_build=self.build_images)
+        image, only_default = self._named_image(config), self.isolation == "process"
+        check_isolation(self.isolation, image=image)
+        return choose_image(image, requirements, may_build=self.build_images, only_default=only_default)
 
     def _start(
         self, call: _Call, abandoned: Callable[[], bool] | None = None

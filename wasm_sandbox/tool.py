@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.python_source import parse_module
 from wasm_sandbox.tool_source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
@@ -118,7 +119,7 @@ class Tool(BaseModel):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes and the like are the source's own affair
-                module = ast.parse(text.removeprefix("\ufeff"))
+                module = parse_module(text.removeprefix("\ufeff"))
         except SyntaxError as error:
             raise ToolSourceError(f"the source does not parse: {error.msg} (line {error.lineno})") from None
         except (ValueError, RecursionError, MemoryError) as error:

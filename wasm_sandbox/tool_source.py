@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
+from wasm_sandbox.python_source import parse_module
+
 MAX_SOURCE_CHARACTERS = 256 << 10
 """Longer sources are not looked at: a megabyte of short statements takes the host ten seconds and 600 MB to parse."""
 
@@ -170,7 +172,7 @@ def _parse(source_code: str) -> ast.Module:
         raise ValueError(f"the source is longer than {MAX_SOURCE_CHARACTERS:,} characters")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tool's invalid escapes are no business of the host's log
-        return ast.parse(source_code)
+        return parse_module(source_code)
 
 
 def _symbols(source_code: str) -> symtable.SymbolTable:

@@ -24,8 +24,17 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.hostile import deterministic_tools
-from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
-from wasm_sandbox.errors import CacheError, HostError
+from wasm_sandbox import (
+    ErrorKind,
+    HostDir,
+    Limits,
+    SandboxConfig,
+    Tool,
+    ToolExecutionResult,
+    WasmToolSandbox,
+    run_tool,
+)
+from wasm_sandbox.errors import CacheError, HostError, UnsupportedIsolation
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.processes import messages, pool
@@ -123,6 +132,46 @@ def test_arguments_variables_and_agent_state_go_in_and_come_back() -> None:
     )  # fmt: skip
     assert result.func_return == ["ä€😀", {"A": "1", "B": "ü"}]
     assert result.agent_state == State(id="s", memo="ä€😀")
+
+
+def test_files_go_in_and_come_back() -> None:
+    body = "import os\nos.remove('/gone')\nopen('/out/ä', 'wb').write(open('/in', 'rb').read() * 2)\nreturn 1"
+    given = {"/in": bytes(range(256)) * 4096, "/gone": b"", "/out/.keep": b""}
+    result = run_tool(tool(body), files=given, isolation="process")
+    assert (result.func_return, result.files) == (1, {"/out/ä": given["/in"] * 2})
+    assert run_tool(tool("return 1"), files={}, isolation="process").files == {}
+    assert run_tool(tool("return 1"), isolation="process").files is None
+
+
+@pytest.mark.parametrize(("files", "limits"), [({"/in": b"123"}, {"files_bytes": 4}), ({}, {"file_count": 3})])
+def test_the_limits_of_files_hold_there_too(files: dict[str, bytes], limits: dict[str, Any]) -> None:
+    body = "for name in 'abcde':\n    with open('/' + name, 'w') as file: file.write('x')"
+    result = run_tool(tool(body), files=files, limits=Limits(**limits), isolation="process")
+    assert result.error is not None
+    assert "No space left on device" in result.error.message
+
+
+@pytest.mark.parametrize(
+    ("unsupported", "message"),
+    [
+        ({"image": "web"}, 'isolation="process" runs the default image only: leave out image'),
+        ({"mounts": {"/data": HostDir(".")}}, 'isolation="process" has no mounts.*give files instead'),
+        ({"sandbox_config": SandboxConfig(image="mine")}, "default image only"),
+    ],
+    ids=["image", "mounts", "configured image"],
+)
+def test_what_a_worker_cannot_do_is_refused_by_name(unsupported: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedIsolation, match=message) as refusal:
+        run_tool(tool("return 1"), isolation="process", **unsupported)
+    assert isinstance(refusal.value, ValueError)
+
+
+def test_a_tool_that_needs_another_image_is_refused_and_nothing_is_built() -> None:
+    needy = tool("return 1").model_copy(update={"pip_requirements": ["no-such-package-of-anyone"]})
+    result = run_tool(needy, isolation="process", build_images=True)
+    assert kind_of(result) is ErrorKind.BAD_ARGUMENTS
+    assert result.error is not None
+    assert "the default image lacks" in result.error.message
 
 
 def test_a_script_runs_there_too_and_its_traceback_has_its_lines() -> None:
@@ -612,7 +661,7 @@ def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPa
 OUTCOME = Outcome(
     ending=Ending.EXITED, exit_code=1, exception=GuestException("E", "m\0é", "t"), detail="", stdout=b"\0out",
     stderr=b"err", stdout_dropped_bytes=0, stderr_dropped_bytes=2, fuel=2**62, wall_seconds=0.5, memory_bytes=1,
-    host_calls=3,
+    host_calls=3, files={"/a": b"one", "/b/ä": b""},
 )  # fmt: skip
 
 
@@ -620,11 +669,11 @@ def test_an_outcome_survives_the_way() -> None:
     head, body = messages.encode_outcome(OUTCOME)
     reply = messages.decode_reply(head)
     assert isinstance(reply, messages.Ended)
-    assert messages.outcome_of(reply, body) == OUTCOME
-    bare = replace(OUTCOME, exception=None, stdout=b"", stderr=b"")
+    assert messages.outcome_of(reply, body, Limits()) == OUTCOME
+    bare = replace(OUTCOME, exception=None, stdout=b"", stderr=b"", files=None)
     reply = messages.decode_reply(messages.encode_outcome(bare)[0])
     assert isinstance(reply, messages.Ended)
-    assert messages.outcome_of(reply, b"") == bare
+    assert messages.outcome_of(reply, b"", Limits()) == bare
 
 
 def test_a_request_survives_the_way() -> None:
@@ -638,18 +687,55 @@ def test_a_request_survives_the_way() -> None:
     [
         {"fuel": -1}, {"fuel": 2**63}, {"fuel": "1"}, {"fuel": True}, {"wall_seconds": float("nan")}, {"ending": "x"},
         {"stdout_bytes": 5}, {"stdout_bytes": -1}, {"exception": {"name": "E"}}, {"detail": None}, {"more": 1},
-        {"kind": "pickle"}, {"kind": None},
+        {"kind": "pickle"}, {"kind": None}, {"files": [["/a"]]}, {"files": [["/a", -3]]}, {"files": {"/a": "one"}},
     ],
 )  # fmt: skip
 def test_a_reply_that_is_none_is_refused(change: dict[str, Any]) -> None:
     def read(head: bytes) -> None:
         reply = messages.decode_reply(head)
         assert isinstance(reply, messages.Ended)
-        messages.outcome_of(reply, b"four")
+        messages.outcome_of(reply, body, Limits())
 
-    head, _ = messages.encode_outcome(OUTCOME)
+    head, body = messages.encode_outcome(OUTCOME)
     with pytest.raises(messages.MessageError):
         read(json.dumps({**json.loads(head), **change}).encode())
+
+
+LIES = {
+    "upwards": [["../x", 3]],
+    "upwards from the root": [["/../x", 3]],
+    "upwards on the way": [["/a/../../x", 3]],
+    "relative": [["x", 3]],
+    "no name": [["/", 3]],
+    "a name of nothing": [["/a//b", 3]],
+    "a directory": [["/a/", 3]],
+    "a NUL": [["/a\0b", 3]],
+    "no text": [["/\ud800", 3]],
+    "too long a name": [["/" + "x" * 256, 3]],
+    "the same path twice": [["/a", 1], ["/a", 2]],
+    "more than there is": [["/a", 4]],
+    "less than there is": [["/a", 2]],
+    "too many": [["/a", 3], ["/b", 0], ["/c", 0], ["/d", 0], ["/e", 0]],
+}
+
+
+def _outcome_with(listed: list[Any], body: bytes) -> Outcome:
+    head, _ = messages.encode_outcome(replace(OUTCOME, stdout=b"", stderr=b"", files={}))
+    reply = messages.decode_reply(json.dumps({**json.loads(head), "files": listed}).encode())
+    assert isinstance(reply, messages.Ended)
+    return messages.outcome_of(reply, body, Limits(file_count=4, files_bytes=99))
+
+
+@pytest.mark.parametrize("listed", LIES.values(), ids=LIES.keys())
+def test_files_that_no_guest_could_have_written_are_refused(listed: list[Any]) -> None:
+    with pytest.raises(messages.MessageError):
+        _outcome_with(listed, b"xyz")
+
+
+def test_more_of_files_than_was_allowed_is_refused() -> None:
+    assert _outcome_with([["/a", 99]], bytes(99)).files == {"/a": bytes(99)}
+    with pytest.raises(messages.MessageError, match="more than was allowed"):
+        _outcome_with([["/a", 100]], bytes(100))
 
 
 @pytest.mark.parametrize("head", [b"", b"\x80\x04N.", b"[" * 100_000, b"{}", b"null", b'"\xff"'])
@@ -680,11 +766,11 @@ def test_any_fields_make_a_checked_outcome_or_are_refused(change: dict[str, Any]
     head = {**json.loads(messages.encode_outcome(OUTCOME)[0]), **change}
     try:
         reply = messages.decode_reply(json.dumps(head).encode())
-        outcome = messages.outcome_of(reply, b"12345678") if isinstance(reply, messages.Ended) else None
+        outcome = messages.outcome_of(reply, b"12345678", Limits()) if isinstance(reply, messages.Ended) else None
     except messages.MessageError:
         return
     assert outcome is None or {type(getattr(outcome, f.name)) for f in fields(Outcome)} <= {
-        Ending, int, float, str, bytes, GuestException, type(None),
+        Ending, int, float, str, bytes, dict, GuestException, type(None),
     }  # fmt: skip
 
 
@@ -738,6 +824,32 @@ def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch
         outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
         assert outcome.ending is Ending.TRAPPED
         assert "wrong with a reply" in outcome.detail
+        assert fresh.workers == []
+    finally:
+        fresh.close()
+
+
+@needs_posix
+@pytest.mark.parametrize("path", ["../x", "/../x", "x"])
+def test_a_worker_that_lies_about_paths_of_files_is_ended_and_its_run_trapped(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
+    lie, body = messages.encode_outcome(replace(OUTCOME, files={path: b"x"}))
+    traitor = (
+        "import os, struct, time\n"
+        f"os.write(1, struct.pack('>IQ', {len(ready)}, 0) + {ready!r})\n"
+        "os.read(0, 1)\n"
+        f"os.write(1, struct.pack('>IQ', {len(lie)}, {len(body)}) + {lie!r} + {body!r})\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(pool, "_BOOT", traitor.replace("{", "{{").replace("}", "}}"))
+    fresh = ProcessPool()
+    try:
+        outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
+        assert outcome.ending is Ending.TRAPPED
+        assert repr(path) in outcome.detail
+        assert outcome.files is None
         assert fresh.workers == []
     finally:
         fresh.close()

@@ -13,14 +13,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import wasmtime
+from click.testing import CliRunner
 
 from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
+from wasm_sandbox.cli import cli
 from wasm_sandbox.errors import CacheError, ImageError
+from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images import compiling
 from wasm_sandbox.images.exported import (
     CODE_NAME,
+    FILES_NAME,
     MANIFEST_NAME,
     TARGETS,
     ExportedSource,
@@ -41,9 +46,12 @@ def exported(images_directory: Path, tmp_path_factory: pytest.TempPathFactory) -
     """An image with a package of its own and a file, exported for this machine."""
     directory = tmp_path_factory.mktemp("exported")
     package = make_package(directory / "greeting", {"__init__.py": "def hello():\n    return 'Hello!'\n"})
-    image = Image.build(packages=[package], files={"/data/x.txt": b"x"})
+    Image.build(packages=[package], files={"/data/x.txt": b"x"}, name="to-export")
     shutil.rmtree(package)  # what is kept is enough
-    export_image(image, this_target(), directory / "image", lambda words: None)
+    done = CliRunner().invoke(cli, ["image", "export", "to-export", str(directory / "image")])
+    assert done.exit_code == 0, done.output
+    assert f"use it with {EXPORTED_IMAGE_VARIABLE}={directory / 'image'}" in done.stdout
+    assert {path.name for path in (directory / "image").iterdir()} == {MANIFEST_NAME, CODE_NAME, FILES_NAME}
     return directory / "image"
 
 
@@ -52,6 +60,14 @@ def copy(exported: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy to spoil."""
     yield shutil.copytree(exported, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+
+
+def _fitting_command() -> str | None:
+    """The wasmtime command of the version of wasmtime's package, if it is on the path."""
+    try:
+        return compiling.check_compiler(None, "this machine")
+    except ImageError:
+        return None
 
 
 def _environment(image: Path) -> dict[str, str]:
@@ -92,6 +108,16 @@ def test_it_runs_on_a_root_that_cannot_be_written(exported: Path) -> None:
     if probe.returncode:
         pytest.skip(f"no read-only root can be had here: {probe.stderr.strip()}")
     assert _run(command, _environment(exported)) == "Hello!x\n"
+
+
+def test_worker_processes_run_it_too(exported: Path) -> None:
+    quiet = "import logging\nlogging.disable()\n"  # a word on the filter that not every machine has
+    code = quiet + USE.replace("(source))", '(source), isolation="process")')
+    assert "process" in code
+    again = code.splitlines()[-1]  # by a worker that has taken its rights from itself
+    assert _run([sys.executable, "-c", code + again], _environment(exported)) == "Hello!x\nHello!x\n"
+    if os.name == "posix":
+        assert not Path("/nonexistent").exists()
 
 
 def test_no_compiler_runs(exported: Path) -> None:
@@ -230,6 +256,16 @@ def test_the_wasmtime_command_is_told_what_the_engine_expects(tmp_path: Path) ->
     told_to = f'echo "$@" > {tmp_path}/told'
     command.write_text(f'#!/bin/sh\n{told_to}\nfor last; do :; done\necho code > "${{last%.wasm}}.cwasm"\n')
     command.chmod(0o700)
-    assert compiling.compile_for(b"module", "aarch64-unknown-linux-gnu", str(command)) == b"code\n"
+    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
+    assert compiling.compile_for(module, "aarch64-unknown-linux-gnu", str(command)) == b"code\n"
     told = (tmp_path / "told").read_text()
-    assert told.startswith("compile --target aarch64-unknown-linux-gnu -O opt-level=2 -C collector=drc -W fuel=1,")
+    flags = "-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,max-wasm-stack=2097152"
+    assert told.startswith(f"compile --target aarch64-unknown-linux-gnu {flags} -o ")
+
+
+@posix_only
+@pytest.mark.skipif(_fitting_command() is None, reason="no wasmtime command of the version of wasmtime's package")
+def test_what_the_wasmtime_command_compiles_is_loaded() -> None:
+    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
+    code = compiling.compile_for(module, TARGETS[this_target()], _fitting_command())
+    wasmtime.Module.deserialize(wasmtime.Engine(engine_configuration()), code)

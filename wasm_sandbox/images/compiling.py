@@ -19,9 +19,9 @@ COMPILE_SECONDS = 1800.0
 _FLAGS = (
     "-O", "opt-level=2",
     "-C", "collector=drc",
-    "-W", f"threads=n,max-wasm-stack={WASM_STACK_BYTES}",
+    "-W", f"threads=n,branch-hinting=y,max-wasm-stack={WASM_STACK_BYTES}",
 )  # fmt: skip
-"""`settings.ENGINE_SETTINGS`, and what this library's wasmtime has besides, as the wasmtime command takes them."""
+"""`settings.engine_configuration`, and what this library's wasmtime has besides, as the wasmtime command takes them."""
 
 
 def check_compiler(command: str | None, target: str) -> str:

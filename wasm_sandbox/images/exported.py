@@ -9,7 +9,7 @@ import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,9 @@ def export_image(
         identity, distributions, files = image.id, image.distributions, dict(image.source.files())
         snapshot = prepare_snapshot(find_artifact(), progress, image.source.steps())
     else:
-        raise ImageError(f"the image {image.reference[:64]} was not built on this machine: it cannot be exported")
+        raise ImageError(
+            f"the image {image.reference[:64]} cannot be exported: only the default one and those of Image.build can"
+        )
     progress(f"compiling for {target}")
     code = compile_for(snapshot, TARGETS[target], found)
     try:
@@ -141,7 +143,13 @@ def _check_unused(directory: Path) -> None:
 def exported_source() -> ExportedSource | None:
     """The exported image that stands in for the default one, if ``$WASM_SANDBOX_IMAGE`` names one."""
     configured = os.environ.get(EXPORTED_IMAGE_VARIABLE)
-    return ExportedSource(Path(configured).expanduser()) if configured else None
+    return _source_in(configured) if configured else None
+
+
+@lru_cache(maxsize=8)
+def _source_in(directory: str) -> ExportedSource:
+    """The same one every time: its manifest is read once in a process, like its code."""
+    return ExportedSource(Path(directory).expanduser())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ def choose_image(
     pip_requirements: object,
     *,
     may_build: bool,
+    only_default: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Image | None:
     """The image for a call.
@@ -28,6 +29,7 @@ def choose_image(
         pip_requirements: of the tool.
         may_build: whether an image that meets them may be built now, which downloads packages. One that was
             built before for just these is always taken.
+        only_default: whether no other image can be run in.
         progress: told about every slow step.
 
     Raises:
@@ -47,6 +49,11 @@ def choose_image(
     texts = sorted({str(requirement) for requirement in unmet})
     if chosen is not None:
         raise PackageError(f"the image {chosen.reference[:64]} lacks what the tool requires: {', '.join(texts)}")
+    if only_default:
+        raise PackageError(
+            f"the tool requires {', '.join(texts)}, which the default image lacks, and "
+            'isolation="process" runs no other: take "thread"'
+        )
     if may_build:
         try:
             return Image.build(texts, progress=progress)

@@ -177,13 +177,18 @@ def decode_reply(head: bytes) -> Reply:
         raise MessageError(f"{error.error_count()} things are wrong with a reply") from None
 
 
-def outcome_of(ended: Ended, body: bytes) -> Outcome:
+def outcome_of(ended: Ended, body: bytes, limits: Limits) -> Outcome:
     """The outcome that a reply tells of.
 
     Raises:
-        MessageError: the body is not as long as the reply says, or a file has no proper path.
+        MessageError: the body is not as long as the reply says; or a file has no proper path, is there twice, or they
+            are more than the limits allow.
     """
     listed = ended.files or []
+    if len(listed) > limits.file_count or sum(size for _, size in listed) > limits.files_bytes:
+        raise MessageError(f"{len(listed)} files, which are more than was allowed")
+    if len({path for path, _ in listed}) < len(listed):
+        raise MessageError("files of the same path")
     stderr_end = ended.stdout_bytes + ended.stderr_bytes
     if stderr_end + sum(size for _, size in listed) != len(body):
         raise MessageError(f"{len(body)} bytes of output and files, which is not what the reply says")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from wasm_sandbox import errors
@@ -21,6 +22,7 @@ from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, cache_directory
 from wasm_sandbox.guest.outcome import Ending, Outcome, giving_up
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.processes import messages
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
@@ -48,6 +50,8 @@ class WorkerProcess:
     def __init__(self) -> None:
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environ[DIRECTORY_VARIABLE] = str(cache_directory().absolute())
+        if exported := os.environ.get(EXPORTED_IMAGE_VARIABLE):
+            environ[EXPORTED_IMAGE_VARIABLE] = str(Path(exported).expanduser().absolute())
         # A group of its own: Ctrl-C is for the host to handle, which then stops the workers.
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -112,7 +116,7 @@ class WorkerProcess:
             raise _host_error(reply)
         if not isinstance(reply, messages.Ended):
             raise messages.MessageError("a worker was ready a second time")
-        return messages.outcome_of(reply, body)
+        return messages.outcome_of(reply, body, request.limits)
 
     def kill(self) -> None:
         """End it now; `end` waits for that."""
