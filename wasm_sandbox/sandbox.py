@@ -14,7 +14,7 @@ from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
 from wasm_sandbox.image import Image
-from wasm_sandbox.interpretation import failed_before_running, interpret
+from wasm_sandbox.interpretation import failed_before_running, interpret, tool_file_name
 from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
@@ -212,7 +212,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             call.script.text,
             call.environ,
             self.limits,
-            tool_name="script_.py" if self.tool_name == "script" else f"{self.tool_name}.py",  # not the script's own
+            tool_name=tool_file_name(self.tool_name),
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
             given=call.given,
