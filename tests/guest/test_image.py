@@ -17,7 +17,7 @@ from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.image import compile_key, image_id, load_image
 from wasm_sandbox.guest.preparation import pre_initialise
-from wasm_sandbox.guest.settings import ENGINE_SETTINGS, engine_configuration
+from wasm_sandbox.guest.settings import ENGINE_SETTINGS
 
 PREPARE = """
 import sys
@@ -44,9 +44,9 @@ def test_two_processes_that_race_prepare_the_image_once(tmp_path: Path) -> None:
 def test_a_snapshot_is_the_same_every_time() -> None:
     module = find_artifact().read()
     scripts = ["import json, pydantic, random\nrandom.random()\nprint(id(object()), hash('x'))"]
-    first, second = (hashlib.sha256(pre_initialise(module, ("json",), scripts)).hexdigest() for _ in range(2))
+    first, second = (hashlib.sha256(pre_initialise(module, ("json",), scripts).module()).hexdigest() for _ in range(2))
     assert first == second
-    other = hashlib.sha256(pre_initialise(module, ("json", "csv"), scripts)).hexdigest()
+    other = hashlib.sha256(pre_initialise(module, ("json", "csv"), scripts).module()).hexdigest()
     assert other != first
 
 
@@ -63,6 +63,7 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
         patch.setitem(ENGINE_SETTINGS, "cranelift_opt_level", "none")
         assert compile_key(identity) != key
     assert compile_key(identity) == key
+    assert compile_key(identity, own_memory=True) != compile_key(identity, own_memory=False)
     monkeypatch.setattr("wasm_sandbox.guest.image.METERING_FORMAT", 0)
     assert compile_key(identity) != key
 
@@ -78,7 +79,7 @@ def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("wasm_sandbox.guest.preparation.prepare", prepare)
     cache = ImageCache(tmp_path / "cache")
-    engine = wasmtime.Engine(engine_configuration())
+    engine = type(process_engine().image().engine)()
     image = load_image(engine, cache=cache)
     assert len(prepared) == 1
     load_image(engine, cache=cache)
@@ -92,7 +93,7 @@ def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkey
     compiled = process_engine().image().path.read_bytes()
     monkeypatch.setattr("wasm_sandbox.guest.preparation.prepare", lambda *args: compiled)
     cache = ImageCache(tmp_path / "cache")
-    engine = wasmtime.Engine(engine_configuration())
+    engine = type(process_engine().image().engine)()
     key = compile_key(image_id(find_artifact()))
     cache.add(key, b"complete and recorded, but no compiled module")
     assert load_image(engine, cache=cache).path.read_bytes() == compiled

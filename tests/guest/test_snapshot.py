@@ -6,7 +6,7 @@ import pytest
 import wasmtime
 
 from wasm_sandbox.guest import wasm_binary as wb
-from wasm_sandbox.guest.snapshot import SnapshotError, data_segments, mutable_globals, write_snapshot
+from wasm_sandbox.guest.snapshot import SnapshotError, data_segments, mutable_globals, take_snapshot
 
 COUNTER = """(module
   (memory (export "memory") 1 10)
@@ -28,7 +28,7 @@ def test_the_new_module_starts_where_the_old_instance_stood() -> None:
     module = wasm(COUNTER)
     memory = bytearray(2 * wb.PAGE_BYTES)
     memory[8:13], memory[100:104], memory[-1] = b"start", b"\xff" * 4, 7
-    new = write_snapshot(module, bytes(memory), {"n": -3, "big": 2**40}, frozenset({"init"}))
+    new = take_snapshot(module, bytes(memory), {"n": -3, "big": 2**40}, frozenset({"init"})).module()
 
     store = wasmtime.Store()
     instance = wasmtime.Instance(store, wasmtime.Module(store.engine, new), [])
@@ -39,9 +39,17 @@ def test_the_new_module_starts_where_the_old_instance_stood() -> None:
     assert bytes(exports["memory"].read(store)) == bytes(memory)
 
 
+def test_without_data_the_memory_has_its_size_and_no_content() -> None:
+    new = take_snapshot(wasm(COUNTER), b"x" * 3 * wb.PAGE_BYTES, {"n": 5, "big": 0}, frozenset())
+    store = wasmtime.Store()
+    exports = wasmtime.Instance(store, wasmtime.Module(store.engine, new.without_data), []).exports(store)
+    assert bytes(exports["memory"].read(store)) == bytes(len(new.memory))
+    assert exports["count"](store) == 5
+
+
 def test_code_is_kept_to_the_byte() -> None:
     module = wasm(COUNTER)
-    new = write_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 0, "big": 0}, frozenset())
+    new = take_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 0, "big": 0}, frozenset()).module()
     assert dict(wb.sections(new))[wb.CODE] == dict(wb.sections(module))[wb.CODE]
 
 
@@ -62,17 +70,18 @@ def test_a_module_whose_state_cannot_be_captured_is_refused(text: str, reason: s
 
 def test_missing_globals_and_half_pages_are_refused() -> None:
     with pytest.raises(SnapshotError, match="no value for the mutable globals big"):
-        write_snapshot(wasm(COUNTER), bytes(wb.PAGE_BYTES), {"n": 1}, frozenset())
+        take_snapshot(wasm(COUNTER), bytes(wb.PAGE_BYTES), {"n": 1}, frozenset())
     with pytest.raises(SnapshotError, match="whole number of pages"):
-        write_snapshot(wasm(COUNTER), bytes(5), {"n": 1, "big": 1}, frozenset())
+        take_snapshot(wasm(COUNTER), bytes(5), {"n": 1, "big": 1}, frozenset())
 
 
 def test_passive_segments_do_not_survive() -> None:
     """Their use would be wrong after the snapshot; without a data count the result does not validate."""
     text = '(module (memory 1) (data "x") (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 1))))'
-    new = write_snapshot(wasm(text), bytes(wb.PAGE_BYTES), {}, frozenset())
-    with pytest.raises(wasmtime.WasmtimeError):
-        wasmtime.Module(wasmtime.Engine(), new)
+    new = take_snapshot(wasm(text), bytes(wb.PAGE_BYTES), {}, frozenset())
+    for module in (new.module(), new.without_data):
+        with pytest.raises(wasmtime.WasmtimeError):
+            wasmtime.Module(wasmtime.Engine(), module)
 
 
 def test_segments_skip_zeros_and_join_small_gaps() -> None:
@@ -91,4 +100,4 @@ def test_signed_numbers_are_written_as_webassembly_reads_them(value: int) -> Non
 @pytest.mark.parametrize("module", [b"", b"\0asm", b"MZ" * 10, wasm(COUNTER)[:-4]])
 def test_bytes_that_are_no_module_are_refused(module: bytes) -> None:
     with pytest.raises(ValueError, match=r"module|cut"):
-        write_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 1, "big": 1}, frozenset())
+        take_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 1, "big": 1}, frozenset())

@@ -44,17 +44,19 @@ def test_clean_runs_beside_poisoned_ones_are_like_the_first(first: object) -> No
 def fresh_instance() -> Iterator[_capi.Instance]:
     """An instance as the next run gets it, before anything has run in it."""
     image = process_engine().image()
-    store = wasmtime.Store(image.engine)
+    slot, store = image.take_slot(), wasmtime.Store(image.engine)
     store.set_limits(memory_size=1 << 30)
     world = World([], OutputPipe(0), OutputPipe(0), LiveSurroundings(), deadline=float("inf"))
     image.host_functions.enter(world)
     try:
-        world.instance = _capi.Instance(store, image.pre)
+        world.instance = image.instantiate(store, slot)
         world.instance.set_global(FUEL_EXPORT, 10**9)
         yield world.instance
     finally:
         image.host_functions.leave()
         store.close()
+        if slot is not None:
+            image.give_back(slot)
 
 
 def whole_memory(instance: _capi.Instance) -> bytes:
@@ -65,10 +67,10 @@ def whole_memory(instance: _capi.Instance) -> bytes:
 def memory_before() -> bytes:
     """The linear memory of an instance before any of this module's runs."""
     image = process_engine().image()
-    store = wasmtime.Store(image.engine)
-    memory = whole_memory(_capi.Instance(store, image.pre))
+    slot, store = image.take_slot(), wasmtime.Store(image.engine)
+    memory = whole_memory(image.instantiate(store, slot))
     store.close()
-    return memory
+    return memory  # and the slot is not used again: what the others have been used for is what is looked at
 
 
 @pytest.fixture

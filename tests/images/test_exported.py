@@ -20,7 +20,9 @@ from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.cli import cli
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.image_file import with_memory
+from wasm_sandbox.guest.snapshot import Snapshot
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images import compiling
 from wasm_sandbox.images.exported import (
@@ -60,6 +62,11 @@ def copy(exported: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy to spoil."""
     yield shutil.copytree(exported, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+
+
+SNAPSHOT = Snapshot(
+    bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))')), bytes(65536)
+)
 
 
 def _fitting_command() -> str | None:
@@ -256,16 +263,17 @@ def test_the_wasmtime_command_is_told_what_the_engine_expects(tmp_path: Path) ->
     told_to = f'echo "$@" > {tmp_path}/told'
     command.write_text(f'#!/bin/sh\n{told_to}\nfor last; do :; done\necho code > "${{last%.wasm}}.cwasm"\n')
     command.chmod(0o700)
-    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
-    assert compiling.compile_for(module, "aarch64-unknown-linux-gnu", str(command)) == b"code\n"
+    assert compiling.compile_for(SNAPSHOT, "aarch64-apple-darwin", str(command)) == b"code\n"
+    assert "memory-init-cow" not in (tmp_path / "told").read_text()
+    on_linux = compiling.compile_for(SNAPSHOT, "aarch64-unknown-linux-gnu", str(command))
+    assert on_linux == with_memory(b"code\n", SNAPSHOT.memory)  # where linear memory is ours
     told = (tmp_path / "told").read_text()
-    flags = "-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,max-wasm-stack=2097152"
+    flags = "-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,max-wasm-stack=2097152 -O memory-init-cow=n"
     assert told.startswith(f"compile --target aarch64-unknown-linux-gnu {flags} -o ")
 
 
 @posix_only
 @pytest.mark.skipif(_fitting_command() is None, reason="no wasmtime command of the version of wasmtime's package")
 def test_what_the_wasmtime_command_compiles_is_loaded() -> None:
-    module = bytes(wasmtime.wat2wasm('(module (memory (export "memory") 1) (func (export "_start")))'))
-    code = compiling.compile_for(module, TARGETS[this_target()], _fitting_command())
-    wasmtime.Module.deserialize(wasmtime.Engine(engine_configuration()), code)
+    code = compiling.compile_for(SNAPSHOT, TARGETS[this_target()], _fitting_command())
+    wasmtime.Module.deserialize(process_engine().image().engine, code)

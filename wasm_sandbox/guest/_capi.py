@@ -10,9 +10,12 @@ wasmtime-py; what is missing is found when this module is imported.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_size_t, c_uint8, c_void_p
-from typing import Any
+from typing import Any, Protocol
 
 import wasmtime
 
@@ -42,21 +45,31 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasm_trap_delete": (None, [c_void_p]),
     "wasmtime_error_message": (None, [c_void_p, c_void_p]),
     "wasmtime_error_delete": (None, [c_void_p]),
+    "wasmtime_error_new": (c_void_p, [c_char_p]),
+    "wasmtime_global_get": (None, [c_void_p, c_void_p, c_void_p]),
+    "wasmtime_global_set": (c_void_p, [c_void_p, c_void_p, c_void_p]),
+    "wasmtime_config_host_memory_creator_set": (None, [c_void_p, c_void_p]),
     "wasm_byte_vec_delete": (None, [c_void_p]),
 }
 
+_RUNS_GUEST_CODE = frozenset({"wasmtime_func_call_unchecked", "wasmtime_instance_pre_instantiate"})
 
-def _bind(name: str, result: Any, arguments: list[Any]) -> Any:
+
+def _bind(library: Any, name: str) -> Any:
     try:
         # Item access makes a function object of our own; attribute access would change wasmtime-py's.
-        function = _ffi.dll[name]
+        function = library[name]
     except AttributeError as error:
         raise ImportError(f"wasmtime-py {wasmtime_version()} has no {name}: install wasmtime 50.x") from error
-    function.restype, function.argtypes = result, arguments
+    function.restype, function.argtypes = _PROTOTYPES[name]
     return function
 
 
-_c = {name: _bind(name, *types) for name, types in _PROTOTYPES.items()}
+# What takes microseconds keeps the interpreter lock: with several guests, getting it back takes longer than the call.
+_keeping_lock = ctypes.PyDLL(_ffi.dll._name)
+_c = {name: _bind(_ffi.dll if name in _RUNS_GUEST_CODE else _keeping_lock, name) for name in _PROTOTYPES}
+_instantiate = _c["wasmtime_instance_pre_instantiate"]
+_instantiate_quickly = _bind(_keeping_lock, "wasmtime_instance_pre_instantiate")
 _export_get = _c["wasmtime_instance_export_get"]
 _call_unchecked = _c["wasmtime_func_call_unchecked"]
 _memory_data = _c["wasmtime_memory_data"]
@@ -121,6 +134,12 @@ def heed_branch_hints(config: wasmtime.Config) -> None:
     _ffi.wasmtime_config_wasm_branch_hinting_set(config.ptr(), True)
 
 
+def copy_data_segments(config: wasmtime.Config) -> None:
+    """Copy data segments into memories, and map none: wasmtime maps them into memory of its own only, and panics
+    over that of a `MemoryCreator`."""
+    _ffi.wasmtime_config_memory_init_cow_set(config.ptr(), False)
+
+
 def define_host_function(
     linker: wasmtime.Linker, module: str, name: str, type_: wasmtime.FuncType, callback: Any
 ) -> None:
@@ -133,23 +152,127 @@ def define_host_function(
         raise _stopped(error, None)
 
 
+class HostMemory(Protocol):
+    """A linear memory that wasmtime has not made: see `MemoryCreator`."""
+
+    address: int
+    """Of its first byte. It never moves."""
+    size: int
+    """What the guest can use of it now, in bytes."""
+    capacity: int
+    """What it may grow to, in bytes."""
+
+    def grow(self, size: int) -> None:
+        """Make it larger; raises OSError or `NoRoom` if that cannot be."""
+
+    def release(self) -> None:
+        """Give it back to the system."""
+
+
+class NoRoom(Exception):
+    """A linear memory cannot be so large."""
+
+
+class MemoryCreator:
+    """Makes the linear memories of an engine's instances.
+
+    Args:
+        config: of the engine, with `copy_data_segments`; this object must outlive the engine and its stores.
+        make: makes a memory of so many bytes for an instance that is offered none; raises as `HostMemory.grow`.
+    """
+
+    def __init__(self, config: wasmtime.Config, make: Callable[[int], HostMemory]) -> None:
+        self._make = make
+        self._live: dict[int, tuple[HostMemory, bool]] = {}  # by the handle that wasmtime has, and whether we made it
+        self._handles = itertools.count(1)
+        self._offered = threading.local()
+        self._get = _ffi.wasmtime_memory_get_callback_t(self._get_memory)
+        self._grow = _ffi.wasmtime_memory_grow_callback_t(self._grow_memory)
+        self._finalizer = CFUNCTYPE(None, c_void_p)(self._drop)
+        self._creator = _ffi.wasmtime_memory_creator_t(None, _ffi.wasmtime_new_memory_callback_t(self._new_memory))
+        _c["wasmtime_config_host_memory_creator_set"](config.ptr(), byref(self._creator))
+
+    @contextmanager
+    def offering(self, memories: Sequence[HostMemory]) -> Iterator[None]:
+        """The instance that this thread makes meanwhile gets these memories, in order; they are not released."""
+        self._offered.memories = list(memories)
+        try:
+            yield
+        finally:
+            self._offered.memories = None
+
+    # Nothing may be raised across the C frames below: what cannot be done is an error for wasmtime.
+
+    def _new_memory(
+        self, _env: int, _type: Any, minimum: int, _maximum: int, _reserved: int, _guard: int, result: Any
+    ) -> int:
+        try:
+            offered = getattr(self._offered, "memories", None)
+            if offered is None:
+                memory, is_made = self._make(minimum), True
+            elif offered and offered[0].size == minimum:
+                memory, is_made = offered.pop(0), False
+            else:
+                return self._error("the memory that is offered to the guest has another size")
+        except (OSError, NoRoom) as error:
+            return self._error(f"the system gives no memory to a guest: {error}")
+        except BaseException as error:
+            return self._error(f"a defect of the host: {error!r}")
+        handle = next(self._handles)
+        self._live[handle] = memory, is_made
+        made = result.contents
+        made.env, made.get_memory, made.grow_memory, made.finalizer = handle, self._get, self._grow, self._finalizer
+        return 0
+
+    def _get_memory(self, handle: int, size: Any, most: Any) -> int:
+        memory, _ = self._live[handle]
+        size[0], most[0] = memory.size, memory.capacity
+        return memory.address
+
+    def _grow_memory(self, handle: int, size: int) -> int:
+        try:
+            self._live[handle][0].grow(size)
+        except (OSError, NoRoom) as error:
+            return self._error(f"the system gives no more memory to a guest: {error}")
+        except BaseException as error:
+            return self._error(f"a defect of the host: {error!r}")
+        return 0
+
+    def _drop(self, handle: int) -> None:
+        memory, is_made = self._live.pop(handle)
+        if is_made:
+            memory.release()
+
+    @staticmethod
+    def _error(message: str) -> int:
+        return int(_c["wasmtime_error_new"](message.encode()))
+
+
 class Instance:
     """One instance of a pre-linked module: its memory and its exported functions.
+
+    Args:
+        store: where it lives.
+        pre: the module.
+        memory: its linear memory if the host offers one, and then the module must have no start function: the
+            interpreter lock is kept meanwhile. Without one the memory is wasmtime's matter.
 
     Raises:
         GuestStopped: when instantiation fails, for example because the memory limit is too low.
     """
 
-    def __init__(self, store: wasmtime.Store, pre: wasmtime.InstancePre) -> None:
+    def __init__(self, store: wasmtime.Store, pre: wasmtime.InstancePre, memory: HostMemory | None = None) -> None:
         self._store = store  # keeps the context alive
         self._context = store._context()
         self._instance = _ffi.wasmtime_instance_t()
         self._functions: dict[str, Any] = {}
+        self._own_memory = memory
         trap = c_void_p()
-        error = _c["wasmtime_instance_pre_instantiate"](pre.ptr(), self._context, byref(self._instance), byref(trap))
+        instantiate = _instantiate if memory is None else _instantiate_quickly
+        error = instantiate(pre.ptr(), self._context, byref(self._instance), byref(trap))
         if error or trap:
             raise _stopped(error, trap.value)
-        self._memory = self._export("memory").of.memory
+        self._memory = None if memory else self._export("memory").of.memory
 
     def _export(self, name: str) -> Any:
         item, raw = _ffi.wasmtime_extern_t(), name.encode()
@@ -159,6 +282,8 @@ class Instance:
 
     def memory(self) -> tuple[int, int]:
         """Address and size in bytes of the linear memory, valid until the guest runs again."""
+        if self._own_memory is not None:
+            return self._own_memory.address, self._own_memory.size
         return self._extent(self._memory)
 
     def memory_named(self, name: str) -> tuple[int, int]:
@@ -218,12 +343,12 @@ class Instance:
         value = _ffi.wasmtime_val_t()
         value.kind = _ffi.WASMTIME_I64
         value.of.i64 = number
-        error = _ffi.wasmtime_global_set(self._context, byref(self._export(name).of.global_), byref(value))
+        error = _c["wasmtime_global_set"](self._context, byref(self._export(name).of.global_), byref(value))
         if error:
-            raise _stopped(ctypes.addressof(error.contents), None)
+            raise _stopped(error, None)
 
     def global_value(self, name: str) -> int:
         """The current value of an exported i32 or i64 global."""
         value = _ffi.wasmtime_val_t()
-        _ffi.wasmtime_global_get(self._context, byref(self._export(name).of.global_), byref(value))
+        _c["wasmtime_global_get"](self._context, byref(self._export(name).of.global_), byref(value))
         return int(value.of.i64 if int(value.kind) == int(_ffi.WASMTIME_I64.value) else value.of.i32)

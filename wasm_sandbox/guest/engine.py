@@ -16,6 +16,7 @@ from wasm_sandbox.guest.execution import execute
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.outcome import Outcome, giving_up
+from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
@@ -35,10 +36,14 @@ _log = logging.getLogger(__name__)
 
 
 class GuestEngine:
-    """The wasmtime engine, the images that run in it, and the threads that guests run on."""
+    """The wasmtime engine, the images that run in it, and the threads that guests run on.
 
-    def __init__(self) -> None:
-        self._engine = wasmtime.Engine(engine_configuration())
+    Args:
+        engine: the wasmtime engine; by default one with memory of ours where the system allows it.
+    """
+
+    def __init__(self, engine: wasmtime.Engine | None = None) -> None:
+        self._engine = engine or (OwnMemoryEngine() if is_supported() else wasmtime.Engine(engine_configuration()))
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
         self._watchdog = Watchdog()
         self._workers = Workers()

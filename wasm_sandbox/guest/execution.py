@@ -19,6 +19,7 @@ from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
 from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
+from wasm_sandbox.guest.own_memory import Slot
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -54,6 +55,7 @@ def execute(
             nobody needs to wait for it (a sixth of a short run).
 
     Raises:
+        HostError: the system gives no memory for one more guest.
         InvalidFiles: a mount cannot be opened, or files do not go together with those of the image.
         BaseException: otherwise only what a defect of a host function raised; nothing is delivered then.
     """
@@ -69,6 +71,7 @@ def execute(
     )
     trap_signals.restore()
     page = PollPage(trap_signals)
+    slot = image.take_slot()
     store = wasmtime.Store(image.engine)
     mounts: Mounts | None = None
     try:
@@ -77,7 +80,7 @@ def execute(
         look = partial(_look, world, page)
         surroundings.stop_with(look)
         with watchdog.watch(world.next_look(), look):
-            stopped, exit_code, exception = _call(image, world, page, store, request)
+            stopped, exit_code, exception = _call(image, world, page, store, slot, request)
         fuel_left = _fuel_left(world, limits.fuel)
         if world.host_failure is not None:
             raise world.host_failure
@@ -113,6 +116,8 @@ def execute(
         store.close()
         if mounts is not None:
             mounts.close()
+        if slot is not None:
+            image.give_back(slot)
 
 
 def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
@@ -148,7 +153,12 @@ def _look(world: World, page: PollPage) -> float | None:
 
 
 def _call(
-    image: LoadedImage, world: World, page: PollPage, store: wasmtime.Store, request: ExecutionRequest
+    image: LoadedImage,
+    world: World,
+    page: PollPage,
+    store: wasmtime.Store,
+    slot: Slot | None,
+    request: ExecutionRequest,
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
     """Instantiate and run: why the guest was stopped (if it was), its exit code, its exception."""
     image.host_functions.enter(world)
@@ -161,9 +171,9 @@ def _call(
                 f"{request.limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
             )
             return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
-        instance = world.instance = _capi.Instance(store, image.pre)
+        instance = world.instance = image.instantiate(store, slot)
         instance.set_global(FUEL_EXPORT, request.limits.fuel)
-        page.attach(*instance.memory_named(POLL_EXPORT))
+        page.attach(*(slot.poll_span if slot else instance.memory_named(POLL_EXPORT)))
         if image.command is not None:
             return _call_command(world, instance, image.command, request)
         encoded = request.encode()

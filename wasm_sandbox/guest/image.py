@@ -16,11 +16,14 @@ from typing import Protocol
 import wasmtime
 
 from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
-from wasm_sandbox.errors import ImageError
+from wasm_sandbox.errors import HostError, ImageError
+from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.command import Command
+from wasm_sandbox.guest.image_file import memory_part
 from wasm_sandbox.guest.metering import METERING_FORMAT
+from wasm_sandbox.guest.own_memory import OwnMemoryEngine, Slot, SlotPool, is_supported
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
@@ -30,7 +33,7 @@ SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 Prepare = Callable[[Artifact, Progress], bytes]
-"""Makes the compiled code of an image from the guest module; raises as `load_image`."""
+"""Makes the content of a compiled image's file from the guest module; raises as `load_image`."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,34 @@ class LoadedImage:
     """Files that every run finds: absolute guest path -> contents."""
     command: Command | None = None
     """For a CPython that is a WASI command, and not our own guest."""
+    slots: SlotPool | None = field(default=None, repr=False)
+    """The memories of its instances, where they are ours and the image brings its memory along."""
+
+    def take_slot(self) -> Slot | None:
+        """The memories for one instance, to be given back when it is gone; None if wasmtime makes them.
+
+        Raises:
+            HostError: the system gives none.
+        """
+        try:
+            return self.slots.take() if self.slots is not None else None
+        except OSError as error:
+            raise HostError(
+                f"the system gives no memory for one more guest ({error.strerror or error}): "
+                "run fewer at once, or raise its limit of address space (ulimit -v)"
+            ) from error
+
+    def give_back(self, slot: Slot) -> None:
+        """Take back the memories of an instance that is gone."""
+        if self.slots is not None:
+            self.slots.give_back(slot)
+
+    def instantiate(self, store: wasmtime.Store, slot: Slot | None) -> _capi.Instance:
+        """A fresh instance, with the memories of a slot; raises as `_capi.Instance`."""
+        if slot is None or not isinstance(self.engine, OwnMemoryEngine):
+            return _capi.Instance(store, self.pre)
+        with self.engine.offering(slot):
+            return _capi.Instance(store, self.pre, slot.linear)
 
     @property
     def needed_bytes(self) -> int:
@@ -93,9 +124,16 @@ def image_id(artifact: Artifact) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def compile_key(image: str) -> str:
-    """Names the compiled form of an image: it differs by engine version, settings and machine."""
-    parts = [image, METERING_FORMAT, wasmtime_version(), sys.platform, platform.machine(), ENGINE_SETTINGS]
+def compile_key(image: str, own_memory: bool | None = None) -> str:
+    """Names the compiled form of an image: it differs by engine version, settings and machine.
+
+    Args:
+        image: the image's id.
+        own_memory: whether linear memory is ours; by default as `GuestEngine` has it.
+    """
+    if own_memory is None:
+        own_memory = is_supported()
+    parts = [image, METERING_FORMAT, wasmtime_version(), sys.platform, platform.machine(), ENGINE_SETTINGS, own_memory]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{image[:16]}-{digest[:16]}"
 
@@ -145,7 +183,7 @@ def load_prepared(
     Raises: as `load_image`, and what ``prepare`` raises.
     """
     cache = cache or ImageCache()
-    key = compile_key(identity)
+    key = compile_key(identity, isinstance(guest_engine, OwnMemoryEngine))
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
         module = _prepare_once(guest_engine, cache, key, prepare, progress)
@@ -160,11 +198,30 @@ def load_prepared(
 def link(
     guest_engine: wasmtime.Engine, identity: str, path: Path, module: wasmtime.Module, files: Mapping[str, bytes]
 ) -> LoadedImage:
-    """A compiled module, ready for instances."""
+    """A compiled module, ready for instances.
+
+    Raises:
+        ImageError: its memory cannot be used here.
+    """
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
     pre = linker.instantiate_pre(module)
-    return LoadedImage(identity, path, guest_engine, pre, functions, memory_bytes_of(module), Hold(path), files)
+    slots = _slots(guest_engine, path)
+    return LoadedImage(
+        identity, path, guest_engine, pre, functions, memory_bytes_of(module), Hold(path), files, slots=slots
+    )
+
+
+def _slots(guest_engine: wasmtime.Engine, path: Path) -> SlotPool | None:
+    try:
+        part = memory_part(path)
+        if part is None:
+            return None
+        if isinstance(guest_engine, OwnMemoryEngine):
+            return guest_engine.pool(path, part)
+    except OSError as error:
+        raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
+    raise ImageError(f"the image {path} was compiled for a system whose linear memory this library makes itself")
 
 
 def memory_bytes_of(module: wasmtime.Module) -> int:

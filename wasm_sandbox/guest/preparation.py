@@ -14,7 +14,9 @@ from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import _capi, snapshot
 from wasm_sandbox.guest.artifact import Artifact
+from wasm_sandbox.guest.image_file import with_memory
 from wasm_sandbox.guest.metering import meter
+from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import WASM_STACK_BYTES, Progress
@@ -49,21 +51,24 @@ class Step:
 
 
 def prepare(guest_engine: wasmtime.Engine, artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> bytes:
-    """Pre-initialise and compile the default image, or one that takes further steps; the compiled code.
+    """Pre-initialise and compile the default image, or one that takes further steps; the content of its file.
 
     Raises:
         ArtifactError, ImageError: as `load_image`.
     """
     initialised = prepare_snapshot(artifact, progress, steps)
     progress("compiling for this machine")
+    own_memory = isinstance(guest_engine, OwnMemoryEngine)
     try:
-        return bytes(wasmtime.Module(guest_engine, meter(initialised)).serialize())
+        module = meter(initialised.without_data if own_memory else initialised.module())
+        code = bytes(wasmtime.Module(guest_engine, module).serialize())
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
+    return with_memory(code, initialised.memory) if own_memory else code
 
 
-def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> bytes:
-    """The pre-initialised module of the default image, or of one that takes further steps; raises as `prepare`."""
+def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:
+    """The pre-initialised guest of the default image, or of one that takes further steps; raises as `prepare`."""
     progress("unpacking the guest")
     module = artifact.read()
     progress("starting CPython and importing its library")
@@ -76,8 +81,8 @@ def pre_initialise(
     scripts: list[str] | None = None,
     steps: Sequence[Step] = (),
     progress: Progress = _log.debug,
-) -> bytes:
-    """A module that starts where the guest stands after its start-up, imports and warm-up.
+) -> snapshot.Snapshot:
+    """A guest that starts where the given one stands after its start-up, imports and warm-up.
 
     Args:
         module: the guest as built.
@@ -87,7 +92,7 @@ def pre_initialise(
         progress: told about every step.
 
     Returns:
-        The bytes of the pre-initialised module. The same inputs give the same bytes.
+        The pre-initialised module and its memory. The same inputs give the same bytes.
 
     Raises:
         ImageError: the guest reported a failure, or its state cannot be captured.
@@ -132,7 +137,7 @@ def pre_initialise(
             "preload less"
         )
     try:
-        return snapshot.write_snapshot(module, memory, globals_, _ONCE_ONLY)
+        return snapshot.take_snapshot(module, memory, globals_, _ONCE_ONLY)
     except (snapshot.SnapshotError, ValueError) as error:
         raise ImageError(f"the guest cannot be captured: {error}") from error
 

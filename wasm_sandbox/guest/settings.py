@@ -32,12 +32,18 @@ def wasmtime_version() -> str:
     return version("wasmtime")
 
 
-def engine_configuration() -> wasmtime.Config:
-    """A fresh configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`)."""
+def engine_configuration(own_memory: bool = False) -> wasmtime.Config:
+    """A fresh configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`).
+
+    Args:
+        own_memory: whether linear memory will be ours (`own_memory`).
+    """
     from wasm_sandbox.guest import _capi  # which wants the version from here
 
     config = wasmtime.Config()
     _capi.heed_branch_hints(config)
+    if own_memory:
+        _capi.copy_data_segments(config)
     for name, value in ENGINE_SETTINGS.items():
         setattr(config, name, value)
     return config

@@ -8,6 +8,8 @@ that can all be read; each is checked.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from wasm_sandbox.guest import wasm_binary as wb
 
 CHUNK_BYTES = 4096
@@ -59,7 +61,22 @@ def data_segments(memory: bytes) -> list[tuple[int, bytes]]:
     return [(start, memory[start:end].rstrip(b"\0")) for start, end in runs]
 
 
-def write_snapshot(module: bytes, memory: bytes, globals_: dict[str, int], dropped_exports: frozenset[str]) -> bytes:
+@dataclass(frozen=True)
+class Snapshot:
+    """A guest that has been started, as a module and its memory."""
+
+    without_data: bytes
+    """The module with the memory's size but not its content: whoever makes instances sees to that."""
+    memory: bytes
+
+    def module(self) -> bytes:
+        """The module with all that it needs."""
+        # Last in a module, after the code. Without a data count section, code that used passive segments
+        # would no longer validate: compiling the result proves that there is none.
+        return self.without_data + wb.section(wb.DATA, wb.active_data(data_segments(self.memory)))
+
+
+def take_snapshot(module: bytes, memory: bytes, globals_: dict[str, int], dropped_exports: frozenset[str]) -> Snapshot:
     """A module that starts with this memory and these mutable globals; its code is untouched.
 
     Args:
@@ -94,7 +111,4 @@ def write_snapshot(module: bytes, memory: bytes, globals_: dict[str, int], dropp
             case _:
                 new = body
         out.append(wb.section(number, new))
-    # Last in a module, after the code. Without a data count section, code that used passive segments
-    # would no longer validate: compiling the result proves that there is none.
-    out.append(wb.section(wb.DATA, wb.active_data(data_segments(memory))))
-    return b"".join(out)
+    return Snapshot(b"".join(out), memory)

@@ -11,8 +11,10 @@ from pathlib import Path
 import wasmtime
 
 from wasm_sandbox.errors import ImageError
+from wasm_sandbox.guest.image_file import with_memory
 from wasm_sandbox.guest.metering import meter
 from wasm_sandbox.guest.settings import WASM_STACK_BYTES, engine_configuration, wasmtime_version
+from wasm_sandbox.guest.snapshot import Snapshot
 
 COMPILE_SECONDS = 1800.0
 
@@ -22,6 +24,8 @@ _FLAGS = (
     "-W", f"threads=n,branch-hinting=y,max-wasm-stack={WASM_STACK_BYTES}",
 )  # fmt: skip
 """`settings.engine_configuration`, and what this library's wasmtime has besides, as the wasmtime command takes them."""
+
+_OWN_MEMORY_FLAGS = ("-O", "memory-init-cow=n")
 
 
 def check_compiler(command: str | None, target: str) -> str:
@@ -53,20 +57,26 @@ def check_compiler(command: str | None, target: str) -> str:
     return found
 
 
-def compile_for(module: bytes, triple: str, command: str | None) -> bytes:
-    """Compile for the basic processor of a kind of machine.
+def compile_for(snapshot: Snapshot, triple: str, command: str | None) -> bytes:
+    """Compile for the basic processor of a kind of machine; the content of the image's file.
 
     Args:
-        module: WebAssembly.
+        snapshot: the guest, pre-initialised.
         triple: the kind of machine, as compilers call it.
         command: the ``wasmtime`` command to compile with; ``None`` for this process, which only knows its own kind.
 
     Raises:
         ImageError: it does not compile.
     """
-    module = meter(module)
+    if "-linux-" in triple:  # where linear memory is ours (`own_memory.is_supported`)
+        code = _compiled(meter(snapshot.without_data), triple, command, own_memory=True)
+        return with_memory(code, snapshot.memory)
+    return _compiled(meter(snapshot.module()), triple, command, own_memory=False)
+
+
+def _compiled(module: bytes, triple: str, command: str | None, own_memory: bool) -> bytes:
     if command is None:
-        configuration = engine_configuration()
+        configuration = engine_configuration(own_memory)
         try:
             configuration.target = triple  # named, it is the basic processor of its kind, not the one at hand
             return bytes(wasmtime.Module(wasmtime.Engine(configuration), module).serialize())
@@ -75,7 +85,17 @@ def compile_for(module: bytes, triple: str, command: str | None) -> bytes:
     with tempfile.TemporaryDirectory(prefix="wasm-sandbox-export-") as temporary:
         source, compiled = Path(temporary) / "image.wasm", Path(temporary) / "image.cwasm"
         source.write_bytes(module)
-        _run(command, "compile", "--target", triple, *_FLAGS, "-o", str(compiled), str(source))
+        _run(
+            command,
+            "compile",
+            "--target",
+            triple,
+            *_FLAGS,
+            *(_OWN_MEMORY_FLAGS if own_memory else ()),
+            "-o",
+            str(compiled),
+            str(source),
+        )
         return compiled.read_bytes()
 
 

@@ -15,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from wasm_sandbox.guest.address_space import PAGEMAP_SCAN
+
 ALLOWED_CALLS = """
 read readv write writev lseek close fstat fcntl dup dup2 dup3 poll ppoll select pselect6
 mmap munmap mprotect mremap madvise brk mincore membarrier memfd_create ftruncate
@@ -98,6 +100,7 @@ def _load_filter(seccomp: Any) -> None:
     with suppress(ValueError, OSError):
         filter_.add_rule(allow, "newfstatat", arg(3, seccomp.EQ, _AT_EMPTY_PATH))
     filter_.add_rule(allow, "prlimit64", arg(0, seccomp.EQ, 0), arg(2, seccomp.EQ, 0))
+    filter_.add_rule(allow, "ioctl", arg(1, seccomp.EQ, PAGEMAP_SCAN))  # which of its own pages it has written to
     filter_.add_rule(allow, "tgkill", arg(0, seccomp.EQ, os.getpid()))
     for option in (_PR_SET_NAME, _PR_SET_VMA):
         filter_.add_rule(allow, "prctl", arg(0, seccomp.EQ, option))

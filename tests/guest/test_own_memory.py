@@ -1,0 +1,376 @@
+"""Linear memory of ours: as the image has it before every run, bounded, and guarded on both sides."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wasmtime
+
+from tests.engines import ENGINES, engine
+from wasm_sandbox import Limits
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.guest.engine import GuestEngine
+from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, MemoryPart, memory_part, with_memory
+from wasm_sandbox.guest.outcome import Ending, Outcome
+from wasm_sandbox.guest.own_memory import (
+    ADDRESSABLE_BYTES,
+    GUARD_BYTES,
+    IDLE_SLOTS,
+    MOST_KEPT_BYTES,
+    OwnMemoryEngine,
+    Slot,
+    SlotPool,
+    is_supported,
+)
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import LiveSurroundings
+
+pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
+
+
+def run(guests: GuestEngine, script: str, **limits: float) -> Outcome:
+    request = ExecutionRequest(script, {}, Limits.model_validate({"timeout_seconds": 30, **limits}))
+    return guests.start(request, LiveSurroundings()).result()
+
+
+def pool_of(guests: GuestEngine) -> SlotPool:
+    slots = guests.image().slots
+    assert slots is not None
+    return slots
+
+
+def idle_slots(guests: GuestEngine) -> list[Slot]:
+    """The slots that wait for a run, once those of earlier runs have been put back."""
+    deadline = time.monotonic() + 20
+    while guests.running_guests and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return pool_of(guests).idle
+
+
+# -- one run after the other ---------------------------------------------------------------------
+
+ENDS = {
+    "a small run": ("x = {n: str(n) for n in range(2000)}", Ending.EXITED),
+    "more pages than are kept": (f"x = bytearray({3 * MOST_KEPT_BYTES}); x[:] = b'y' * len(x)", Ending.EXITED),
+    "grown memory": ("x = [bytes(range(256)) * 4096 for _ in range(100)]", Ending.EXITED),
+    "an exception": ("x = list(range(100_000)); raise ValueError(x)", Ending.EXITED),
+    "an exit": ("import os; x = list(range(100_000)); os._exit(3)", Ending.EXITED),
+    "a deadline": ("x = []\nwhile True: x.append(str(len(x)) * 9)", Ending.DEADLINE),
+    "no fuel left": ("x = 0\nwhile True: x += 1", Ending.OUT_OF_FUEL),
+    "no memory left": ("import pydantic_core\nx = 'y' * 10**7\nwhile True: x += x", Ending.EXITED),
+    "a native stack used up": ("t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)", Ending.STACK_OVERFLOW),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES[:2])
+@pytest.mark.parametrize("name", ENDS)
+def test_after_a_run_of_any_kind_its_memory_is_the_images_to_the_byte(kind: str, name: str) -> None:
+    guests = engine(kind)
+    script, ending = ENDS[name]
+    limits = {"a deadline": {"timeout_seconds": 0.3}, "no fuel left": {"fuel": 10_000_000}}.get(name, {})
+    assert run(guests, script, **limits).ending is ending
+    image = guests.image()
+    part = memory_part(image.path)
+    assert part is not None
+    with image.path.open("rb") as file:
+        file.seek(part.offset)
+        expected = file.read(part.size)
+    slots = idle_slots(guests)
+    assert slots
+    for slot in slots:
+        assert slot.linear.size == part.size
+        assert ctypes.string_at(slot.linear.address, part.size) == expected
+        assert ctypes.string_at(slot.poll.address, slot.poll.size) == bytes(slot.poll.size)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_run_is_the_same_on_every_kind_of_engine(kind: str) -> None:
+    script = "import json, pydantic\nprint(json.dumps(list(range(5))), hash('x'), id(object()) > 0)"
+    outcomes = [run(engine(kind), script) for _ in range(3)]
+    expected = run(engine(ENGINES[0]), script)
+    assert {outcome.stdout for outcome in outcomes} == {expected.stdout}
+    assert {outcome.memory_bytes for outcome in outcomes} == {expected.memory_bytes}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_limits_hold_on_every_kind_of_engine(kind: str) -> None:
+    guests = engine(kind)
+    assert run(guests, "while True: pass", timeout_seconds=0.2).ending is Ending.DEADLINE
+    assert run(guests, "while True: pass", fuel=1_000_000).ending is Ending.OUT_OF_FUEL
+    outcome = run(guests, "x = bytearray(100 << 20)", memory_bytes=64 << 20)
+    assert outcome.exception is not None
+    assert outcome.exception.name == "MemoryError"
+    assert run(guests, "x = bytearray(100 << 20); print(len(x))").stdout == b"104857600\n"
+
+
+def test_a_slot_is_used_again_by_the_next_run() -> None:
+    guests = engine(ENGINES[1])
+    for _ in range(3):
+        run(guests, "pass")
+    before = {slot.linear.address for slot in idle_slots(guests)}
+    for _ in range(10):
+        run(guests, "pass")
+    assert len({slot.linear.address for slot in idle_slots(guests)} - before) <= 2  # one more thread now and then
+
+
+def test_only_so_many_slots_are_kept() -> None:
+    guests = engine(ENGINES[0])
+    many = [
+        guests.start(ExecutionRequest("import time; time.sleep(0.3)", {}, Limits()), LiveSurroundings())
+        for _ in range(3 * IDLE_SLOTS)
+    ]
+    for future in many:
+        assert future.result().ending is Ending.EXITED
+    assert 0 < len(idle_slots(guests)) <= IDLE_SLOTS
+
+
+def test_a_guest_gets_no_slot_that_cannot_be_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = engine(ENGINES[1])
+    run(guests, "pass")
+    pool = pool_of(guests)
+    slot = pool.take()
+
+    def refuse(*_: int) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(slot._space, "forget_changes", refuse)
+    kept = len(pool.idle)
+    pool.give_back(slot)
+    assert len(pool.idle) == kept
+    monkeypatch.undo()
+    assert run(guests, "print(1)").stdout == b"1\n"
+
+
+def test_a_system_without_room_for_one_more_guest_says_so() -> None:
+    code = (
+        "import resource, wasm_sandbox as w\n"
+        "tool = w.Tool.from_source('def f() -> int:\\n    import time; time.sleep(0.5); return 1\\n')\n"
+        "w.run_tool(tool)\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), -1))\n"
+        "import asyncio\n"
+        "async def main():\n"
+        "    runs = [w.WasmToolSandbox('f', {}, None, 'id', tool_object=tool).run() for _ in range(30)]\n"
+        "    return await asyncio.gather(*runs, return_exceptions=True)\n"
+        "found = asyncio.run(main())\n"
+        "print({type(one).__name__ for one in found})\n"
+        "import time; time.sleep(1)  # the one slot that there is, is put back\n"
+        "print(w.run_tool(tool).func_return)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "HostError" in done.stdout
+    assert done.stdout.endswith("\n1\n")
+
+
+# -- any module in such an engine ------------------------------------------------------------------
+
+MODULE = """(module (memory (export "memory") 1 200) (data (i32.const 8) "content of the module")
+  (func (export "load") (param i32) (result i32) (i32.load (local.get 0)))
+  (func (export "far") (param i32) (result i32) (i32.load offset=0xfffffffc (local.get 0)))
+  (func (export "store") (param i32) (i32.store (local.get 0) (i32.const -1)))
+  (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"""
+
+
+@pytest.fixture
+def module() -> Iterator[_capi.Instance]:
+    own = OwnMemoryEngine()
+    store = wasmtime.Store(own)
+    store.set_limits(memory_size=100 * 65536)
+    yield _capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "address"),
+    [
+        ("load", 65536), ("load", 65533), ("load", 2**32 - 1), ("load", 2**31), ("far", 0), ("far", 2**32 - 1),
+        ("store", 65536), ("store", 2**32 - 4),
+    ],
+)  # fmt: skip
+def test_what_lies_outside_a_memory_cannot_be_reached(module: _capi.Instance, function: str, address: int) -> None:
+    with pytest.raises(_capi.GuestStopped) as stopped:
+        module.call(function, address)
+    assert stopped.value.code == wasmtime.TrapCode.MEMORY_OUT_OF_BOUNDS.value
+
+
+def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: _capi.Instance) -> None:
+    module.call("store", 65532)
+    assert module.call("grow", 50) == 1
+    assert module.memory()[1] == 51 * 65536
+    assert module.read(8, 21) == b"content of the module"
+    assert not any(module.read(65536, 50 * 65536))
+    module.call("store", 51 * 65536 - 4)
+    assert module.call("grow", 50) == 2**32 - 1
+    assert module.memory()[1] == 51 * 65536
+    with pytest.raises(_capi.GuestStopped):
+        module.call("load", 51 * 65536)
+
+
+def test_an_instance_that_is_offered_memory_of_another_size_is_refused() -> None:
+    guests = engine(ENGINES[0])
+    image = guests.image()
+    own = image.engine
+    assert isinstance(own, OwnMemoryEngine)
+    slot = pool_of(guests).take()
+    store = wasmtime.Store(own)
+    other = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
+    with own.offering(slot), pytest.raises(_capi.GuestStopped, match="another size"):
+        _capi.Instance(store, other, slot.linear)
+    store.close()
+    pool_of(guests).give_back(slot)
+
+
+def test_memories_of_any_module_are_given_back(module: _capi.Instance) -> None:
+    own = OwnMemoryEngine()
+    pre = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
+
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count("\n")
+
+    def once() -> None:
+        store = wasmtime.Store(own)
+        _capi.Instance(store, pre).call("grow", 20)
+        store.close()
+
+    once()
+    before = mappings()
+    for _ in range(50):
+        once()
+    assert mappings() <= before + 5
+
+
+# -- the system calls --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[int]:
+    path = tmp_path / "memory"
+    path.write_bytes(b"\x01" * 64 * PAGE_BYTES)
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def scanner() -> PageScanner:
+    try:
+        return PageScanner(AddressSpace())
+    except OSError as error:
+        pytest.skip(f"this kernel does not tell which pages were written to: {error}")
+
+
+def test_the_scanner_finds_the_pages_that_were_written_and_no_others(file: int, scanner: PageScanner) -> None:
+    space = AddressSpace()
+    address = space.map_file(None, 64 * PAGE_BYTES, READ_WRITE, file, 0)
+    assert set(ctypes.string_at(address, 64 * PAGE_BYTES)) == {1}  # reading is not writing
+    assert scanner.written(address, 64 * PAGE_BYTES, 64) == []
+    for page in (0, 3, 4, 63):
+        ctypes.memset(address + page * PAGE_BYTES + 5, 1, 1)  # the same value: written to, all the same
+    at = [(address + a * PAGE_BYTES, address + b * PAGE_BYTES) for a, b in ((0, 1), (3, 5), (63, 64))]
+    assert scanner.written(address, 64 * PAGE_BYTES, 4) == at
+    assert scanner.written(address, 64 * PAGE_BYTES, 3) is None
+    space.forget_changes(address, 64 * PAGE_BYTES)
+    assert scanner.written(address, 64 * PAGE_BYTES, 64) == []
+    space.release(address, 64 * PAGE_BYTES)
+
+
+def test_more_pieces_than_fit_in_one_answer_are_not_taken_for_all_of_them(tmp_path: Path, scanner: PageScanner) -> None:
+    pages = 2 * (PageScanner.MAX_RANGES + 10)
+    path = tmp_path / "memory"
+    path.write_bytes(bytes(pages * PAGE_BYTES))
+    descriptor, space = os.open(path, os.O_RDONLY), AddressSpace()
+    address = space.map_file(None, pages * PAGE_BYTES, READ_WRITE, descriptor, 0)
+    for page in range(0, pages, 2):
+        ctypes.memset(address + page * PAGE_BYTES, 1, 1)
+    assert scanner.written(address, pages * PAGE_BYTES, pages) is None
+    space.release(address, pages * PAGE_BYTES)
+    os.close(descriptor)
+
+
+def test_what_the_system_refuses_is_an_error() -> None:
+    space = AddressSpace()
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        space.reserve(1 << 60)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        space.map_file(None, PAGE_BYTES, READ, 10_000, 0)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        space.protect(PAGE_BYTES, PAGE_BYTES, NO_ACCESS)
+
+
+def test_an_engine_without_a_scanner_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("wasm_sandbox.guest.own_memory.PageScanner", refuse)
+    assert not OwnMemoryEngine().keeps_pages
+
+
+def test_the_guards_are_where_wasmtime_wants_them() -> None:
+    """Its answer to the tunables of this configuration: asked for more, `MemoryCreator` would say no."""
+    asked = []
+
+    class Curious(_capi.MemoryCreator):
+        def _new_memory(
+            self, env: int, type_: object, low: int, high: int, reserved: int, guard: int, to: object
+        ) -> int:
+            asked.append((reserved, guard))
+            return super()._new_memory(env, type_, low, high, reserved, guard, to)
+
+    from wasm_sandbox.guest import own_memory
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_memory._capi, "MemoryCreator", Curious)
+        own = OwnMemoryEngine()
+    store = wasmtime.Store(own)
+    _capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
+    store.close()
+    assert asked == [(ADDRESSABLE_BYTES, GUARD_BYTES)]
+
+
+def test_threads_that_make_instances_at_once_get_their_own_memories() -> None:
+    guests = engine(ENGINES[0])
+    found: list[bytes] = []
+
+    def many(name: str) -> None:
+        for _ in range(20):
+            found.append(run(guests, f"x = [{name!r}] * 1000; print(x[-1])").stdout)
+
+    threads = [threading.Thread(target=many, args=(str(n),)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(f"{n}\n".encode() for n in range(8) for _ in range(20))
+
+
+# -- the file ----------------------------------------------------------------------------------------
+
+
+def test_memory_is_found_again_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "image.cwasm"
+    memory = bytes(range(256)) * 1024
+    path.write_bytes(with_memory(b"code" * 1000, memory))
+    part = memory_part(path)
+    assert part == MemoryPart(ALIGNMENT_BYTES, len(memory))
+    content = path.read_bytes()
+    assert content.startswith(b"code" * 1000)
+    assert content[part.offset : part.offset + part.size] == memory
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b[:10], lambda b: b"", lambda b: b + b"x"]
+)
+def test_a_file_that_ends_otherwise_has_no_memory(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "image.cwasm"
+    path.write_bytes(damage(with_memory(b"code", bytes(65536))))  # type: ignore[operator]
+    assert memory_part(path) is None

@@ -1,0 +1,249 @@
+"""Linear memory that is ours and not wasmtime's (Linux): kept between runs, put back as the image has it.
+
+The first touch of a page costs more than most of what a short guest does with it. So a guest's memory is a *slot*:
+a private mapping of the image's memory, and after a run the pages that were written to are copied back from the
+image; the next guest finds them there, and touches nothing for the first time. Where the system cannot tell which
+pages those are, or where they are many, what was written is dropped altogether, and the pages come anew.
+
+Elsewhere wasmtime makes each instance's memory (`OwnMemoryEngine` is not used then), and the image's memory is in
+the data segments of its module.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import wasmtime
+
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
+from wasm_sandbox.guest.address_space import READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.guest.image_file import MemoryPart
+from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
+
+ADDRESSABLE_BYTES = 4 << 30
+GUARD_BYTES = 32 << 20
+"""Before and after what a guest can address. wasmtime's compiled code relies on the one after it."""
+
+RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES
+"""From a memory's first byte; wasmtime asks for just this, and is refused if it should ask for more."""
+
+MOST_KEPT_BYTES = 4 << 20
+"""A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
+
+IDLE_SLOTS = max(4, 2 * (os.cpu_count() or 1))
+"""Slots of an image that wait for the next run; each keeps up to `MOST_KEPT_BYTES`."""
+
+_log = logging.getLogger(__name__)
+
+
+def is_supported() -> bool:
+    """Whether linear memory can be ours on this system."""
+    return sys.platform == "linux" and sys.maxsize > 2**32
+
+
+class PlainMemory:
+    """The memory of an instance of any module, empty at first, for one use."""
+
+    capacity = ADDRESSABLE_BYTES
+
+    def __init__(self, space: AddressSpace, minimum: int) -> None:
+        self._space = space
+        self._reserved = space.reserve(GUARD_BYTES + RESERVED_BYTES)
+        self.address, self.size = self._reserved + GUARD_BYTES, 0
+        try:
+            self.grow(minimum)
+        except OSError:
+            self.release()
+            raise
+
+    def grow(self, size: int) -> None:
+        """Make so many bytes usable from the first one on; raises OSError or `_capi.NoRoom`."""
+        if size > self.capacity:
+            raise _capi.NoRoom
+        if size > self.size:
+            self._space.protect(self.address + self.size, size - self.size, READ_WRITE)
+            self.size = size
+
+    def release(self) -> None:
+        self._space.release(self._reserved, GUARD_BYTES + RESERVED_BYTES)
+
+
+class PollMemory(PlainMemory):
+    """A memory of one page that can only be read: what a guest is stopped by (`poll_page`)."""
+
+    capacity = PAGE_BYTES
+
+    def grow(self, size: int) -> None:
+        if size != PAGE_BYTES:
+            raise _capi.NoRoom
+        self._space.protect(self.address, size, READ)
+        self.size = size
+
+    def restore(self) -> None:
+        """Readable again after it was closed."""
+        self._space.protect(self.address, self.size, READ)
+
+
+class ImageMemory:
+    """An image's memory: a part of its file, mapped once to copy from."""
+
+    def __init__(self, space: AddressSpace, path: Path, part: MemoryPart) -> None:
+        self.offset, self.size = part.offset, part.size
+        self._space = space
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.address = space.map_file(None, self.size, READ, self.descriptor, self.offset)
+        except BaseException:
+            os.close(self.descriptor)
+            raise
+
+    def __del__(self) -> None:
+        if hasattr(self, "address"):
+            self._space.release(self.address, self.size)
+            os.close(self.descriptor)
+
+
+class Slot:
+    """The memories of one guest of an image: its linear memory, as the image has it, and its poll page."""
+
+    def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
+        self._space, self._image, self._scanner = space, image, scanner
+        self.linear = PlainMemory(space, 0)
+        space.map_file(self.linear.address, image.size, READ_WRITE, image.descriptor, image.offset)
+        self.linear.size = image.size
+        self.poll = PollMemory(space, PAGE_BYTES)
+
+    @property
+    def poll_span(self) -> tuple[int, int]:
+        """Address and size of the poll page."""
+        return self.poll.address, self.poll.size
+
+    def restore(self) -> None:
+        """Make the memory equal to the image's again, to the last byte; raises OSError.
+
+        The guest that had it must be gone.
+        """
+        address, size = self.linear.address, self._image.size
+        if self.linear.size > size:
+            self._space.empty(address + size, self.linear.size - size)
+            self.linear.size = size
+        written = self._written(address, size)
+        if written is None:
+            self._space.forget_changes(address, size)
+        else:
+            distance = self._image.address - address
+            for start, end in written:
+                ctypes.memmove(start, start + distance, end - start)
+        self.poll.restore()
+
+    def _written(self, address: int, size: int) -> list[tuple[int, int]] | None:
+        """The pages to put back; None for all of them."""
+        if self._scanner is None:
+            return None
+        try:
+            return self._scanner.written(address, size, MOST_KEPT_BYTES // SYSTEM_PAGE_BYTES)
+        except OSError as error:  # a filter of system calls that came after the engine
+            _log.debug("pages cannot be looked for: %s", error)
+            return None
+
+    def __del__(self) -> None:
+        for memory in (getattr(self, "linear", None), getattr(self, "poll", None)):
+            if memory is not None:
+                memory.release()
+
+
+class SlotPool:
+    """The slots of one image.
+
+    Args:
+        space: system calls.
+        image: what slots start as.
+        scanner: finds the pages to put back; without one all of them come anew.
+    """
+
+    def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
+        self._space, self._image, self._scanner = space, image, scanner
+        self._idle: list[Slot] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Slot:
+        """A slot that is as the image is.
+
+        Raises:
+            OSError: the system gives no more memory or address space.
+        """
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()  # the last one used is in the processor's caches
+        return Slot(self._space, self._image, self._scanner)
+
+    def give_back(self, slot: Slot) -> None:
+        """Take back the slot of a guest that is gone."""
+        if len(self._idle) >= IDLE_SLOTS:
+            return
+        try:
+            slot.restore()
+        except OSError as error:
+            _log.warning("a guest's memory cannot be put back, and is given up: %s", error)
+            return
+        with self._lock:
+            if len(self._idle) < IDLE_SLOTS:
+                self._idle.append(slot)
+
+    @property
+    def idle(self) -> list[Slot]:
+        """The slots that wait for a run."""
+        return list(self._idle)
+
+
+class OwnMemoryEngine(wasmtime.Engine):
+    """A wasmtime engine whose instances have memory of ours.
+
+    Args:
+        scan: whether slots may be put back page by page, where the system can do that.
+    """
+
+    def __init__(self, scan: bool = True) -> None:
+        config = engine_configuration(own_memory=True)
+        self._space = AddressSpace()
+        self._creator = _capi.MemoryCreator(config, self._plain)
+        self._scanner = self._find_scanner() if scan else None
+        super().__init__(config)
+
+    @property
+    def keeps_pages(self) -> bool:
+        """Whether slots are put back page by page; else their pages come anew."""
+        return self._scanner is not None
+
+    def pool(self, path: Path, part: MemoryPart) -> SlotPool:
+        """The slots of an image in a file.
+
+        Raises:
+            OSError: it cannot be mapped.
+        """
+        return SlotPool(self._space, ImageMemory(self._space, path, part), self._scanner)
+
+    @contextmanager
+    def offering(self, slot: Slot) -> Iterator[None]:
+        """The instance that this thread makes meanwhile gets the memories of a slot."""
+        with self._creator.offering((slot.linear, slot.poll)):
+            yield
+
+    def _plain(self, minimum: int) -> PlainMemory:
+        return PlainMemory(self._space, minimum)
+
+    def _find_scanner(self) -> PageScanner | None:
+        try:
+            return PageScanner(self._space)
+        except OSError as error:
+            _log.info("this system does not tell which pages were written to (%s): memory comes anew", error)
+            return None
