@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from wasm_sandbox.config import MIB, Limits
+from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.outcome import Outcome
+from wasm_sandbox.guest.own_memory import is_supported
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 
@@ -167,6 +171,44 @@ def test_the_deadline_ends_whatever_the_guest_does(run_script: RunScript, script
     assert ending(outcome) == "DEADLINE"
     assert outcome.stdout.startswith(b"started")
     assert 0.3 <= outcome.wall_seconds < 3  # not a measurement: it did end
+
+
+class _StuckSurroundings(LiveSurroundings):
+    """As if a guest got no turn on a processor: a host call of it does not come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = threading.Event()
+
+    def entropy(self, size: int) -> bytes:
+        if size == 7:
+            self.turn.wait(30)
+        return bytes(size)
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_nobody_waits_at_the_deadline_until_the_guest_gets_a_turn_unless_it_may_change_a_mount(
+    mounted: bool, tmp_path: Path
+) -> None:
+    if not is_supported() and not mounted:
+        pytest.skip("the guest's memory is wasmtime's: its outcome is known when it has stopped")
+    surroundings = _StuckSurroundings()
+    request = ExecutionRequest(
+        "import os\nprint('before', flush=True)\nos.urandom(7)\nprint('after', flush=True)",
+        {},
+        Limits(timeout_seconds=0.3),
+        given=GivenFiles({}, {"/d": HostDir(tmp_path)}) if mounted else None,
+    )
+    future = process_engine().start(request, surroundings)
+    try:
+        time.sleep(1)
+        assert future.done() is not mounted
+    finally:
+        surroundings.turn.set()
+    outcome = future.result(timeout=10)
+    assert (ending(outcome), outcome.stdout) == ("DEADLINE", b"before\n")
+    assert outcome.fuel
+    assert outcome.memory_bytes
 
 
 def test_memory_stops_at_its_ceiling_and_the_guest_can_cope(run_script: RunScript) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import wasmtime
 
+from wasm_sandbox.config import Limits
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.guest import _capi, pipe
-from wasm_sandbox.guest.execution import _look
+from wasm_sandbox.guest.execution import _Run
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.mounts import Mounts, link_mounting
 from wasm_sandbox.guest.pipe import OutputPipe
@@ -344,7 +345,7 @@ def test_a_failing_clock_of_the_host_stops_the_guest_and_is_kept(probe: Probe, m
     """Else the watchdog could only log it, and the guest would run on."""
     monkeypatch.setattr(World, "halt_reason", lambda world: 1 / 0)
     page = PollPage(TrapSignals())
-    assert _look(probe.world, page) is None
+    assert _Run(probe.world, page, Limits(), 0.0, lambda outcome: None).look() is None
     assert page._closed
     assert isinstance(probe.world.host_failure, ZeroDivisionError)
 

@@ -70,3 +70,17 @@ def test_without_a_thread_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(HostError, match="watch over guests"), Watchdog().watch(0.0, lambda: None):
             pass
+
+
+def test_a_thread_that_has_the_interpreter_lock_can_make_the_looks_that_are_due() -> None:
+    watchdog, looks = Watchdog(), list[str]()
+    with (
+        watchdog._changed,  # its own thread is held up
+        watchdog.watch(0.0, lambda: looks.append("due")),
+        watchdog.watch(time.monotonic() + 1000, lambda: looks.append("not due")),
+    ):
+        assert watchdog.due == 0.0
+        watchdog.catch_up()
+        assert looks == ["due"]
+        assert watchdog.due > time.monotonic()
+    watchdog.stop()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from functools import partial
 
 import wasmtime
 
@@ -53,7 +52,7 @@ def execute(
         request: the script, its environment and its limits.
         surroundings: clocks, entropy and the caller's way to cancel.
         deliver: called with the outcome, whatever the guest did. The instance is torn down after that:
-            nobody needs to wait for it (a sixth of a short run).
+            nobody needs to wait for it (a sixth of a short run). At the deadline another thread may call it.
 
     Raises:
         HostError: the system gives no memory for one more guest.
@@ -69,50 +68,34 @@ def execute(
         stderr=OutputPipe(limits.output_bytes),
         surroundings=surroundings,
         deadline=started + limits.timeout_seconds,
+        watchdog=watchdog,
     )
     trap_signals.restore()
     page = PollPage(trap_signals)
+    run = _Run(world, page, limits, started, deliver)
     mounts: Mounts | None = None
     fresh: FreshInstance | None = None
     stopped: _capi.GuestStopped | None = None
     exit_code, exception = 0, None
     try:
         mounts = _add_files(world, image, request.given, limits)
-        look = partial(_look, world, page)
-        surroundings.stop_with(look)
-        with watchdog.watch(world.next_look(), look):
+        surroundings.stop_with(run.stop_if_over)
+        with watchdog.watch(world.next_look(), run.look):
             stopped = _refused(image, world, limits)
             if stopped is None:
                 fresh = image.instances.take()
+                run.can_be_left = fresh.slot is not None and mounts is None
                 stopped, exit_code, exception = _call(image, world, page, fresh, request)
-        fuel_left = world.instance.global_value(FUEL_EXPORT) if world.instance else limits.fuel or 0
         if world.host_failure is not None:
             raise world.host_failure
-        memory_bytes = world.instance.memory()[1] if world.instance else 0
-        ending = _ending(world, stopped, fuel_left, memory_bytes, limits.memory_bytes)
+        if run.is_delivered:
+            return
+        ending = _ending(world, stopped, run.fuel_left(), run.memory_bytes(), limits.memory_bytes)
         if image.command and ending is Ending.EXITED and exit_code in FAILED_EXIT_CODES and exception is None:
             told = image.command.exception(world.stderr.contents(), request)
             exception = GuestException(*told) if told else None
-        # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
-        stdout = world.stdout.contents() if ending is Ending.EXITED else world.stdout.head(limits.output_bytes)
-        outcome = Outcome(
-            ending=ending,
-            exit_code=exit_code,
-            exception=exception,
-            detail=stopped.message if stopped else "",
-            stdout=stdout,
-            stderr=world.stderr.contents(),
-            stdout_dropped_bytes=world.stdout.written_bytes - len(stdout),
-            stderr_dropped_bytes=world.stderr.dropped_bytes,
-            fuel=None if limits.fuel is None else limits.fuel - max(0, fuel_left),
-            wall_seconds=time.monotonic() - started,
-            memory_bytes=memory_bytes,
-            host_calls=world.host_calls,
-            files=world.files.files.changed_files()
-            if world.files and request.given and ending is Ending.EXITED
-            else None,
-        )
-        deliver(outcome)
+        files = world.files.files.changed_files() if world.files and request.given else None
+        run.deliver(ending, stopped.message if stopped else "", exit_code, exception, files)
         time.sleep(0)  # whoever waits for it gets the interpreter lock now
     finally:
         surroundings.stop_with(None)
@@ -122,6 +105,82 @@ def execute(
             image.instances.replace(fresh)
         if mounts is not None:
             mounts.close()
+
+
+class _Run:
+    """A run under way, as the thread that it is on and the watchdog both see it."""
+
+    can_be_left = False
+    """Whether its outcome is known before it has stopped: nothing outside of it can change any more."""
+
+    def __init__(
+        self, world: World, page: PollPage, limits: Limits, started: float, deliver: Callable[[Outcome], None]
+    ) -> None:
+        self._world, self._page, self._limits, self._started, self._deliver = world, page, limits, started, deliver
+        self.is_delivered = False
+
+    def look(self) -> float | None:
+        """The watchdog's look, which is made only while the thread is inside `Watchdog.watch`.
+
+        To stop, the guest needs one more turn on a processor, and among many that compute it may wait long for
+        that. Nobody needs to wait with it: its next charge is a trap, whenever that is.
+        """
+        again = self.stop_if_over()
+        if self._world.halt is Halt.DEADLINE and self.can_be_left and not self.is_delivered:
+            self.deliver(Ending.DEADLINE, "")
+        return again
+
+    def stop_if_over(self) -> float | None:
+        """Stop the guest if it must end, else say when to look again."""
+        try:
+            halt = self._world.halt_reason()
+        except Exception as error:
+            self._world.fail(error)
+            halt = self._world.halt
+        if halt is not None:
+            self._page.close()
+            return None
+        return self._world.next_look()
+
+    def deliver(
+        self,
+        ending: Ending,
+        detail: str,
+        exit_code: int = 0,
+        exception: GuestException | None = None,
+        files: dict[str, bytes] | None = None,
+    ) -> None:
+        """Hand over the outcome; the guest may still be about to stop."""
+        world, fuel = self._world, self._limits.fuel
+        # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
+        exited = ending is Ending.EXITED
+        stdout = world.stdout.contents() if exited else world.stdout.head(self._limits.output_bytes)
+        stderr = world.stderr.contents()
+        outcome = Outcome(
+            ending=ending,
+            exit_code=exit_code,
+            exception=exception,
+            detail=detail,
+            stdout=stdout,
+            stderr=stderr,
+            stdout_dropped_bytes=world.stdout.written_bytes - len(stdout),
+            stderr_dropped_bytes=world.stderr.written_bytes - len(stderr),
+            fuel=None if fuel is None else fuel - max(0, self.fuel_left()),
+            wall_seconds=time.monotonic() - self._started,
+            memory_bytes=self.memory_bytes(),
+            host_calls=world.host_calls,
+            files=files if exited else None,
+        )
+        self.is_delivered = True
+        self._deliver(outcome)
+
+    def fuel_left(self) -> int:
+        """Below zero if the guest was stopped for lack of it. The guest may be running: it is one aligned word."""
+        instance = self._world.instance
+        return instance.global_value(FUEL_EXPORT) if instance else self._limits.fuel or 0
+
+    def memory_bytes(self) -> int:
+        return self._world.instance.memory()[1] if self._world.instance else 0
 
 
 def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
@@ -141,19 +200,6 @@ def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limit
         mounts = Mounts(image.engine, image.mounting, everything.mounts, limits.files_bytes, limits.file_count)
     world.files = Descriptors(world, system, mounts.each if mounts else ())
     return mounts
-
-
-def _look(world: World, page: PollPage) -> float | None:
-    """The watchdog's look at a run: stops the guest if it must end, else says when to look again."""
-    try:
-        halt = world.halt_reason()
-    except Exception as error:
-        world.fail(error)
-        halt = world.halt
-    if halt is not None:
-        page.close()
-        return None
-    return world.next_look()
 
 
 def _refused(image: LoadedImage, world: World, limits: Limits) -> _capi.GuestStopped | None:

@@ -66,8 +66,7 @@ class OutputPipe:
 
     def head(self, size: int) -> bytes:
         """The first ``size`` bytes of what was written."""
-        with memoryview(self._head) as head:
-            return bytes(head[:size])
+        return bytes(self._head[:size])  # no view: the guest may be writing
 
     @property
     def dropped_bytes(self) -> int:

@@ -44,6 +44,7 @@ from wasm_sandbox.guest.preview1 import (
     vectors,
 )
 from wasm_sandbox.guest.wasi_files import Descriptors
+from wasm_sandbox.guest.watchdog import Watchdog
 
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
 EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = range(3)
@@ -208,6 +209,8 @@ class World:
     surroundings: Surroundings
     deadline: float
     """On the clock of `time.monotonic`, in seconds."""
+    watchdog: Watchdog | None = None
+    """Every host call sees to it that no deadline is missed, whosever it is (`Watchdog.catch_up`)."""
     files: Descriptors | None = None
     """For a guest that was given files."""
     stdin: bytes = b""
@@ -472,12 +475,16 @@ class HostFunctions:
         masks = [0xFFFFFFFF if p == "i32" else 0xFFFFFFFFFFFFFFFF for p in parameters]
         slots = ctypes.c_uint64 * (max(1, len(masks)) * _capi.RAW_VALUE_BYTES // 8)
         stride = _capi.RAW_VALUE_BYTES // 8
-        local = self._local
+        local, monotonic = self._local, time.monotonic
 
         def host_function(_env: int, _caller: int, values: int, _count: int) -> int:
             world: World = local.world
             try:
                 world.host_calls += 1
+                if world.watchdog is not None and world.watchdog.due < monotonic():
+                    world.watchdog.catch_up()
+                    if world.halt is not None:
+                        raise _Stop
                 cells = slots.from_address(values)
                 errno = ENOTCAPABLE
                 if serve is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ class Watchdog:
         self._watched = 0
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self.due = math.inf
+        """When the next look is to be made, on the clock of `time.monotonic`; not later than that."""
 
     @property
     def watched(self) -> int:
@@ -78,20 +81,35 @@ class Watchdog:
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._entries, entry)
+        self.due = self._entries[0].at
         if self._entries[0] is entry:
             self._changed.notify()
+
+    def catch_up(self) -> None:
+        """Make the looks that are due now, on the calling thread, unless another is at it.
+
+        For threads that have the interpreter lock: among many that want it, the watchdog's own may get it late.
+        """
+        if self._changed.acquire(blocking=False):
+            try:
+                self._look_at_due()
+            finally:
+                self._changed.release()
 
     def _run(self) -> None:
         with self._changed:
             while not self._stopped:
-                now = time.monotonic()
+                self._look_at_due()
                 if not self._entries:
                     self._changed.wait()
-                elif (first := self._entries[0]).look is not None and first.at > now:
-                    self._changed.wait(min(first.at - now, threading.TIMEOUT_MAX))
-                else:
-                    heapq.heappop(self._entries)
-                    self._look(first)
+                elif (left := self._entries[0].at - time.monotonic()) > 0:
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+
+    def _look_at_due(self) -> None:
+        while self._entries and ((first := self._entries[0]).look is None or first.at <= time.monotonic()):
+            heapq.heappop(self._entries)
+            self._look(first)
+        self.due = self._entries[0].at if self._entries else math.inf
 
     def _look(self, entry: _Entry) -> None:
         """One call, under the lock: whoever leaves `watch` knows that no call is under way."""
