@@ -144,7 +144,8 @@ def _run(data: bytes, limits: DecodeLimits) -> Any:  # noqa: PLR0915
                         stack.append(number.unpack_from(data, at)[0])
                         at = end
                     else:
-                        end = _RUNS[opcode].match(data, at).end()
+                        run = _RUNS[opcode].match(data, at)
+                        end = run.end() if run else end
                         stack.extend(chain.from_iterable(number.iter_unpack(data[at:end])))
                         spent += (end - at) // number.size - 1
                         at = end
@@ -347,7 +348,7 @@ _NUMBERS = {
     pickle.BININT2[0]: struct.Struct("<xH"),
     pickle.BINFLOAT[0]: struct.Struct(">xd"),
 }
-_RUNS = {opcode: re.compile(b"(?s:%c.{%d}){1,1000}" % (opcode, number.size - 1)) for opcode, number in _NUMBERS.items()}
+_RUNS = {opcode: re.compile(b"(?s:%c.{%d}){1,1000}" % (opcode, one.size - 1)) for opcode, one in _NUMBERS.items()}
 _TUPLES = {pickle.TUPLE1[0]: 1, pickle.TUPLE2[0]: 2, pickle.TUPLE3[0]: 3}
 _CONSTANTS = {pickle.NONE[0]: None, pickle.NEWTRUE[0]: True, pickle.NEWFALSE[0]: False}
 _OPENED = {pickle.EMPTY_LIST[0]: LIST, pickle.EMPTY_DICT[0]: DICT, pickle.EMPTY_SET[0]: SET}

@@ -168,7 +168,7 @@ def main() -> None:
     payloads = {name: lambda case=case: case.payload(size, 1 << 30) for name, case in CASES.items()}
     payloads |= {name: lambda make=make: pickle.dumps(make(), 4) for name, make in COLLIDING.items()}
     payloads |= {
-        f"{name}, just accepted": lambda case=case: case.payload(size, int(4_900_000 // (2.5 * case.cost if case.cost > 1 else 1)))
+        f"{name}, just accepted": lambda case=case: case.payload(size, 1_950_000 // case.cost)
         for name, case in CASES.items()
     }
     found = []
