@@ -17,7 +17,7 @@ from native import PROGRAMS, seconds_in_guest
 from wasm_sandbox.guest import image, metering
 
 VARIANTS = {"no metering": (False, False), "deadline": (False, True), "fuel": (True, False)}
-"""Whether fuel is counted, and whether the poll page is read."""
+"""Whether fuel is counted, and whether the poll page is read. The second is what ``Limits(fuel=None)`` gives."""
 
 
 def choose(variant: str) -> None:
@@ -26,17 +26,10 @@ def choose(variant: str) -> None:
     everything = metering._Metering
 
     class Less(everything):  # type: ignore[misc, valid-type]
-        def __init__(self, bodies: dict[int, bytes]) -> None:
-            super().__init__(bodies)
-            self._poll_code = self._charge_begin[: self._charge_begin.index(metering._DROP) + 1]
-
-        def _charge(self, weight: int) -> bytes:
-            whole = super()._charge(weight)
-            code = whole[: len(self._poll_code)] if poll else b""
-            return code + (whole[len(self._poll_code) :] if fuel else b"")
-
-        def _branches(self, pieces: list[bytes], charges: list[int]) -> list[int]:
-            return super()._branches(pieces, charges) if fuel else []
+        def __init__(self, bodies: dict[int, bytes], counts_fuel: bool) -> None:
+            super().__init__(bodies, fuel)
+            if not poll:
+                self._charge_begin, self._poll_code = self._charge_begin.removeprefix(self._poll_code), b""
 
     metering._Metering = Less  # type: ignore[misc]
     image.METERING_FORMAT = -1 - list(VARIANTS).index(variant)  # a key of its own in the cache

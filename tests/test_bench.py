@@ -162,7 +162,7 @@ def test_the_steps_of_a_run_add_up_to_the_whole(breakdown: dict[str, Any]) -> No
 
 def test_every_step_is_there(breakdown: dict[str, Any]) -> None:
     names = " ".join(step["name"] for step in breakdown["steps"])
-    for word in ("write the script", "thread", "store", "instantiate", "guest:", "frame", "decode", "hand it back"):
+    for word in ("write the script", "thread", "fresh instance", "guest:", "frame", "decode", "hand it back"):
         assert word in names
     assert breakdown["after_the_reply"]["us"] > 0
 

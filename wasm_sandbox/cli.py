@@ -211,8 +211,13 @@ def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[
 def _limits(options: Mapping[str, Any]) -> Limits:
     from pydantic import ValidationError
 
+    given = {name: value for name, value in options.items() if value is not None}
+    if given.pop("no_fuel"):
+        if "fuel" in given:
+            raise CommandError("--fuel and --no-fuel exclude each other: give one of them")
+        given["fuel"] = None
     try:
-        return wasm_sandbox.Limits(**{name: value for name, value in options.items() if value is not None})
+        return wasm_sandbox.Limits(**given)
     except ValidationError as errors:
         first = errors.errors()[0]
         option = _LIMIT_OPTIONS[str(first["loc"][0])]
@@ -259,6 +264,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 _limit_options = _options(
     click.option("--fuel", type=int, metavar="N", help="Units, some ten instructions each.  [default: 60000000000]"),
+    click.option("--no-fuel", is_flag=True, help="Count no fuel: only time is limited, and computing is quicker."),
     click.option("--memory", "memory_bytes", type=parse_size, metavar="SIZE", help="Memory.  [default: 256M]"),
     click.option("--timeout", "timeout_seconds", type=float, metavar="S", help="Seconds.  [default: 180]"),
     click.option(
@@ -496,15 +502,18 @@ def script(
 
 @cli.command()
 @click.option("--image", "named", metavar="NAME", help="The image; by default the default one.")
-def warm(named: str | None) -> None:
+@click.option("--no-fuel", is_flag=True, help="Also the one for runs whose fuel is not counted.")
+def warm(named: str | None, no_fuel: bool) -> None:
     """Prepare the guest image now, so that the first run need not; with --image another one than the default."""
     from wasm_sandbox.display import write
     from wasm_sandbox.image import image_of
     from wasm_sandbox.progress import ready_image
 
     chosen = image_of(named)
-    image = ready_image(chosen.source if chosen else None)
-    write(sys.stdout, f"image {image.id[:16]} is ready: {image.path}\n")
+    for counts_fuel in (True, False) if no_fuel else (True,):
+        image = ready_image(chosen.source if chosen else None, counts_fuel)
+        which = "" if counts_fuel else ", without fuel,"
+        write(sys.stdout, f"image {image.id[:16]}{which} is ready: {image.path}\n")
 
 
 @cli.command()

@@ -128,7 +128,7 @@ def _guest_error(
             return _exit_error(outcome, tool_name, argument_lines)
         case "DEADLINE":
             message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
-            if not outcome.fuel and outcome.detail:  # for want of a thread
+            if outcome.fuel == 0 and outcome.detail:  # for want of a thread
                 message = f"{message[:-1]}: {outcome.detail}"
             return ToolError(kind=ErrorKind.TIMEOUT, message=message)
         case "OUT_OF_FUEL":

@@ -24,15 +24,19 @@ Step = Callable[[str], None]
 T = TypeVar("T")
 
 
-def ready_image(source: ImageSource | None = None) -> LoadedImage:
+def ready_image(source: ImageSource | None = None, counts_fuel: bool = True) -> LoadedImage:
     """An image, by default the default one, prepared if it is not in the cache; silent if it is.
+
+    Args:
+        source: of the image.
+        counts_fuel: whether it is the one that counts fuel.
 
     The work is done on another thread, so that Ctrl-C ends the command while the compiler runs.
 
     Raises:
         HostError: as `GuestEngine.image`.
     """
-    return in_sight(lambda step: process_engine().image(step, source))
+    return in_sight(lambda step: process_engine().image(step, source, counts_fuel))
 
 
 def in_sight(prepare: Callable[[Step], T]) -> T:

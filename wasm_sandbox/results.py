@@ -56,8 +56,9 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    fuel: int
-    """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image."""
+    fuel: int | None
+    """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image. None if they
+    were not counted."""
     wall_seconds: float
     """From the start of the instance until the guest ended, in seconds."""
     peak_memory_bytes: int

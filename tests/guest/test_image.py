@@ -16,6 +16,8 @@ from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.image import compile_key, image_id, load_image
+from wasm_sandbox.guest.image_file import memory_part
+from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.preparation import pre_initialise
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS
 
@@ -63,6 +65,7 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
         patch.setitem(ENGINE_SETTINGS, "cranelift_opt_level", "none")
         assert compile_key(identity) != key
     assert compile_key(identity) == key
+    assert compile_key(identity, counts_fuel=False) != key
     assert compile_key(identity, own_memory=True) != compile_key(identity, own_memory=False)
     monkeypatch.setattr("wasm_sandbox.guest.image.METERING_FORMAT", 0)
     assert compile_key(identity) != key
@@ -110,6 +113,23 @@ def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkey
 def test_a_guest_that_cannot_be_initialised_says_why(preload: tuple[str, ...], scripts: list[str], reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         pre_initialise(find_artifact().read(), preload, scripts)
+
+
+def test_the_variant_without_fuel_is_made_from_the_memory_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = process_engine().image().engine
+    if not isinstance(engine, OwnMemoryEngine):
+        pytest.skip("the image's memory is in its module here")
+    cache = ImageCache(tmp_path / "cache")
+    cache.add(compile_key(image_id(find_artifact())), process_engine().image().path.read_bytes())
+    steps: list[str] = []
+    loaded = load_image(engine, steps.append, cache, counts_fuel=False)
+    assert steps == ["unpacking the guest", "compiling for this machine"]  # and the guest is not started again
+    ours, other = memory_part(loaded.path), memory_part(process_engine().image().path)
+    assert ours is not None
+    assert other is not None
+    assert (ours.globals, ours.read(loaded.path)) == (other.globals, other.read(process_engine().image().path))
 
 
 def test_a_module_that_is_no_guest_is_refused() -> None:

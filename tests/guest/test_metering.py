@@ -26,9 +26,9 @@ ENGINE = wasmtime.Engine(engine_configuration())
 class Metered:
     """An instance of a metered module."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, fuel: bool = True) -> None:
         self.store = wasmtime.Store(ENGINE)
-        module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(text))))
+        module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(text)), fuel))
         self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
         self.fuel = PLENTY
 
@@ -120,7 +120,10 @@ def programs() -> Metered:
 def test_a_metered_module_computes_what_it_did(programs: Metered, name: str, argument: int) -> None:
     store = wasmtime.Store(ENGINE)
     plain = wasmtime.Instance(store, wasmtime.Module(ENGINE, wasmtime.wat2wasm(PROGRAMS)), []).exports(store)
-    assert programs.call(name, argument) == plain[name](store, argument)  # type: ignore[operator]
+    expected = plain[name](store, argument)  # type: ignore[operator]
+    without_fuel = Metered(PROGRAMS, fuel=False)
+    assert programs.call(name, argument) == without_fuel.call(name, argument) == expected
+    assert without_fuel.fuel == PLENTY
 
 
 def test_fuel_grows_with_iterations_and_calls_and_is_the_same_each_time(programs: Metered) -> None:
@@ -197,21 +200,26 @@ def test_filling_in_chunks_writes_the_same_bytes(to: int, value: int, size: int)
     assert bytes(memory.read(bulk.store)) == bytes(to) + bytes([value]) * size + bytes(BULK_BYTES - to - size)
 
 
-@pytest.mark.parametrize("name", ["loop", "recursion", "fill"])
-def test_a_closed_poll_page_stops_whatever_is_going_on(name: str) -> None:
+ENDLESS = """(module
+  (memory 64)
+  (func (export "loop") (loop $l (br $l)))
+  (func $tail (export "recursion") (return_call $tail))
+  (func (export "fill") (loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 4194304)) (br $l)))
+  (func (export "copy") (loop $l (memory.copy (i32.const 0) (i32.const 9) (i32.const 4000000)) (br $l))))"""
+
+
+@pytest.mark.parametrize("fuel", [True, False])
+@pytest.mark.parametrize("name", ["loop", "recursion", "fill", "copy"])
+def test_a_closed_poll_page_stops_whatever_is_going_on(name: str, fuel: bool) -> None:
     """From another thread, while the guest computes: as a deadline and a cancellation do."""
-    endless = Metered("""(module
-      (memory 64)
-      (func (export "loop") (loop $l (br $l)))
-      (func $tail (export "recursion") (return_call $tail))
-      (func (export "fill") (loop $l (memory.fill (i32.const 0) (i32.const 1) (i32.const 4194304)) (br $l))))""")
+    endless = Metered(ENDLESS, fuel)
     page = PollPage(TrapSignals())
     page.attach(*endless.poll_page())
     threading.Timer(0.05, page.close).start()
     with pytest.raises(wasmtime.Trap):
         endless.call(name)
     page.detach()
-    assert 0 < endless.fuel < PLENTY
+    assert endless.fuel < PLENTY if fuel else endless.fuel == PLENTY
 
 
 def test_a_page_closed_too_early_stops_the_guest_at_once_and_one_closed_too_late_touches_nothing() -> None:

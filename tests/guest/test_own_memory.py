@@ -20,18 +20,18 @@ from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, MemoryPart, memory_part, with_memory
+from wasm_sandbox.guest.instances import MAX_IDLE
 from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.own_memory import (
     ADDRESSABLE_BYTES,
     GUARD_BYTES,
-    IDLE_SLOTS,
     MOST_KEPT_BYTES,
     OwnMemoryEngine,
     Slot,
-    SlotPool,
     is_supported,
 )
 from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.snapshot import Snapshot
 from wasm_sandbox.guest.wasi import LiveSurroundings
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
@@ -42,18 +42,12 @@ def run(guests: GuestEngine, script: str, **limits: float) -> Outcome:
     return guests.start(request, LiveSurroundings()).result()
 
 
-def pool_of(guests: GuestEngine) -> SlotPool:
-    slots = guests.image().slots
-    assert slots is not None
-    return slots
-
-
 def idle_slots(guests: GuestEngine) -> list[Slot]:
     """The slots that wait for a run, once those of earlier runs have been put back."""
     deadline = time.monotonic() + 20
     while guests.running_guests and time.monotonic() < deadline:
         time.sleep(0.005)
-    return pool_of(guests).idle
+    return [fresh.slot for fresh in guests.image().instances.idle if fresh.slot is not None]
 
 
 # -- one run after the other ---------------------------------------------------------------------
@@ -126,25 +120,27 @@ def test_only_so_many_slots_are_kept() -> None:
     guests = engine(ENGINES[0])
     many = [
         guests.start(ExecutionRequest("import time; time.sleep(0.3)", {}, Limits()), LiveSurroundings())
-        for _ in range(3 * IDLE_SLOTS)
+        for _ in range(3 * MAX_IDLE)
     ]
     for future in many:
         assert future.result().ending is Ending.EXITED
-    assert 0 < len(idle_slots(guests)) <= IDLE_SLOTS
+    assert 0 < len(idle_slots(guests)) <= MAX_IDLE
 
 
 def test_a_guest_gets_no_slot_that_cannot_be_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     guests = engine(ENGINES[1])
     run(guests, "pass")
-    pool = pool_of(guests)
-    slot = pool.take()
+    idle_slots(guests)
+    pool = guests.image().instances
+    fresh = pool.take()
+    assert fresh.slot is not None
 
     def refuse(*_: int) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(slot._space, "forget_changes", refuse)
+    monkeypatch.setattr(fresh.slot._space, "forget_changes", refuse)
     kept = len(pool.idle)
-    pool.give_back(slot)
+    pool.replace(fresh)
     assert len(pool.idle) == kept
     monkeypatch.undo()
     assert run(guests, "print(1)").stdout == b"1\n"
@@ -217,17 +213,16 @@ def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: _capi.
 
 
 def test_an_instance_that_is_offered_memory_of_another_size_is_refused() -> None:
-    guests = engine(ENGINES[0])
-    image = guests.image()
-    own = image.engine
+    image = engine(ENGINES[0]).image()
+    own, fresh = image.engine, image.instances.take()
     assert isinstance(own, OwnMemoryEngine)
-    slot = pool_of(guests).take()
+    assert fresh.slot is not None
+    fresh.store.close()
     store = wasmtime.Store(own)
     other = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
-    with own.offering(slot), pytest.raises(_capi.GuestStopped, match="another size"):
-        _capi.Instance(store, other, slot.linear)
+    with own.offering(fresh.slot), pytest.raises(_capi.GuestStopped, match="another size"):
+        _capi.Instance(store, other, fresh.slot.linear)
     store.close()
-    pool_of(guests).give_back(slot)
 
 
 def test_memories_of_any_module_are_given_back(module: _capi.Instance) -> None:
@@ -356,21 +351,18 @@ def test_threads_that_make_instances_at_once_get_their_own_memories() -> None:
 # -- the file ----------------------------------------------------------------------------------------
 
 
-def test_memory_is_found_again_in_the_file(tmp_path: Path) -> None:
+def test_memory_and_globals_are_found_again_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "image.cwasm"
-    memory = bytes(range(256)) * 1024
-    path.write_bytes(with_memory(b"code" * 1000, memory))
+    snapshot = Snapshot(b"", bytes(range(256)) * 1024, {"stack": 2**31, "other": -1})
+    path.write_bytes(with_memory(b"code" * 1000, snapshot))
+    assert path.read_bytes().startswith(b"code" * 1000)
     part = memory_part(path)
-    assert part == MemoryPart(ALIGNMENT_BYTES, len(memory))
-    content = path.read_bytes()
-    assert content.startswith(b"code" * 1000)
-    assert content[part.offset : part.offset + part.size] == memory
+    assert part == MemoryPart(ALIGNMENT_BYTES, len(snapshot.memory), snapshot.globals)
+    assert part.read(path) == snapshot.memory
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-1], lambda b: b[1:], lambda b: b[:10], lambda b: b"", lambda b: b + b"x"]
-)
-def test_a_file_that_ends_otherwise_has_no_memory(tmp_path: Path, damage: object) -> None:
+@pytest.mark.parametrize("part", [slice(0, -1), slice(1, None), slice(0, 10), slice(0, 0)])
+def test_a_file_that_is_not_whole_has_no_memory(tmp_path: Path, part: slice) -> None:
     path = tmp_path / "image.cwasm"
-    path.write_bytes(damage(with_memory(b"code", bytes(65536))))  # type: ignore[operator]
+    path.write_bytes(with_memory(b"code", Snapshot(b"", bytes(65536), {}))[part])
     assert memory_part(path) is None

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import wasmtime
 
 from tests.hostile.conftest import RunBody
 from tests.hostile.poison import POISONS, clean, poisoned
@@ -44,19 +43,17 @@ def test_clean_runs_beside_poisoned_ones_are_like_the_first(first: object) -> No
 def fresh_instance() -> Iterator[_capi.Instance]:
     """An instance as the next run gets it, before anything has run in it."""
     image = process_engine().image()
-    slot, store = image.take_slot(), wasmtime.Store(image.engine)
-    store.set_limits(memory_size=1 << 30)
+    fresh = image.instances.take()
     world = World([], OutputPipe(0), OutputPipe(0), LiveSurroundings(), deadline=float("inf"))
     image.host_functions.enter(world)
     try:
-        world.instance = image.instantiate(store, slot)
-        world.instance.set_global(FUEL_EXPORT, 10**9)
-        yield world.instance
+        world.instance = fresh.instance
+        fresh.instance.limit(1 << 30)
+        fresh.instance.set_global(FUEL_EXPORT, 10**9)
+        yield fresh.instance
     finally:
         image.host_functions.leave()
-        store.close()
-        if slot is not None:
-            image.give_back(slot)
+        image.instances.replace(fresh)
 
 
 def whole_memory(instance: _capi.Instance) -> bytes:
@@ -66,11 +63,10 @@ def whole_memory(instance: _capi.Instance) -> bytes:
 @pytest.fixture(scope="module")
 def memory_before() -> bytes:
     """The linear memory of an instance before any of this module's runs."""
-    image = process_engine().image()
-    slot, store = image.take_slot(), wasmtime.Store(image.engine)
-    memory = whole_memory(image.instantiate(store, slot))
-    store.close()
-    return memory  # and the slot is not used again: what the others have been used for is what is looked at
+    fresh = process_engine().image().instances.take()
+    memory = whole_memory(fresh.instance)
+    fresh.store.close()  # not used again: what the others have been used for is what is looked at
+    return memory
 
 
 @pytest.fixture

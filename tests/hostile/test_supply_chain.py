@@ -27,6 +27,7 @@ from tools.check_advisories import ADVISORIES, Package, findings, guest_packages
 from wasm_sandbox.config import Limits
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.guest.artifact import find_artifact
+from wasm_sandbox.guest.image import Wanted
 from wasm_sandbox.guest.preparation import prepare
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.plain_script import run_script
@@ -208,5 +209,5 @@ def test_an_artifact_with_one_bit_changed_is_refused_before_it_is_compiled(tmp_p
     path.write_bytes(lzma.compress(module, preset=0))
     steps: list[str] = []
     with pytest.raises(ArtifactError, match=hashlib.sha256(module).hexdigest()):
-        prepare(wasmtime.Engine(engine_configuration()), replace(good, path=path), steps.append)
+        prepare(wasmtime.Engine(engine_configuration()), Wanted(replace(good, path=path), steps.append))
     assert steps == ["unpacking the guest"]

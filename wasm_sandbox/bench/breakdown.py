@@ -17,13 +17,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-import wasmtime
-
 from wasm_sandbox import interpretation, sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
+from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
@@ -53,9 +52,9 @@ _STEPS = {
     "script begin": "write the script",
     "script end": "make the request",
     "start begin": "hand it to a guest thread",
-    "execute begin": "make a store, set the limits",
-    "instance begin": "instantiate",
-    "instance end": "encode the request, enter",
+    "execute begin": "make its world: pipes, environment, watchdog",
+    "take begin": "take a fresh instance",
+    "take end": "set the limits, encode the request, enter",
     "alloc begin": "allocate in the guest",
     "alloc end": "copy the script in",
     "guest begin": "guest: restore, compile the tool, run up to it",
@@ -71,7 +70,7 @@ _STEPS = {
     "decode begin": "decode the value",
     "decode end": "build the result",
 }
-_AFTER = "tear down, after the reply"
+_AFTER = "tear down and make the next instance, after the reply"
 
 _PROBES = {
     "an empty script": "",
@@ -194,7 +193,7 @@ def take_breakdown(rounds: int, progress: Callable[[str], None] = lambda words: 
         after=Step(_AFTER, statistics.median(run.after for run in runs)),
         host_calls=_host_calls(runs),
         probes=probes,
-        fuel=runs[-1].outcome.fuel,
+        fuel=runs[-1].outcome.fuel or 0,
         memory_bytes=runs[-1].outcome.memory_bytes,
     )
 
@@ -297,7 +296,7 @@ def _probe(marks: _Marks, name: str, text: str, rounds: int) -> Probe:
         outcome = run_raw(text)
         taken.append((marks.at["guest end"] - marks.at["guest begin"]) / 1000)
         _wait_until(lambda: "close end" in marks.at)
-    return Probe(name, statistics.median(taken), outcome.fuel)
+    return Probe(name, statistics.median(taken), outcome.fuel or 0)
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
@@ -316,7 +315,9 @@ class _MarkedEngine(GuestEngine):
                 stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
             self._marked_image = load_image(self._engine)
 
-    def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
+    def image(
+        self, progress: Progress | None = None, source: ImageSource | None = None, counts_fuel: bool = True
+    ) -> LoadedImage:
         return self._marked_image
 
 
@@ -372,8 +373,8 @@ def _marks() -> Iterator[_Marks]:
     borders: list[tuple[Any, str, str]] = [
         (sandbox.WasmToolSandbox, "_script", "script"),
         (GuestEngine, "start", "start"),
-        (_capi.Instance, "__init__", "instance"),
-        (wasmtime.Store, "close", "close"),
+        (InstancePool, "take", "take"),
+        (InstancePool, "replace", "close"),
         (sandbox, "interpret", "interpret"),
         (interpretation, "split_frames", "frame"),
         (interpretation, "_decode", "decode"),

@@ -14,7 +14,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_size_t, c_uint8, c_void_p
+from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_void_p
 from typing import Any, Protocol
 
 import wasmtime
@@ -46,6 +46,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_error_message": (None, [c_void_p, c_void_p]),
     "wasmtime_error_delete": (None, [c_void_p]),
     "wasmtime_error_new": (c_void_p, [c_char_p]),
+    "wasmtime_store_limiter": (None, [c_void_p, *[c_int64] * 5]),
     "wasmtime_global_get": (None, [c_void_p, c_void_p, c_void_p]),
     "wasmtime_global_set": (c_void_p, [c_void_p, c_void_p, c_void_p]),
     "wasmtime_config_host_memory_creator_set": (None, [c_void_p, c_void_p]),
@@ -265,7 +266,7 @@ class Instance:
         self._store = store  # keeps the context alive
         self._context = store._context()
         self._instance = _ffi.wasmtime_instance_t()
-        self._functions: dict[str, Any] = {}
+        self._exports: dict[str, Any] = {}
         self._own_memory = memory
         trap = c_void_p()
         instantiate = _instantiate if memory is None else _instantiate_quickly
@@ -275,10 +276,23 @@ class Instance:
         self._memory = None if memory else self._export("memory").of.memory
 
     def _export(self, name: str) -> Any:
-        item, raw = _ffi.wasmtime_extern_t(), name.encode()
-        if not _export_get(self._context, byref(self._instance), raw, len(raw), byref(item)):
-            raise GuestStopped(None, f"the module does not export {name}")
-        return item
+        found = self._exports.get(name)
+        if found is None:
+            found, raw = _ffi.wasmtime_extern_t(), name.encode()
+            if not _export_get(self._context, byref(self._instance), raw, len(raw), byref(found)):
+                raise GuestStopped(None, f"the module does not export {name}")
+            self._exports[name] = found
+        return found
+
+    def look_up(self, *names: str) -> None:
+        """Find exports that will be used, ahead of time."""
+        for name in names:
+            self._export(name)
+
+    def limit(self, memory_bytes: int) -> None:
+        """Let its linear memory grow to so many bytes, and its store hold nothing besides it."""
+        instances, memories, tables = 1, 2, 1
+        _c["wasmtime_store_limiter"](self._store.ptr(), memory_bytes, -1, instances, tables, memories)
 
     def memory(self) -> tuple[int, int]:
         """Address and size in bytes of the linear memory, valid until the guest runs again."""
@@ -317,9 +331,7 @@ class Instance:
         Raises:
             GuestStopped: the guest trapped, or a host function stopped it.
         """
-        function = self._functions.get(name)
-        if function is None:
-            function = self._functions[name] = self._export(name).of.func
+        function = self._export(name).of.func
         values = (_ffi.wasmtime_val_raw_t * max(1, len(arguments)))()
         for i, argument in enumerate(arguments):
             values[i].i64 = argument

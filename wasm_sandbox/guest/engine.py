@@ -30,7 +30,7 @@ EXIT_GRACE_SECONDS = 1.0
 MAX_IMAGES = 32
 """Loaded images that are kept; each holds its compiled code, mapped from the cache, and no instance."""
 
-_DEFAULT = ""
+_DEFAULT, _NO_FUEL = "", " without fuel"
 
 _log = logging.getLogger(__name__)
 
@@ -47,20 +47,35 @@ class GuestEngine:
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
         self._watchdog = Watchdog()
         self._workers = Workers()
-        self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last one used is the last
+        self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
         self._running: set[Surroundings] = set()
         self._running_lock = threading.Lock()
         self._ready_since: float | None = None
+        self._is_settled = False
 
-    def image(self, progress: Progress | None = None, source: ImageSource | None = None) -> LoadedImage:
-        """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`."""
+    def settle(self) -> None:
+        """Load no more variants of images: this process is about to lose the right to open files."""
+        self._is_settled = True
+
+    def image(
+        self, progress: Progress | None = None, source: ImageSource | None = None, counts_fuel: bool = True
+    ) -> LoadedImage:
+        """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`.
+
+        Args:
+            progress: told about every slow step.
+            source: where it comes from.
+            counts_fuel: whether its code takes fuel down. Without, it may do so all the same: where there is no other.
+        """
         if source is None and os.environ.get(EXPORTED_IMAGE_VARIABLE):
             from wasm_sandbox.images.exported import exported_source
 
             source = exported_source()
         key = source.id if source is not None else _DEFAULT
+        if not counts_fuel and not self._is_settled:
+            key += _NO_FUEL
         found = self._found(key)
         if found is not None:
             return found
@@ -70,9 +85,9 @@ class GuestEngine:
             found = self._found(key)
             if found is None:
                 if source is None:
-                    found = load_image(self._engine, progress)
+                    found = load_image(self._engine, progress, counts_fuel=counts_fuel)
                 else:
-                    found = source.load(self._engine, progress or _log.info)
+                    found = source.load(self._engine, progress or _log.info, counts_fuel)
                 self._keep(key, found)
         return found
 
@@ -115,7 +130,7 @@ class GuestEngine:
             with self._running_lock:
                 self._running.add(surroundings)
             try:
-                image = self.image(source=source)
+                image = self.image(source=source, counts_fuel=request.limits.fuel is not None)
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
                 execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver)
@@ -138,6 +153,8 @@ class GuestEngine:
                 surroundings.cancel()
         self._workers.close(deadline)
         self._watchdog.stop()
+        for image in self._images.values():
+            image.instances.close()  # while wasmtime can still call back
 
 
 class _Process:

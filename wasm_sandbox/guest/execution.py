@@ -16,10 +16,10 @@ from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
+from wasm_sandbox.guest.instances import FreshInstance
 from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
 from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
-from wasm_sandbox.guest.own_memory import Slot
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -30,6 +30,7 @@ from wasm_sandbox.guest.watchdog import Watchdog
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
 MAX_REPORT_BYTES = 1 << 20
+INEXHAUSTIBLE_FUEL = 2**63 - 1  # centuries: for an image that counts it, where there is none that does not
 NEAR_CEILING_BYTES = 1 << 20
 
 _TRAPS = wasmtime.TrapCode
@@ -71,17 +72,20 @@ def execute(
     )
     trap_signals.restore()
     page = PollPage(trap_signals)
-    slot = image.take_slot()
-    store = wasmtime.Store(image.engine)
     mounts: Mounts | None = None
+    fresh: FreshInstance | None = None
+    stopped: _capi.GuestStopped | None = None
+    exit_code, exception = 0, None
     try:
         mounts = _add_files(world, image, request.given, limits)
-        store.set_limits(memory_size=limits.memory_bytes, instances=1, memories=2, tables=1)
         look = partial(_look, world, page)
         surroundings.stop_with(look)
         with watchdog.watch(world.next_look(), look):
-            stopped, exit_code, exception = _call(image, world, page, store, slot, request)
-        fuel_left = _fuel_left(world, limits.fuel)
+            stopped = _refused(image, world, limits)
+            if stopped is None:
+                fresh = image.instances.take()
+                stopped, exit_code, exception = _call(image, world, page, fresh, request)
+        fuel_left = world.instance.global_value(FUEL_EXPORT) if world.instance else limits.fuel or 0
         if world.host_failure is not None:
             raise world.host_failure
         memory_bytes = world.instance.memory()[1] if world.instance else 0
@@ -100,7 +104,7 @@ def execute(
             stderr=world.stderr.contents(),
             stdout_dropped_bytes=world.stdout.written_bytes - len(stdout),
             stderr_dropped_bytes=world.stderr.dropped_bytes,
-            fuel=limits.fuel - max(0, fuel_left),
+            fuel=None if limits.fuel is None else limits.fuel - max(0, fuel_left),
             wall_seconds=time.monotonic() - started,
             memory_bytes=memory_bytes,
             host_calls=world.host_calls,
@@ -109,15 +113,15 @@ def execute(
             else None,
         )
         deliver(outcome)
+        time.sleep(0)  # whoever waits for it gets the interpreter lock now
     finally:
         surroundings.stop_with(None)
         page.detach()
         world.instance = world.files = None
-        store.close()
+        if fresh is not None:
+            image.instances.replace(fresh)
         if mounts is not None:
             mounts.close()
-        if slot is not None:
-            image.give_back(slot)
 
 
 def _add_files(world: World, image: LoadedImage, given: GivenFiles | None, limits: Limits) -> Mounts | None:
@@ -152,28 +156,30 @@ def _look(world: World, page: PollPage) -> float | None:
     return world.next_look()
 
 
+def _refused(image: LoadedImage, world: World, limits: Limits) -> _capi.GuestStopped | None:
+    """Why a guest is not even begun."""
+    if world.halt_reason() is not None:
+        return _capi.GuestStopped(None, "cancelled before it started")
+    if (needed := image.needed_bytes) > limits.memory_bytes:
+        message = (
+            f"this image needs at least {needed >> 20} MiB of memory, the limit is "
+            f"{limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
+        )
+        return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message)
+    return None
+
+
 def _call(
-    image: LoadedImage,
-    world: World,
-    page: PollPage,
-    store: wasmtime.Store,
-    slot: Slot | None,
-    request: ExecutionRequest,
+    image: LoadedImage, world: World, page: PollPage, fresh: FreshInstance, request: ExecutionRequest
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
-    """Instantiate and run: why the guest was stopped (if it was), its exit code, its exception."""
+    """Run: why the guest was stopped (if it was), its exit code, its exception."""
     image.host_functions.enter(world)
+    instance = world.instance = fresh.instance
     try:
-        if world.halt_reason() is not None:
-            return _capi.GuestStopped(None, "cancelled before it started"), 0, None
-        if (needed := image.needed_bytes) > request.limits.memory_bytes:
-            message = (
-                f"this image needs at least {needed >> 20} MiB of memory, the limit is "
-                f"{request.limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
-            )
-            return _capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message), 0, None
-        instance = world.instance = image.instantiate(store, slot)
-        instance.set_global(FUEL_EXPORT, request.limits.fuel)
-        page.attach(*(slot.poll_span if slot else instance.memory_named(POLL_EXPORT)))
+        instance.limit(request.limits.memory_bytes)
+        fuel = request.limits.fuel
+        instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL if fuel is None else fuel)
+        page.attach(*(fresh.slot.poll_span if fresh.slot else instance.memory_named(POLL_EXPORT)))
         if image.command is not None:
             return _call_command(world, instance, image.command, request)
         encoded = request.encode()
@@ -214,11 +220,6 @@ def _read_report(instance: _capi.Instance) -> GuestException | None:
         room -= min(size, room)
         address += 4 + size
     return GuestException(*texts)
-
-
-def _fuel_left(world: World, limit: int) -> int:
-    """Below zero if the guest was stopped for lack of it."""
-    return world.instance.global_value(FUEL_EXPORT) if world.instance else limit
 
 
 def _ending(

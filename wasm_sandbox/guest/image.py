@@ -16,14 +16,14 @@ from typing import Protocol
 import wasmtime
 
 from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
-from wasm_sandbox.errors import HostError, ImageError
-from wasm_sandbox.guest import _capi
+from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.image_file import memory_part
+from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.metering import METERING_FORMAT
-from wasm_sandbox.guest.own_memory import OwnMemoryEngine, Slot, SlotPool, is_supported
+from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
@@ -32,7 +32,20 @@ from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
-Prepare = Callable[[Artifact, Progress], bytes]
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image to be prepared."""
+
+    artifact: Artifact
+    progress: Progress
+    counts_fuel: bool = True
+    """Whether fuel is taken down in its code."""
+    sibling: Path | None = None
+    """The file of the image that differs in that alone, if it is there."""
+
+
+Prepare = Callable[[Wanted], bytes]
 """Makes the content of a compiled image's file from the guest module; raises as `load_image`."""
 
 _log = logging.getLogger(__name__)
@@ -40,14 +53,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """A compiled, pre-initialised guest, linked to our host functions: instances come from ``pre``."""
+    """A compiled, pre-initialised guest, linked to our host functions."""
 
     id: str
     """Hash of everything that its memory was made from."""
     path: Path
     """The compiled image in the cache."""
     engine: wasmtime.Engine
-    pre: wasmtime.InstancePre
+    instances: InstancePool
     host_functions: HostFunctions
     memory_bytes: int
     """What an instance has from the start; a run needs some more."""
@@ -57,34 +70,6 @@ class LoadedImage:
     """Files that every run finds: absolute guest path -> contents."""
     command: Command | None = None
     """For a CPython that is a WASI command, and not our own guest."""
-    slots: SlotPool | None = field(default=None, repr=False)
-    """The memories of its instances, where they are ours and the image brings its memory along."""
-
-    def take_slot(self) -> Slot | None:
-        """The memories for one instance, to be given back when it is gone; None if wasmtime makes them.
-
-        Raises:
-            HostError: the system gives none.
-        """
-        try:
-            return self.slots.take() if self.slots is not None else None
-        except OSError as error:
-            raise HostError(
-                f"the system gives no memory for one more guest ({error.strerror or error}): "
-                "run fewer at once, or raise its limit of address space (ulimit -v)"
-            ) from error
-
-    def give_back(self, slot: Slot) -> None:
-        """Take back the memories of an instance that is gone."""
-        if self.slots is not None:
-            self.slots.give_back(slot)
-
-    def instantiate(self, store: wasmtime.Store, slot: Slot | None) -> _capi.Instance:
-        """A fresh instance, with the memories of a slot; raises as `_capi.Instance`."""
-        if slot is None or not isinstance(self.engine, OwnMemoryEngine):
-            return _capi.Instance(store, self.pre)
-        with self.engine.offering(slot):
-            return _capi.Instance(store, self.pre, slot.linear)
 
     @property
     def needed_bytes(self) -> int:
@@ -110,8 +95,14 @@ class ImageSource(Protocol):
     def distributions(self) -> Mapping[str, str]:
         """The Python distributions in it, besides what every guest has: canonical name -> version."""
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
-        """Load the image, preparing it if need be; called once per engine.
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
+        """Load the image, preparing it if need be; called once per engine and way of counting.
+
+        Args:
+            guest_engine: the engine that will run its instances.
+            progress: told about every slow step.
+            counts_fuel: whether fuel is taken down in its code. An image that has only code with it may be
+                loaded all the same.
 
         Raises:
             HostError: it cannot be loaded; the message says what to do.
@@ -124,22 +115,27 @@ def image_id(artifact: Artifact) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def compile_key(image: str, own_memory: bool | None = None) -> str:
+def compile_key(image: str, own_memory: bool | None = None, counts_fuel: bool = True) -> str:
     """Names the compiled form of an image: it differs by engine version, settings and machine.
 
     Args:
         image: the image's id.
         own_memory: whether linear memory is ours; by default as `GuestEngine` has it.
+        counts_fuel: whether fuel is taken down in its code.
     """
     if own_memory is None:
         own_memory = is_supported()
-    parts = [image, METERING_FORMAT, wasmtime_version(), sys.platform, platform.machine(), ENGINE_SETTINGS, own_memory]
+    machine = [wasmtime_version(), sys.platform, platform.machine()]
+    parts = [image, METERING_FORMAT, *machine, ENGINE_SETTINGS, own_memory, counts_fuel]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{image[:16]}-{digest[:16]}"
 
 
 def load_image(
-    guest_engine: wasmtime.Engine, progress: Progress | None = None, cache: ImageCache | None = None
+    guest_engine: wasmtime.Engine,
+    progress: Progress | None = None,
+    cache: ImageCache | None = None,
+    counts_fuel: bool = True,
 ) -> LoadedImage:
     """The default image: from the cache, or prepared now (seconds) and put there.
 
@@ -147,6 +143,7 @@ def load_image(
         guest_engine: the engine that will run its instances.
         progress: told about every slow step.
         cache: where compiled images are; the user's cache directory by default.
+        counts_fuel: whether fuel is taken down in its code.
 
     Raises:
         CacheError: the cache directory cannot be used or written.
@@ -155,11 +152,11 @@ def load_image(
     """
     from wasm_sandbox.guest import preparation
 
-    def prepare(artifact: Artifact, progress: Progress) -> bytes:
-        return preparation.prepare(guest_engine, artifact, progress)
+    def prepare(wanted: Wanted) -> bytes:
+        return preparation.prepare(guest_engine, wanted)
 
-    artifact = find_artifact()
-    return load_prepared(guest_engine, image_id(artifact), prepare, progress or _log.info, cache)
+    identity = image_id(find_artifact())
+    return load_prepared(guest_engine, identity, prepare, progress or _log.info, cache, counts_fuel=counts_fuel)
 
 
 def load_prepared(
@@ -169,6 +166,8 @@ def load_prepared(
     progress: Progress,
     cache: ImageCache | None = None,
     files: Mapping[str, bytes] | None = None,
+    pre_initialised: bool = True,
+    counts_fuel: bool = True,
 ) -> LoadedImage:
     """An image from the cache, or prepared now and put there.
 
@@ -179,46 +178,53 @@ def load_prepared(
         progress: told about every slow step.
         cache: where compiled images are; the user's cache directory by default.
         files: what every run finds.
+        pre_initialised: whether it is a snapshot, which has no start function: instances may be made ahead.
+        counts_fuel: whether fuel is taken down in its code.
 
     Raises: as `load_image`, and what ``prepare`` raises.
     """
     cache = cache or ImageCache()
-    key = compile_key(identity, isinstance(guest_engine, OwnMemoryEngine))
+    own_memory = isinstance(guest_engine, OwnMemoryEngine)
+    key, sibling = (compile_key(identity, own_memory, fuel) for fuel in (counts_fuel, not counts_fuel))
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        module = _prepare_once(guest_engine, cache, key, prepare, progress)
+        wanted = Wanted(find_artifact(), progress, counts_fuel, cache.find(sibling))
+        module = _prepare_once(guest_engine, cache, key, prepare, wanted)
     if module is None:
         raise ImageError(
             f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
         )
     cache.note_use(key)
-    return link(guest_engine, identity, cache.path(key), module, files or {})
+    return link(guest_engine, identity, cache.path(key), module, files or {}, pre_initialised)
 
 
 def link(
-    guest_engine: wasmtime.Engine, identity: str, path: Path, module: wasmtime.Module, files: Mapping[str, bytes]
+    guest_engine: wasmtime.Engine,
+    identity: str,
+    path: Path,
+    module: wasmtime.Module,
+    files: Mapping[str, bytes],
+    pre_initialised: bool = True,
 ) -> LoadedImage:
-    """A compiled module, ready for instances.
+    """A compiled module, ready for instances; ``pre_initialised`` as for `load_prepared`.
 
     Raises:
         ImageError: its memory cannot be used here.
     """
     linker = wasmtime.Linker(guest_engine)
     functions = HostFunctions(linker, module)
-    pre = linker.instantiate_pre(module)
-    slots = _slots(guest_engine, path)
-    return LoadedImage(
-        identity, path, guest_engine, pre, functions, memory_bytes_of(module), Hold(path), files, slots=slots
-    )
+    memory = _memory_in(path, guest_engine)
+    instances = InstancePool(guest_engine, linker.instantiate_pre(module), memory, ahead=pre_initialised)
+    return LoadedImage(identity, path, guest_engine, instances, functions, memory_bytes_of(module), Hold(path), files)
 
 
-def _slots(guest_engine: wasmtime.Engine, path: Path) -> SlotPool | None:
+def _memory_in(path: Path, guest_engine: wasmtime.Engine) -> ImageMemory | None:
     try:
         part = memory_part(path)
         if part is None:
             return None
         if isinstance(guest_engine, OwnMemoryEngine):
-            return guest_engine.pool(path, part)
+            return guest_engine.image_memory(path, part)
     except OSError as error:
         raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
     raise ImageError(f"the image {path} was compiled for a system whose linear memory this library makes itself")
@@ -236,14 +242,14 @@ def min_memory_bytes(image_bytes: int) -> int:
 
 
 def _prepare_once(
-    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Prepare, progress: Progress
+    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Prepare, wanted: Wanted
 ) -> wasmtime.Module | None:
     """Of several processes one prepares the image; the others wait, and find it done."""
-    with cache.lock(key, lambda: progress("waiting for another process that prepares the image")):
+    with cache.lock(key, lambda: wanted.progress("waiting for another process that prepares the image")):
         cache.sweep()
         module = _load_compiled(guest_engine, cache, key)
         if module is None:
-            cache.add(key, prepare(find_artifact(), progress))
+            cache.add(key, prepare(wanted))
             for removed in cache.prune(cache_ceiling(), keep=key):
                 _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
             module = _load_compiled(guest_engine, cache, key)

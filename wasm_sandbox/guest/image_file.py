@@ -1,6 +1,6 @@
 """The file of a compiled image: wasmtime's code and, where linear memory is ours, what instances' memory starts as.
 
-    code (an ELF file, as wasmtime writes it) | zeros | memory | trailer
+    code (an ELF file, as wasmtime writes it) | zeros | memory | globals, in JSON | trailer
 
 The memory begins at a multiple of 64 KiB, so that any system can map it from the file. wasmtime reads its own part
 and does not mind what follows it.
@@ -8,29 +8,41 @@ and does not mind what follows it.
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from wasm_sandbox.guest.snapshot import Snapshot
+
 ALIGNMENT_BYTES = 64 << 10
 """No supported system has larger pages."""
 
-_TRAILER = struct.Struct("<16sQQ")
+_TRAILER = struct.Struct("<16sQQQ")
 _MAGIC = b"wasm-sandbox mem"
 
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """Where in the file the memory is, in bytes."""
+    """Where in the file the memory is, in bytes, and the globals that belong to it."""
 
     offset: int
     size: int
+    globals: dict[str, int]
+
+    def read(self, path: Path) -> bytes:
+        """The memory itself; raises OSError."""
+        with path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
-def with_memory(code: bytes, memory: bytes) -> bytes:
+def with_memory(code: bytes, snapshot: Snapshot) -> bytes:
     """The content of the file of an image that brings its memory along."""
     padding = -len(code) % ALIGNMENT_BYTES
-    return b"".join((code, bytes(padding), memory, _TRAILER.pack(_MAGIC, len(code) + padding, len(memory))))
+    globals_ = json.dumps(snapshot.globals, sort_keys=True).encode()
+    trailer = _TRAILER.pack(_MAGIC, len(code) + padding, len(snapshot.memory), len(globals_))
+    return b"".join((code, bytes(padding), snapshot.memory, globals_, trailer))
 
 
 def memory_part(path: Path) -> MemoryPart | None:
@@ -40,7 +52,8 @@ def memory_part(path: Path) -> MemoryPart | None:
         if size < _TRAILER.size:
             return None
         file.seek(size - _TRAILER.size)
-        magic, offset, length = _TRAILER.unpack(file.read())
-    if magic != _MAGIC or offset % ALIGNMENT_BYTES or offset + length + _TRAILER.size != size:
-        return None
-    return MemoryPart(offset, length)
+        magic, offset, length, globals_length = _TRAILER.unpack(file.read())
+        if magic != _MAGIC or offset + length + globals_length + _TRAILER.size != size:
+            return None
+        file.seek(offset + length)
+        return MemoryPart(offset, length, json.loads(file.read(globals_length)))

@@ -73,11 +73,12 @@ _PLAIN = re.compile(
 """Instructions that are copied as they are, as many as follow each other."""
 
 
-def meter(module: bytes) -> bytes:
+def meter(module: bytes, fuel: bool = True) -> bytes:
     """The module with fuel and a poll page in its code.
 
     Args:
         module: a module as a compiler wrote it. Custom sections are dropped.
+        fuel: whether fuel is taken down; else the global is there and stays as it is.
 
     Returns:
         The metered module. The same input gives the same bytes.
@@ -86,7 +87,7 @@ def meter(module: bytes) -> bytes:
         MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
     bodies = {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
-    return _Metering(bodies).module()
+    return _Metering(bodies, fuel).module()
 
 
 @dataclass
@@ -113,8 +114,9 @@ def _weight(size: int, mostly_passed_over: bool) -> int:
 class _Metering:
     """The rewriting of one module: what is added gets the indices after everything that is there."""
 
-    def __init__(self, bodies: dict[int, bytes]) -> None:
+    def __init__(self, bodies: dict[int, bytes], counts_fuel: bool) -> None:
         self._bodies = bodies
+        self._counts_fuel = counts_fuel
         imports = wb.import_counts(bodies.get(wb.IMPORT, b"\0"))
         self._bulk_type = self._count(wb.TYPE)
         self._first_function = imports[wb.IMPORT_FUNCTION]
@@ -122,8 +124,8 @@ class _Metering:
         self._fill = self._copy + 1
         self._fuel = wb.unsigned(imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL))
         self._poll = wb.unsigned(imports[wb.IMPORT_MEMORY] + self._count(wb.MEMORY))
-        poll = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
-        self._charge_begin = poll + bytes([_GLOBAL_GET]) + self._fuel
+        self._poll_code = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
+        self._charge_begin = self._poll_code + bytes([_GLOBAL_GET]) + self._fuel
         self._charge_end = (
             bytes([_I64_SUB, _GLOBAL_SET])
             + self._fuel
@@ -244,11 +246,16 @@ class _Metering:
         raise wb.MalformedModule(f"the module uses an instruction that cannot be metered: {body[start:][:3].hex()}")
 
     def _charge(self, weight: int) -> bytes:
-        return self._charge_begin + bytes([_I64_CONST]) + wb.signed(weight) + self._charge_end
+        return self._charge_units(bytes([_I64_CONST]) + wb.signed(weight))
 
-    @staticmethod
-    def _branches(pieces: list[bytes], charges: list[int]) -> list[int]:
+    def _charge_units(self, units: bytes) -> bytes:
+        """Code that looks at the poll page and takes down fuel by what ``units`` leaves on the stack."""
+        return self._charge_begin + units + self._charge_end if self._counts_fuel else self._poll_code
+
+    def _branches(self, pieces: list[bytes], charges: list[int]) -> list[int]:
         """The offset of the branch of each charge among the pieces of a function."""
+        if not self._counts_fuel:
+            return []
         found, at, done = [], 0, 0
         for place in charges:
             at += sum(map(len, pieces[done : place + 1]))
@@ -260,8 +267,7 @@ class _Metering:
     # -- moving and filling, in chunks -----------------------------------------------------------------
 
     def _charge_bytes(self, size: bytes) -> bytes:
-        units = size + bytes([_I32_CONST, BULK_BYTES_SHIFT, _I32_SHR_U, _I64_EXTEND_I32_U])
-        return self._charge_begin + units + self._charge_end
+        return self._charge_units(size + bytes([_I32_CONST, BULK_BYTES_SHIFT, _I32_SHR_U, _I64_EXTEND_I32_U]))
 
     def _fill_function(self) -> bytes:
         """``memory.fill``: locals 0 address, 1 value, 2 size."""

@@ -42,7 +42,8 @@ class Outcome:
     stderr: bytes
     stdout_dropped_bytes: int
     stderr_dropped_bytes: int
-    fuel: int
+    fuel: int | None
+    """None if it was not counted."""
     wall_seconds: float
     memory_bytes: int
     host_calls: int

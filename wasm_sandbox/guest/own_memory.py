@@ -15,7 +15,6 @@ import ctypes
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +37,6 @@ RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES
 
 MOST_KEPT_BYTES = 4 << 20
 """A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
-
-IDLE_SLOTS = max(4, 2 * (os.cpu_count() or 1))
-"""Slots of an image that wait for the next run; each keeps up to `MOST_KEPT_BYTES`."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,17 +90,28 @@ class PollMemory(PlainMemory):
 
 
 class ImageMemory:
-    """An image's memory: a part of its file, mapped once to copy from."""
+    """An image's memory: a part of its file, mapped once to copy from.
 
-    def __init__(self, space: AddressSpace, path: Path, part: MemoryPart) -> None:
+    Args:
+        space: system calls.
+        path: the image's file.
+        part: where in it the memory is.
+        scanner: finds the pages of a slot to put back; without one all of them come anew.
+    """
+
+    def __init__(self, space: AddressSpace, path: Path, part: MemoryPart, scanner: PageScanner | None) -> None:
         self.offset, self.size = part.offset, part.size
-        self._space = space
+        self._space, self._scanner = space, scanner
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.address = space.map_file(None, self.size, READ, self.descriptor, self.offset)
         except BaseException:
             os.close(self.descriptor)
             raise
+
+    def new_slot(self) -> Slot:
+        """The memories for one instance; raises OSError if the system gives none."""
+        return Slot(self._space, self, self._scanner)
 
     def __del__(self) -> None:
         if hasattr(self, "address"):
@@ -161,50 +168,6 @@ class Slot:
                 memory.release()
 
 
-class SlotPool:
-    """The slots of one image.
-
-    Args:
-        space: system calls.
-        image: what slots start as.
-        scanner: finds the pages to put back; without one all of them come anew.
-    """
-
-    def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
-        self._space, self._image, self._scanner = space, image, scanner
-        self._idle: list[Slot] = []
-        self._lock = threading.Lock()
-
-    def take(self) -> Slot:
-        """A slot that is as the image is.
-
-        Raises:
-            OSError: the system gives no more memory or address space.
-        """
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()  # the last one used is in the processor's caches
-        return Slot(self._space, self._image, self._scanner)
-
-    def give_back(self, slot: Slot) -> None:
-        """Take back the slot of a guest that is gone."""
-        if len(self._idle) >= IDLE_SLOTS:
-            return
-        try:
-            slot.restore()
-        except OSError as error:
-            _log.warning("a guest's memory cannot be put back, and is given up: %s", error)
-            return
-        with self._lock:
-            if len(self._idle) < IDLE_SLOTS:
-                self._idle.append(slot)
-
-    @property
-    def idle(self) -> list[Slot]:
-        """The slots that wait for a run."""
-        return list(self._idle)
-
-
 class OwnMemoryEngine(wasmtime.Engine):
     """A wasmtime engine whose instances have memory of ours.
 
@@ -224,13 +187,9 @@ class OwnMemoryEngine(wasmtime.Engine):
         """Whether slots are put back page by page; else their pages come anew."""
         return self._scanner is not None
 
-    def pool(self, path: Path, part: MemoryPart) -> SlotPool:
-        """The slots of an image in a file.
-
-        Raises:
-            OSError: it cannot be mapped.
-        """
-        return SlotPool(self._space, ImageMemory(self._space, path, part), self._scanner)
+    def image_memory(self, path: Path, part: MemoryPart) -> ImageMemory:
+        """The memory of an image in a file; raises OSError if it cannot be mapped."""
+        return ImageMemory(self._space, path, part, self._scanner)
 
     @contextmanager
     def offering(self, slot: Slot) -> Iterator[None]:

@@ -14,7 +14,8 @@ from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import _capi, snapshot
 from wasm_sandbox.guest.artifact import Artifact
-from wasm_sandbox.guest.image_file import with_memory
+from wasm_sandbox.guest.image import Wanted
+from wasm_sandbox.guest.image_file import memory_part, with_memory
 from wasm_sandbox.guest.metering import meter
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.pipe import OutputPipe
@@ -50,21 +51,32 @@ class Step:
     """Whether it is slow enough to be told about."""
 
 
-def prepare(guest_engine: wasmtime.Engine, artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> bytes:
+def prepare(guest_engine: wasmtime.Engine, wanted: Wanted, steps: Sequence[Step] = ()) -> bytes:
     """Pre-initialise and compile the default image, or one that takes further steps; the content of its file.
+
+    Args:
+        guest_engine: the engine that will run its instances.
+        wanted: of what, and how.
+        steps: what is done beyond the warm-up of the default image.
 
     Raises:
         ArtifactError, ImageError: as `load_image`.
     """
-    initialised = prepare_snapshot(artifact, progress, steps)
-    progress("compiling for this machine")
+    part = memory_part(wanted.sibling) if wanted.sibling else None
+    if wanted.sibling and part:  # the same guest, compiled otherwise: it need not be started again
+        wanted.progress("unpacking the guest")
+        memory = part.read(wanted.sibling)
+        initialised = snapshot.take_snapshot(wanted.artifact.read(), memory, part.globals, _ONCE_ONLY)
+    else:
+        initialised = prepare_snapshot(wanted.artifact, wanted.progress, steps)
+    wanted.progress("compiling for this machine")
     own_memory = isinstance(guest_engine, OwnMemoryEngine)
     try:
-        module = meter(initialised.without_data if own_memory else initialised.module())
+        module = meter(initialised.without_data if own_memory else initialised.module(), wanted.counts_fuel)
         code = bytes(wasmtime.Module(guest_engine, module).serialize())
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
-    return with_memory(code, initialised.memory) if own_memory else code
+    return with_memory(code, initialised) if own_memory else code
 
 
 def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:

@@ -68,6 +68,8 @@ class Snapshot:
     without_data: bytes
     """The module with the memory's size but not its content: whoever makes instances sees to that."""
     memory: bytes
+    globals: dict[str, int]
+    """The mutable ones, by the names under which the module that was run exported them."""
 
     def module(self) -> bytes:
         """The module with all that it needs."""
@@ -111,4 +113,4 @@ def take_snapshot(module: bytes, memory: bytes, globals_: dict[str, int], droppe
             case _:
                 new = body
         out.append(wb.section(number, new))
-    return Snapshot(b"".join(out), memory)
+    return Snapshot(b"".join(out), memory, globals_)

@@ -18,8 +18,7 @@ from typing import Any
 
 _NAMES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 _SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
-_ACTION_BYTES = 512  # a struct sigaction takes 152 bytes with glibc; it starts with the handler
-_POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
+_Action = ctypes.c_size_t * 64  # a struct sigaction takes 152 bytes with glibc; it starts with the handler
 
 _log = logging.getLogger(__name__)
 
@@ -30,20 +29,25 @@ class TrapSignals:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sigaction: Any = None
-        self._actions: dict[int, bytes] = {}
+        self._actions: dict[int, Any] = {}
         # On macOS wasmtime listens to Mach exceptions, on Windows to vectored ones: no handler to keep.
         if os.name == "posix" and sys.platform != "darwin":
             self._sigaction = ctypes.PyDLL(None).sigaction  # keeps the interpreter lock: a matter of microseconds
             self._actions = {number: self._current(number) for number in _SIGNALS}
 
-    def _current(self, number: int) -> bytes:
-        action = ctypes.create_string_buffer(_ACTION_BYTES)
+    def _current(self, number: int) -> Any:
+        action = _Action()
         self._sigaction(number, None, action)
-        return action.raw
+        return action
 
     def restore(self) -> None:
         """Put back those handlers that something has replaced, and say so in the log."""
-        replaced = [number for number, action in self._actions.items() if not self._is_in_place(number, action)]
+        found, look = _Action(), self._sigaction
+        replaced = []
+        for number, action in self._actions.items():
+            look(number, None, found)
+            if found[0] != action[0]:  # the rest has undefined bytes
+                replaced.append(number)
         if not replaced:
             return
         with self._lock:
@@ -54,6 +58,3 @@ class TrapSignals:
             "were put back. Enable faulthandler before the first run, and do not disable it after that",
             ", ".join(signal.Signals(number).name for number in replaced),
         )
-
-    def _is_in_place(self, number: int, action: bytes) -> bool:
-        return self._current(number)[:_POINTER_BYTES] == action[:_POINTER_BYTES]  # the rest has undefined bytes

@@ -70,7 +70,7 @@ def compile_for(snapshot: Snapshot, triple: str, command: str | None) -> bytes:
     """
     if "-linux-" in triple:  # where linear memory is ours (`own_memory.is_supported`)
         code = _compiled(meter(snapshot.without_data), triple, command, own_memory=True)
-        return with_memory(code, snapshot.memory)
+        return with_memory(code, snapshot)
     return _compiled(meter(snapshot.module()), triple, command, own_memory=False)
 
 

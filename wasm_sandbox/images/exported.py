@@ -210,8 +210,11 @@ class ExportedSource:
     def distributions(self) -> Mapping[str, str]:
         return self.manifest.distributions
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
-        """Load it; raises as `manifest`, and ImageError if a file is not what was exported."""
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
+        """Load it, always with code that counts fuel.
+
+        Raises: as `manifest`, and ImageError if a file is not what was exported.
+        """
         import wasmtime
 
         path = self.directory.resolve() / CODE_NAME

@@ -16,8 +16,7 @@ from wasm_sandbox.errors import ImageError
 if TYPE_CHECKING:
     import wasmtime
 
-    from wasm_sandbox.guest.artifact import Artifact
-    from wasm_sandbox.guest.image import LoadedImage
+    from wasm_sandbox.guest.image import LoadedImage, Wanted
     from wasm_sandbox.guest.settings import Progress
 
 MODULE_HEADER = b"\0asm\x01\0\0\0"
@@ -74,15 +73,15 @@ class ForeignSource:
         elif not zipfile.is_zipfile(self.stdlib):
             raise ImageError(f"{self.stdlib}: is neither a directory nor a zip archive")
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
         """Load it from the cache, or compile it; raises as `ImageSource.load`."""
         from wasm_sandbox.files import HostDir
         from wasm_sandbox.guest.command import Command
         from wasm_sandbox.guest.image import load_prepared
 
-        def compiled(_: Artifact, progress: Progress) -> bytes:
-            progress(f"compiling {self.wasm.name} for this machine")
-            return compile_command(guest_engine, self.wasm)
+        def compiled(wanted: Wanted) -> bytes:
+            wanted.progress(f"compiling {self.wasm.name} for this machine")
+            return compile_command(guest_engine, self.wasm, wanted.counts_fuel)
 
         self.check()
         files: dict[str, bytes] = {}
@@ -92,11 +91,19 @@ class ForeignSource:
         elif self.stdlib is not None:
             command = Command(LIBRARY_ARCHIVE)
             files[LIBRARY_ARCHIVE] = _read(self.stdlib)
-        loaded = load_prepared(guest_engine, self.module_id, compiled, progress, files=files)
+        loaded = load_prepared(
+            guest_engine,
+            self.module_id,
+            compiled,
+            progress,
+            files=files,
+            pre_initialised=False,
+            counts_fuel=counts_fuel,
+        )
         return replace(loaded, id=self.id, command=command)
 
 
-def compile_command(engine: wasmtime.Engine, path: Path) -> bytes:
+def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> bytes:
     """The compiled code of a WASI command.
 
     Raises:
@@ -111,7 +118,7 @@ def compile_command(engine: wasmtime.Engine, path: Path) -> bytes:
     content = _read(path)
     _check_exports(path, content)  # before minutes may go into compiling it
     try:
-        module = wasmtime.Module(engine, meter(content))
+        module = wasmtime.Module(engine, meter(content, counts_fuel))
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"{path}: cannot be compiled: {reason}") from None

@@ -15,8 +15,7 @@ from wasm_sandbox.images.recipe import Recipe
 if TYPE_CHECKING:
     import wasmtime
 
-    from wasm_sandbox.guest.artifact import Artifact
-    from wasm_sandbox.guest.image import LoadedImage
+    from wasm_sandbox.guest.image import LoadedImage, Wanted
     from wasm_sandbox.guest.preparation import Step
     from wasm_sandbox.guest.settings import Progress
 
@@ -47,16 +46,16 @@ class BuiltSource:
     def distributions(self) -> Mapping[str, str]:
         return self.recipe.distributions
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress) -> LoadedImage:
+    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
         from wasm_sandbox.guest.image import load_prepared
 
-        def prepare(artifact: Artifact, progress: Progress) -> bytes:
+        def prepare(wanted: Wanted) -> bytes:
             from wasm_sandbox.guest.preparation import prepare
 
-            return prepare(guest_engine, artifact, progress, self.steps())
+            return prepare(guest_engine, wanted, self.steps())
 
-        return load_prepared(guest_engine, self.id, prepare, progress, files=self.files())
+        return load_prepared(guest_engine, self.id, prepare, progress, files=self.files(), counts_fuel=counts_fuel)
 
     def steps(self) -> list[Step]:
         """What its preparation does beyond that of the default image."""

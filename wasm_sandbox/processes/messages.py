@@ -78,7 +78,7 @@ class Ended(_Reply):
     stderr_bytes: _Count
     stdout_dropped_bytes: _Count
     stderr_dropped_bytes: _Count
-    fuel: _Count
+    fuel: _Count | None
     wall_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     memory_bytes: _Count
     host_calls: _Count

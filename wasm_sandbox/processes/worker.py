@@ -23,6 +23,7 @@ def main() -> NoReturn:
         engine = process_engine()
         engine.image()
         _try(engine)  # what is loaded or made lazily is there now: later it could not be
+        engine.settle()
         taken = restrict()
         _try(engine)
     except BaseException as error:

@@ -1,0 +1,114 @@
+"""Instances made ahead: each is used once, so many wait and no more, and nothing of them outlives the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.engines import ENGINES, engine
+from wasm_sandbox import Limits
+from wasm_sandbox.guest.engine import GuestEngine
+from wasm_sandbox.guest.instances import MAX_IDLE, InstancePool
+from wasm_sandbox.guest.outcome import Ending, Outcome
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import LiveSurroundings
+
+
+def run(guests: GuestEngine, script: str = "pass", **limits: float | None) -> Outcome:
+    request = ExecutionRequest(script, {}, Limits.model_validate({"timeout_seconds": 30, **limits}))
+    return guests.start(request, LiveSurroundings()).result()
+
+
+def settled(guests: GuestEngine) -> InstancePool:
+    """The pool, when what earlier runs have left behind has been torn down and replaced."""
+    deadline = time.monotonic() + 20
+    while guests.running_guests and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return guests.image().instances
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_run_leaves_a_fresh_instance_behind_and_the_next_one_takes_it(kind: str) -> None:
+    guests = engine(kind)
+    run(guests)
+    waiting = settled(guests).idle
+    assert waiting
+    run(guests)
+    after = settled(guests).idle
+    assert waiting[-1] not in after  # used, and thrown away
+    assert len(after) == len(waiting)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_no_more_than_a_few_wait(kind: str) -> None:
+    guests = engine(kind)
+    request = ExecutionRequest("import time; time.sleep(0.2)", {}, Limits())
+    for future in [guests.start(request, LiveSurroundings()) for _ in range(2 * MAX_IDLE + 5)]:
+        assert future.result().ending is Ending.EXITED
+    assert 0 < len(settled(guests).idle) <= MAX_IDLE
+
+
+def test_an_instance_that_waited_has_the_limits_of_its_run() -> None:
+    guests = engine(ENGINES[0])
+    run(guests, memory_bytes=1 << 30)
+    settled(guests)
+    for _ in range(2):
+        outcome = run(guests, "x = bytearray(200 << 20)", memory_bytes=128 << 20)
+        assert outcome.exception is not None
+        assert outcome.exception.name == "MemoryError"
+        assert run(guests, "while True: pass", fuel=100_000).ending is Ending.OUT_OF_FUEL
+
+
+def test_nothing_is_made_ahead_once_the_pool_is_closed() -> None:
+    guests = GuestEngine()
+    run(guests)
+    pool = settled(guests)
+    assert pool.idle
+    pool.close()
+    assert pool.idle == []
+    run(guests)
+    assert settled(guests).idle == []
+    guests.shutdown()
+
+
+def test_an_interpreter_that_ends_with_instances_waiting_ends_well() -> None:
+    code = (
+        "from wasm_sandbox import Tool, run_tool\n"
+        "tool = Tool.from_source('def f() -> int:\\n    return 1\\n')\n"
+        "for _ in range(5): print(run_tool(tool).func_return)\n"
+    )
+    done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n" * 5, "")
+
+
+# -- without fuel -----------------------------------------------------------------------------------
+
+WITHOUT_FUEL: list[tuple[str, Callable[[Outcome], bool]]] = [
+    ("print(sum(range(10**6)))", lambda outcome: outcome.stdout == b"499999500000\n"),
+    ("while True: pass", lambda outcome: outcome.ending is Ending.DEADLINE),
+    ("sum(range(10**12))", lambda outcome: outcome.ending is Ending.DEADLINE),
+    ("x = bytearray(20 << 20)\nwhile True: x[:]", lambda outcome: outcome.ending is Ending.DEADLINE),
+    ("import re; re.match(r'(a+)+$', 'a' * 40 + 'b')", lambda outcome: outcome.ending is Ending.DEADLINE),
+    ("def f(): f()\nf()", lambda outcome: outcome.exception is not None and outcome.exception.name == "RecursionError"),
+]
+
+
+@pytest.mark.parametrize(("script", "is_right"), WITHOUT_FUEL, ids=[script[:20] for script, _ in WITHOUT_FUEL])
+def test_without_fuel_the_deadline_still_ends_a_run(script: str, is_right: Callable[[Outcome], bool]) -> None:
+    guests = engine(ENGINES[0])
+    outcome = run(guests, script, fuel=None, timeout_seconds=3 if "print" in script or "f()" in script else 0.3)
+    assert is_right(outcome), outcome
+    assert outcome.fuel is None
+    assert outcome.wall_seconds < 5
+
+
+def test_runs_with_and_without_fuel_have_images_of_their_own() -> None:
+    guests = engine(ENGINES[0])
+    counting, not_counting = guests.image(), guests.image(counts_fuel=False)
+    assert counting.id == not_counting.id
+    assert counting.path != not_counting.path
+    assert run(guests, "pass").fuel
