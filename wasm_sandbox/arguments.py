@@ -34,8 +34,8 @@ _STATE_LEAVES = frozenset(
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-_LONG_TEXT = 2048
-_MANY_VALUES = 64
+_LONG_TEXT = 1024
+_MANY_VALUES = 8
 _EMPTY: tuple[()] = ()  # there is only one of it
 _MARSHAL_VERSION = 4  # read by every CPython since 3.4; writes a string that occurs often once
 
