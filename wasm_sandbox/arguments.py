@@ -7,6 +7,7 @@ import datetime
 import decimal
 import enum
 import json
+import marshal
 import math
 import pathlib
 import pickle
@@ -32,6 +33,13 @@ _STATE_LEAVES = frozenset(
 )
 
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_LONG_TEXT = 1024
+_MANY_VALUES = 8
+_EMPTY: tuple[()] = ()  # there is only one of it
+_MARSHAL_VERSION = 4  # read by every CPython since 3.4; writes a string that occurs often once
+
+
 class BadArguments(SandboxError, ValueError):
     """A value cannot be handed to the tool; nothing was run.
 
@@ -44,7 +52,59 @@ class BadArguments(SandboxError, ValueError):
         self.argument = argument
 
 
-def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, Any]) -> dict[str, str]:
+class ValuesApart:
+    """Takes big values out of a script: it fetches them from our own guest, which need not compile them.
+
+    A value arrives as its literal would make it: equal, of the same types, and nobody else's. What is no plain
+    data of exact types, and what has parts in two places, is left to the literal.
+    """
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        """The values, marshalled."""
+
+    def source(self, value: Any) -> str | None:
+        """What the script has in place of the value's literal; ``None`` for what is better spelled out."""
+        if type(value) in (str, bytes):
+            if len(value) < _LONG_TEXT:
+                return None
+        elif type(value) not in (list, tuple, dict) or not _is_big_and_plain(value):
+            return None
+        try:
+            self.data.append(marshal.dumps(value, _MARSHAL_VERSION))
+        except ValueError:
+            return None
+        return f"__import__('_sandbox_guest').value({len(self.data) - 1})"
+
+
+def _is_big_and_plain(value: Any) -> bool:
+    """Whether a container holds many values or long ones, all plain, at most `MAX_DEPTH` deep, none of them shared."""
+    count = size = depth = 0
+    seen: set[int] = set()
+    level = [value]
+    while level:
+        count += len(level)
+        if count <= _MANY_VALUES:
+            size += sum(len(item) for item in level if type(item) in (str, bytes))
+        containers = [item for item in level if type(item) not in _PLAIN and item is not _EMPTY]
+        depth += bool(containers)
+        found = set(map(id, containers))
+        if depth > MAX_DEPTH or len(found) < len(containers) or not found.isdisjoint(seen):
+            return False  # too deep, shared, or within itself
+        seen |= found
+        level = []
+        for container in containers:
+            if type(container) not in (list, tuple, dict):
+                return False
+            level += container
+            if type(container) is dict:
+                level += container.values()
+    return count > _MANY_VALUES or size >= _LONG_TEXT
+
+
+def argument_literals(
+    json_schema: Mapping[str, Any] | None, args: Mapping[str, Any], apart: ValuesApart | None = None
+) -> dict[str, str]:
     """Turn the arguments that the tool's JSON schema names into Python literals.
 
     Arguments that the schema does not name are dropped, as agent servers rely on.
@@ -52,6 +112,7 @@ def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, 
     Args:
         json_schema: The tool's schema; its ``["parameters"]["properties"]`` says the types.
         args: Argument name to value.
+        apart: Takes big values, which then have no literal.
 
     Returns:
         Name to source literal, in the order of ``args``.
@@ -76,14 +137,19 @@ def argument_literals(json_schema: Mapping[str, Any] | None, args: Mapping[str, 
             f'the tool\'s json_schema["parameters"]["required"] must be a list of names, not {type(required).__name__}'
         )
     return {
-        name: argument_literal(properties[name], value, name, required=name in required)
+        name: argument_literal(properties[name], value, name, required=name in required, apart=apart)
         for name, value in args.items()
         if name in properties
     }
 
 
 def argument_literal(
-    spec: Mapping[str, Any] | bool, value: Any, argument: str | None = None, *, required: bool = True
+    spec: Mapping[str, Any] | bool,
+    value: Any,
+    argument: str | None = None,
+    *,
+    required: bool = True,
+    apart: ValuesApart | None = None,
 ) -> str:
     """Write a value as the Python literal that evaluates, in the guest, to what the tool receives.
 
@@ -97,6 +163,7 @@ def argument_literal(
         value: The value that the caller passed.
         argument: The argument's name, for the error.
         required: Whether the argument must be given; if not, ``None`` fits every type.
+        apart: Takes the value if it is big: what stands for it is returned.
 
     Returns:
         A one-line literal without any name in it, so nothing that the tool defines can change it.
@@ -120,7 +187,7 @@ def argument_literal(
                 value = _from_json(value, declared)
             case _:
                 pass
-        return _literal(value, ())
+        return (apart.source(value) if apart else None) or _literal(value, ())
     except BadArguments as error:
         raise BadArguments(str(error), argument) from None
 

@@ -39,6 +39,13 @@ class Image:
         return self.source.distributions
 
     @property
+    def has_own_guest(self) -> bool:
+        """Whether it runs our own guest, and not another CPython."""
+        from wasm_sandbox.images.foreign import ForeignSource
+
+        return not isinstance(self.source, ForeignSource)
+
+    @property
     def reference(self) -> str:
         """What finds it again on this machine: its name, else its id."""
         return self.name or self.id

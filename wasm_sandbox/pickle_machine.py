@@ -48,9 +48,9 @@ class DecodeLimits:
 
     max_depth: int = 200
     """Containers inside containers; so few that ``repr``, ``==`` and ``hash`` are safe."""
-    max_items: int = 2_000_000
+    max_items: int = 5_000_000
     """Values, and references to values, that the pickle writes. What takes longer than a small int counts as
-    more: a container as two, a date as some five, an IP network as twenty."""
+    more: a container as five, a date as some fifteen, an IP network as fifty."""
     max_expanded: int = 10_000_000
     """Values when every shared reference is written out, as ``repr`` or JSON would. A long string or bytes
     counts one per 16 characters, a wide int one per 2048 squared bytes (what printing it costs)."""
@@ -67,6 +67,7 @@ LONG = 64  # longer strings, bytes and ints (in bytes) become a Node, so that th
 # Hashing a key costs its weight, and comparing it with the few others of the same hash that many times more.
 _COMPARISONS_PER_KEY = 16
 
+_TAKES_NONE = "the pickle adds items to a value that does not take them"
 _INVALID_TEXT = "a string of the pickle is not valid Unicode"
 
 # An honest pickle is longer than what its constructors copy, except where equal strings are shared.
@@ -205,10 +206,14 @@ class Machine:
 
     def push_text(self, encoded: bytes) -> None:
         try:
-            text = str(encoded, "utf-8")
+            self.stack.append(self.long_text(encoded))
         except UnicodeDecodeError:
-            text = self.text_with_surrogates(encoded)
-        self.stack.append(text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16))
+            self.stack.append(self.text_with_surrogates(encoded))
+
+    @staticmethod
+    def long_text(encoded: bytes) -> str | Node:
+        text = encoded.decode()
+        return text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16)
 
     def push_escaped_text(self, encoded: bytes) -> None:
         """The text of protocol 0."""
@@ -218,12 +223,13 @@ class Machine:
             raise CorruptedPickle(_INVALID_TEXT) from None
         self.stack.append(text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16))
 
-    def text_with_surrogates(self, encoded: bytes) -> str:
-        self.spend(3)
+    def text_with_surrogates(self, encoded: bytes) -> str | Node:
+        self.spend(8)
         try:
-            return str(encoded, "utf-8", "surrogatepass")
+            text = str(encoded, "utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise CorruptedPickle(_INVALID_TEXT) from None
+        return text if len(text) <= LONG else Node(text, weight=1 + len(text) // 16)
 
     def push_bytes(self, octets: bytes | bytearray) -> None:
         plain = type(octets) is bytes and len(octets) <= LONG
@@ -237,9 +243,11 @@ class Machine:
         self.stack.append(number if width <= LONG else Node(number, weight=1 + width * width // 2048))
 
     def push_tuple(self, items: Sequence[Any]) -> None:
+        self.stack.append(self.tuple_of(items))
+
+    def tuple_of(self, items: Sequence[Any]) -> Node:
         if ATOMS.issuperset(map(type, items)):
-            self.stack.append(Node(tuple(items), 1, 1 + len(items)))
-            return
+            return Node(tuple(items), 1, 1 + len(items))
         node = Node(None, 1)
         for item in items:
             if type(item) in _CLASSES:
@@ -248,7 +256,7 @@ class Machine:
         node.weight += len(items)
         node.value = tuple([item if type(item) in _CLASSES else self.settle(item, node) for item in items])
         self.check_weight(node)
-        self.stack.append(node)
+        return node
 
     def pop_mark(self) -> list[Any]:
         """Everything above the last MARK."""
@@ -256,24 +264,34 @@ class Machine:
         self.stack = self.marks.pop()
         return items
 
-    def fill(self, fill: Fill, items: Sequence[Any]) -> None:
+    def fill(self, fill: Fill, items: list[Any]) -> None:
         """Add items to the container on top of the stack."""
         node = self.stack[-1]
-        if not isinstance(node, Node):
-            raise CorruptedPickle("the pickle adds items to something that is no container")
-        if fill is not Fill.ITEMS:
-            self.charge_keys(items[::2] if fill is Fill.PAIRS else items)
-        # Before anything else is known of the container: if it is among the items, this completes it.
-        items = self.settle_all(items, node)
-        if node.container is _NOT_KNOWN_YET and isinstance(node, BareInstance) and node.takes_items:
-            node.container = _GUEST_CONTAINERS[fill]
-            node.on_state = _drop_state
-            node.value = []
-        if node.container is None and isinstance(node.value, (list, dict, set, deque)):
-            raise ForbiddenPickle("the result refers to itself: return data without cycles")
-        if node.container is None or node.container.fill is not fill or (fill is Fill.PAIRS and len(items) % 2):
-            raise CorruptedPickle("the pickle adds items to a value that does not take them")
-        node.value.extend(items)
+        container = node.container if type(node) is Node else None
+        if container is not None and container.fill is fill and ATOMS.issuperset(map(type, items)):
+            node.weight += len(items)  # the usual
+            self.check_weight(node)
+        else:
+            if not isinstance(node, Node):
+                raise CorruptedPickle("the pickle adds items to something that is no container")
+            if fill is not Fill.ITEMS:
+                self.charge_keys(items[::2] if fill is Fill.PAIRS else items)
+            # Before anything else is known of the container: if it is among the items, this completes it.
+            items = self.settle_all(items, node)
+            if node.container is _NOT_KNOWN_YET and isinstance(node, BareInstance) and node.takes_items:
+                node.container = _GUEST_CONTAINERS[fill]
+                node.on_state = _drop_state
+                node.value = []
+            if node.container is None and isinstance(node.value, (list, dict, set, deque)):
+                raise ForbiddenPickle("the result refers to itself: return data without cycles")
+            if node.container is None or node.container.fill is not fill:
+                raise CorruptedPickle(_TAKES_NONE)
+        if fill is Fill.PAIRS and len(items) % 2:
+            raise CorruptedPickle(_TAKES_NONE)
+        if node.value:
+            node.value += items
+        else:
+            node.value = items  # which nobody else has
 
     def charge_keys(self, keys: Sequence[Any]) -> None:
         if not ATOMS.issuperset(map(type, keys)):
@@ -286,27 +304,30 @@ class Machine:
         if self.hashed > self.limits.max_expanded:
             raise ForbiddenPickle("the result holds a dict or set with keys too large to compare: use strings")
 
-    def settle_all(self, items: Sequence[Any], parent: Node) -> Sequence[Any]:
+    def settle_all(self, items: list[Any], parent: Node) -> list[Any]:
         """The plain values of items that become part of ``parent``."""
         parent.weight += len(items)
         if not ATOMS.issuperset(map(type, items)):
-            items = [item if type(item) in ATOMS else self.settle(item, parent) for item in items]
+            settle = self.settle
+            items = [item if type(item) in ATOMS else settle(item, parent) for item in items]
         self.check_weight(parent)
         return items
 
     def settle(self, item: Any, parent: Node) -> Any:
         """The plain value of an item that becomes part of ``parent`` and is complete from now on."""
-        if type(item) in ATOMS:
-            return item
-        if not isinstance(item, Node):
-            raise _class_as_value(item)
-        if isinstance(item, ClassArguments):
-            raise _class_as_value(item.named)
+        if type(item) is not Node:
+            if type(item) in ATOMS:
+                return item
+            if not isinstance(item, Node):
+                raise _class_as_value(item)
+            if isinstance(item, ClassArguments):
+                raise _class_as_value(item.named)
         if item.container is not None:
             self.close(item, item.container)
-        parent.depth = max(parent.depth, item.depth + 1)
-        if parent.depth > self.limits.max_depth + 1:
-            raise ForbiddenPickle(f"the result is nested deeper than {self.limits.max_depth} levels: flatten it")
+        if item.depth >= parent.depth:
+            parent.depth = item.depth + 1
+            if parent.depth > self.limits.max_depth + 1:
+                raise ForbiddenPickle(f"the result is nested deeper than {self.limits.max_depth} levels: flatten it")
         parent.weight += item.weight - 1
         return item.value
 
@@ -355,7 +376,7 @@ class Machine:
         if isinstance(arguments, ClassArguments) and not callee.takes_class:
             raise _class_as_value(arguments.named)
 
-        self.spend(callee.cost + len(arguments.value))
+        self.spend(callee.cost + 3 * len(arguments.value))
         self.charge_copying(sum(map(_size, arguments.value)))
         try:
             built = callee.build(arguments.value)

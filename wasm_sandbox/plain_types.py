@@ -93,9 +93,9 @@ class KeyGuard:
             TypeError: a key is not hashable.
             ForbiddenPickle: too many keys that can collide.
         """
-        kinds = set(map(type, keys)) - _SECRET_HASHES
-        if not kinds:
+        if _SECRET_HASHES.issuperset(map(type, keys)):
             return
+        kinds = set(map(type, keys)) - _SECRET_HASHES
         keys = [key for key in keys if type(key) not in _SECRET_HASHES]
         # A table of n keys has more than 1.5 * n slots, so these ints hardly share any.
         if kinds == {int} and min(keys) >= 0 and max(keys) < 2 * len(keys):
@@ -161,7 +161,7 @@ class PlainClass:
     takes_class: bool = False
     is_made: bool = False
     complete: Callable[[object], object] | None = None
-    cost: int = 4
+    cost: int = 10
 
 
 # Containers
@@ -172,8 +172,9 @@ def _finish_list(items: list[Any], _: KeyGuard) -> object:
 
 
 def _finish_dict(pairs: list[Any], keys: KeyGuard) -> object:
-    keys.admit(pairs[::2])
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))
+    names = pairs[::2]
+    keys.admit(names)
+    return dict(zip(names, pairs[1::2]))  # noqa: B905 - it is time that counts; they are pairs
 
 
 def _finish_ordered(pairs: list[Any], keys: KeyGuard) -> object:
@@ -581,11 +582,11 @@ def _entries() -> Iterable[PlainClass]:
             yield PlainClass(f"{module}.{name}", partial(_build_path, PureWindowsPath))
 
     for address in (IPv4Address, IPv6Address):
-        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address), cost=8)
+        yield PlainClass(f"ipaddress.{address.__name__}", partial(_build_address, address), cost=20)
     for network in (IPv4Network, IPv6Network, IPv4Interface, IPv6Interface):
-        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network), cost=20)
+        yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network), cost=50)
 
-    yield PlainClass("uuid.UUID", complete=_build_uuid, cost=10)
+    yield PlainClass("uuid.UUID", complete=_build_uuid, cost=25)
     yield PlainClass("uuid.SafeUUID", partial(_build_member, SafeUUID, (int, type(None))))
     yield PlainClass("http.HTTPStatus", partial(_build_member, HTTPStatus, (int,)))
     yield PlainClass("http.HTTPMethod", partial(_build_member, HTTPMethod, (str,)))

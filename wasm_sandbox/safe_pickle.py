@@ -10,9 +10,11 @@ in ``pickle_machine.py``.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from wasm_sandbox.pickle_machine import LONG, DecodeLimits, GuestClass, Machine, Node
@@ -97,18 +99,119 @@ def decode_envelope(payload: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -
     return Envelope(value["results"], value["agent_state"])
 
 
-def _run(data: bytes, limits: DecodeLimits) -> Any:
-    machine = Machine(data, limits)
-    max_items = limits.max_items
-    while True:
-        opcode = data[machine.at]
-        machine.at += 1
-        if opcode == _STOP:
-            return machine.result()
-        machine.pushed += _COSTS[opcode]
-        if machine.pushed > max_items:
-            machine.spend(0)  # says so
-        _HANDLERS[opcode](machine)
+def _run(data: bytes, limits: DecodeLimits) -> Any:  # noqa: PLR0915
+    """The machine's loop. What big results are made of is done here, all else by the handlers below.
+
+    It is written for speed. Its variables run ahead of the machine's, which get them before a handler is called
+    and give them back after it. What an opcode costs is charged with its turn, which counts as one: so ``spent``
+    lags behind by ``turn``, and gets the difference of those that cost more or less. Where a length is cut, the
+    next opcode lies behind the end.
+    """
+    m = Machine(data, limits)
+    at, spent, max_items = 0, 0, limits.max_items
+    stack, marks, memo = m.stack, m.marks, m.memo
+    turn = 0
+    try:
+        while True:
+            for turn in _TURNS:
+                opcode = data[at]
+                if opcode == _BINGET:
+                    stack.append(memo[data[at + 1]])
+                    at += 2
+                elif opcode == _SHORT_BINUNICODE:
+                    start = at + 2
+                    at = start + data[at + 1]
+                    try:
+                        stack.append(data[start:at].decode() if at - start <= LONG else m.long_text(data[start:at]))
+                    except UnicodeDecodeError:
+                        m.pushed = spent + turn + 1
+                        stack.append(m.text_with_surrogates(data[start:at]))
+                        spent = m.pushed - turn - 1
+                    if data[at] == _MEMOIZE:
+                        at += 1
+                        memo.append(stack[-1])
+                elif opcode == _BININT1:
+                    stack.append(data[at + 1])
+                    at += 2
+                elif opcode == _MARK:
+                    at += 1
+                    marks.append(stack)
+                    stack = []
+                elif opcode in _NUMBERS:
+                    number = _NUMBERS[opcode]
+                    end = at + number.size
+                    if data[end] != opcode:
+                        stack.append(number.unpack_from(data, at)[0])
+                        at = end
+                    else:
+                        run = _RUNS[opcode].match(data, at)
+                        end = run.end() if run else end
+                        stack.extend(chain.from_iterable(number.iter_unpack(data[at:end])))
+                        spent += (end - at) // number.size - 1
+                        at = end
+                elif opcode in _OPENED:
+                    at += 1
+                    spent += _CONTAINER_COST - 1
+                    stack.append(Node([], 1, 1, _OPENED[opcode]))
+                    if data[at] == _MEMOIZE:
+                        at += 1
+                        memo.append(stack[-1])
+                elif opcode in _FILLED:
+                    at += 1
+                    spent -= 1
+                    items, m.stack = stack, marks.pop()
+                    stack = m.stack
+                    m.fill(_FILLED[opcode], items)
+                elif opcode in _TUPLES:
+                    at += 1
+                    spent += _CONTAINER_COST - 1
+                    items = stack[-_TUPLES[opcode] :]
+                    del stack[-_TUPLES[opcode] :]
+                    if len(items) < _TUPLES[opcode]:
+                        raise IndexError
+                    stack.append(m.tuple_of(items))
+                    if data[at] == _MEMOIZE:
+                        at += 1
+                        memo.append(stack[-1])
+                elif opcode in _FILLED_BY_ONE:
+                    at += 1
+                    spent += _ONE_FILLED_COST - 1
+                    fill, count = _FILLED_BY_ONE[opcode]
+                    if len(stack) <= count:
+                        raise IndexError
+                    items = stack[-count:]
+                    del stack[-count:]
+                    m.stack = stack
+                    m.fill(fill, items)
+                elif opcode == _MEMOIZE:
+                    at += 1
+                    spent -= 1
+                    if len(memo) > spent + turn:
+                        raise CorruptedPickle(_TOO_MANY_REMEMBERED)
+                    memo.append(stack[-1])
+                elif opcode == _LONG_BINGET:
+                    stack.append(memo[int.from_bytes(data[at + 1 : at + 5], "little")])
+                    at += 5
+                elif opcode in _CONSTANTS:
+                    at += 1
+                    stack.append(_CONSTANTS[opcode])
+                else:
+                    m.at, m.stack = at + 1, stack
+                    m.pushed = spent + turn + _COSTS[opcode]
+                    m.spend(0)
+                    if opcode == _STOP:
+                        return m.result()
+                    _HANDLERS[opcode](m)
+                    at, stack = m.at, m.stack
+                    spent = m.pushed - turn - 1
+            spent += len(_TURNS)
+            if spent > max_items:
+                m.pushed = spent
+                m.spend(0)  # says so
+    except IndexError:
+        m.pushed = spent + turn
+        m.spend(0)  # that comes first
+        raise
 
 
 # The handlers of the opcodes, one each; the machine's loop has read the opcode itself.
@@ -154,33 +257,6 @@ def _float_text(m: Machine) -> None:
         raise CorruptedPickle("a float of the pickle is not a number") from None
 
 
-def _float(m: Machine) -> None:
-    m.stack.append(_BIG_ENDIAN_DOUBLE.unpack(m.take(8))[0])
-
-
-def _one_byte_int(m: Machine) -> None:
-    m.stack.append(m.data[m.at])
-    m.at += 1
-
-
-def _four_byte_int(m: Machine) -> None:
-    m.stack.append(int.from_bytes(m.take(4), "little", signed=True))
-
-
-def _short_text(m: Machine) -> None:
-    # What most results are made of: the steps of take() and push_text(), without their calls.
-    start = m.at + 1
-    m.at = end = start + m.data[m.at]
-    if end > len(m.data) or end - start > LONG:
-        m.at = start
-        m.push_text(m.take(end - start))
-        return
-    try:
-        m.stack.append(str(m.data[start:end], "utf-8"))
-    except UnicodeDecodeError:
-        m.stack.append(m.text_with_surrogates(m.data[start:end]))
-
-
 def _global(m: Machine) -> None:
     module, name = m.take_line(_MAX_NAME), m.take_line(_MAX_NAME)
     try:
@@ -208,7 +284,7 @@ def _find(module: str, name: str) -> PlainClass | GuestClass:
 def _memoize(m: Machine) -> None:
     # Written once per value; more often would only fill the host's memory.
     if len(m.memo) >= m.pushed:
-        raise CorruptedPickle("the pickle remembers more values than it writes")
+        raise CorruptedPickle(_TOO_MANY_REMEMBERED)
     m.memo.append(m.stack[-1])
 
 
@@ -216,15 +292,6 @@ def _put(m: Machine, index: int) -> None:
     if index != len(m.memo):
         raise CorruptedPickle("the pickle does not number its values in order")
     _memoize(m)
-
-
-def _mark(m: Machine) -> None:
-    m.marks.append(m.stack)
-    m.stack = []
-
-
-def _open(container: Container) -> Callable[[Machine], None]:
-    return lambda m: m.stack.append(Node([], 1, 1, container))
 
 
 def _open_filled(container: Container) -> Callable[[Machine], None]:
@@ -242,34 +309,6 @@ def _frozenset(m: Machine) -> None:
     node = Node([], 1, 1, FROZENSET)
     node.value = m.settle_all(members, node)
     m.stack.append(node)
-
-
-def _small_tuple(length: int) -> Callable[[Machine], None]:
-    def handler(m: Machine) -> None:
-        stack = m.stack
-        if len(stack) < length:
-            raise IndexError
-        items = stack[-length:]
-        del stack[-length:]
-        m.push_tuple(items)
-
-    return handler
-
-
-def _fill_one(fill: Fill, count: int) -> Callable[[Machine], None]:
-    def handler(m: Machine) -> None:
-        stack = m.stack
-        if len(stack) <= count:
-            raise IndexError
-        items = stack[-count:]
-        del stack[-count:]
-        m.fill(fill, items)
-
-    return handler
-
-
-def _fill_many(fill: Fill) -> Callable[[Machine], None]:
-    return lambda m: m.fill(fill, m.pop_mark())
 
 
 def _reduce(m: Machine) -> None:
@@ -298,48 +337,48 @@ def _unknown(m: Machine) -> None:
     raise CorruptedPickle("the pickle holds an unknown opcode")
 
 
-_STOP = pickle.STOP[0]
+_TOO_MANY_REMEMBERED = "the pickle remembers more values than it writes"
+
+# What the loop does itself.
+_STOP, _MARK, _MEMOIZE = pickle.STOP[0], pickle.MARK[0], pickle.MEMOIZE[0]
+_BINGET, _LONG_BINGET = pickle.BINGET[0], pickle.LONG_BINGET[0]
+_BININT1, _SHORT_BINUNICODE = pickle.BININT1[0], pickle.SHORT_BINUNICODE[0]
+_NUMBERS = {
+    pickle.BININT[0]: struct.Struct("<xi"),
+    pickle.BININT2[0]: struct.Struct("<xH"),
+    pickle.BINFLOAT[0]: struct.Struct(">xd"),
+}
+_RUNS = {opcode: re.compile(b"(?s:%c.{%d}){1,1000}" % (opcode, one.size - 1)) for opcode, one in _NUMBERS.items()}
+_TUPLES = {pickle.TUPLE1[0]: 1, pickle.TUPLE2[0]: 2, pickle.TUPLE3[0]: 3}
+_CONSTANTS = {pickle.NONE[0]: None, pickle.NEWTRUE[0]: True, pickle.NEWFALSE[0]: False}
+_OPENED = {pickle.EMPTY_LIST[0]: LIST, pickle.EMPTY_DICT[0]: DICT, pickle.EMPTY_SET[0]: SET}
+_FILLED = {pickle.APPENDS[0]: Fill.ITEMS, pickle.SETITEMS[0]: Fill.PAIRS, pickle.ADDITEMS[0]: Fill.MEMBERS}
+_FILLED_BY_ONE = {pickle.APPEND[0]: (Fill.ITEMS, 1), pickle.SETITEM[0]: (Fill.PAIRS, 2)}
+_TURNS = range(4096)  # between two looks at what was spent
+
 _MAX_DIGITS = 4302  # what CPython prints of an int by default, a sign and an L
 _MAX_NAME = 1000
-_BIG_ENDIAN_DOUBLE = struct.Struct(">d")
 
 # Opcodes that leave a new value, or a mark, on the stack.
 _MAKING: dict[bytes, Callable[[Machine], None]] = {
-    pickle.NONE: lambda m: m.stack.append(None),
-    pickle.NEWTRUE: lambda m: m.stack.append(True),
-    pickle.NEWFALSE: lambda m: m.stack.append(False),
     pickle.INT: _int_text,
     pickle.LONG: _long_text,
-    pickle.BININT: _four_byte_int,
-    pickle.BININT1: _one_byte_int,
-    pickle.BININT2: lambda m: m.stack.append(m.take_number(2)),
     pickle.LONG1: lambda m: m.push_int(m.take(m.take_number(1))),
     pickle.LONG4: lambda m: m.push_int(m.take(m.take_number(4))),
     pickle.FLOAT: _float_text,
-    pickle.BINFLOAT: _float,
     pickle.UNICODE: lambda m: m.push_escaped_text(m.take_line(len(m.data))),
-    pickle.SHORT_BINUNICODE: _short_text,
     pickle.BINUNICODE: lambda m: m.push_text(m.take(m.take_number(4))),
     pickle.BINUNICODE8: lambda m: m.push_text(m.take(m.take_number(8))),
     pickle.SHORT_BINBYTES: lambda m: m.push_bytes(m.take(m.take_number(1))),
     pickle.BINBYTES: lambda m: m.push_bytes(m.take(m.take_number(4))),
     pickle.BINBYTES8: lambda m: m.push_bytes(m.take(m.take_number(8))),
     pickle.BYTEARRAY8: lambda m: m.push_bytes(bytearray(m.take(m.take_number(8)))),
-    pickle.EMPTY_LIST: _open(LIST),
-    pickle.EMPTY_DICT: _open(DICT),
-    pickle.EMPTY_SET: _open(SET),
     pickle.EMPTY_TUPLE: lambda m: m.push_tuple(()),
     pickle.LIST: _open_filled(LIST),
     pickle.DICT: _open_filled(DICT),
     pickle.TUPLE: lambda m: m.push_tuple(m.pop_mark()),
-    pickle.TUPLE1: _small_tuple(1),
-    pickle.TUPLE2: _small_tuple(2),
-    pickle.TUPLE3: _small_tuple(3),
     pickle.FROZENSET: _frozenset,
-    pickle.MARK: _mark,
     pickle.GET: lambda m: m.stack.append(m.memo[m.take_index()]),
-    pickle.BINGET: lambda m: m.stack.append(m.memo[m.take_number(1)]),
-    pickle.LONG_BINGET: lambda m: m.stack.append(m.memo[m.take_number(4)]),
     pickle.GLOBAL: _global,
     pickle.STACK_GLOBAL: _stack_global,
     pickle.REDUCE: _reduce,
@@ -351,12 +390,6 @@ _OTHER: dict[bytes, Callable[[Machine], None]] = {
     pickle.PUT: lambda m: _put(m, m.take_index()),
     pickle.BINPUT: lambda m: _put(m, m.take_number(1)),
     pickle.LONG_BINPUT: lambda m: _put(m, m.take_number(4)),
-    pickle.MEMOIZE: _memoize,
-    pickle.APPEND: _fill_one(Fill.ITEMS, 1),
-    pickle.APPENDS: _fill_many(Fill.ITEMS),
-    pickle.SETITEM: _fill_one(Fill.PAIRS, 2),
-    pickle.SETITEMS: _fill_many(Fill.PAIRS),
-    pickle.ADDITEMS: _fill_many(Fill.MEMBERS),
     pickle.BUILD: _build,
 }
 # What CPython 3 writes for no plain data: code, other people's registries and buffers, and corrections to
@@ -380,16 +413,17 @@ _FORBIDDEN = {
     pickle.READONLY_BUFFER: "READONLY_BUFFER",
 }
 
-# What takes as long as two small ints, and what an honest pickle seldom writes though it makes no value.
+# By the time that it takes: what the loop does itself, a handler, and what is slower still.
+_CONTAINER_COST = 5
+_ONE_FILLED_COST = 2
+_HANDLED_COST = 3
 _COSTLIER = {
-    **dict.fromkeys((pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET, pickle.EMPTY_TUPLE), 2),
-    **dict.fromkeys((pickle.LIST, pickle.DICT, pickle.FROZENSET), 2),
-    **dict.fromkeys((pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3), 2),
-    **dict.fromkeys((pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ), 2),
-    **dict.fromkeys((pickle.LONG, pickle.UNICODE, pickle.INT, pickle.GET), 2),
-    pickle.BYTEARRAY8: 3,
-    **dict.fromkeys((pickle.APPEND, pickle.SETITEM, pickle.BUILD), 1),
-    **dict.fromkeys((pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.FRAME), 1),
+    **dict.fromkeys((pickle.LIST, pickle.DICT, pickle.FROZENSET, pickle.TUPLE, pickle.EMPTY_TUPLE), _CONTAINER_COST),
+    **dict.fromkeys((pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ), 5),
+    **dict.fromkeys((pickle.LONG, pickle.UNICODE, pickle.INT, pickle.GET), 5),
+    pickle.BYTEARRAY8: 8,
+    # What an honest pickle seldom writes though it makes no value.
+    **dict.fromkeys((pickle.BUILD, pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.FRAME), _HANDLED_COST),
 }
 
 
@@ -400,5 +434,5 @@ def _handler(opcode: bytes) -> Callable[[Machine], None]:
 
 
 _HANDLERS = tuple(_handler(bytes((opcode,))) for opcode in range(256))
-_COSTS = bytes(_COSTLIER.get(bytes((opcode,)), bytes((opcode,)) in _MAKING) for opcode in range(256))
-"""How many values each opcode counts as, by the time it takes; what is not in `_MAKING` only ends or annotates one."""
+_COSTS = bytes(_COSTLIER.get(bytes((opcode,)), _HANDLED_COST * (bytes((opcode,)) in _MAKING)) for opcode in range(256))
+"""How many values each opcode with a handler counts as; what is not in `_MAKING` only ends or annotates one."""

@@ -178,8 +178,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
-                script = self._script(agent_state, markers=True)
+                script = self._script(agent_state, markers=True, values_apart=True)
             image = None if self._has_default_image(config) else self._chosen_image(config)
+            if image is not None and script.values and not image.has_own_guest:
+                script = self._script(agent_state, markers=True)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
             refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
             return failed_before_running(self.tool_name, refusal, fingerprint)
@@ -216,6 +218,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
             given=call.given,
+            values=call.script.values,
         )
         return start_guest(request, self.isolation, abandoned, call.image.source if call.image else None)
 

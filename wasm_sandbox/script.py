@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from wasm_sandbox import script_blocks as blocks
 from wasm_sandbox.argument_schema import ArgumentModels, argument_models
-from wasm_sandbox.arguments import BadArguments, argument_literal, argument_literals, pickled_agent_state
+from wasm_sandbox.arguments import BadArguments, ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.errors import UnsupportedToolError
 from wasm_sandbox.frame import MARKER
 from wasm_sandbox.script_blocks import RESULT_VAR_NAME
@@ -69,6 +69,7 @@ class ExecutionScript:
             envelope says about the agent state means nothing.
         argument_lines: The lines that check the arguments of a tool with an argument schema. They run before
             the tool's source, so that what is raised there is not the tool's exception.
+        values: What ``text`` fetches instead of spelling it out, for our own guest only; nothing, unless asked for.
     """
 
     text: str
@@ -76,6 +77,7 @@ class ExecutionScript:
     tool_line_count: int
     injects_agent_state: bool
     argument_lines: tuple[range, ...] = ()
+    values: tuple[bytes, ...] = ()
 
 
 def generate_script(
@@ -87,6 +89,7 @@ def generate_script(
     markers: bool = True,
     top_level_await: bool = False,
     marker: bytes = MARKER,
+    values_apart: bool = False,
 ) -> ExecutionScript:
     """Write the script that runs one tool call.
 
@@ -104,6 +107,8 @@ def generate_script(
             expression: the pickled envelope in base64.
         top_level_await: Whether the script may await at module level, as in a notebook.
         marker: The 16 bytes that open the frame.
+        values_apart: Whether big values are to stand beside the text, in `ExecutionScript.values`: the same lines do
+            the same, in our own guest only.
 
     Returns:
         The script.
@@ -121,10 +126,14 @@ def generate_script(
     # The injected value wins over an argument of that name.
     given = {name: value for name, value in args.items() if name not in source.injected}
     checks: list[str] = []
+    apart = ValuesApart() if values_apart else None
     if models is None:
-        values = argument_literals(tool.json_schema, given)
+        values = argument_literals(tool.json_schema, given, apart)
     else:
-        checks = [models.source, f"args_object = {models.class_name}(**{_dict_literal(_unconverted(models, given))})"]
+        checks = [
+            models.source,
+            f"args_object = {models.class_name}(**{_dict_literal(_unconverted(models, given, apart))})",
+        ]
         values = {name: models.expression(name, "args_object") for name in _passed_on(tool.json_schema, given)}
     _check_distinct(values)
     state = pickled_agent_state(agent_state) if "agent_state" in source.injected else None
@@ -134,7 +143,7 @@ def generate_script(
     before.append(blocks.IMPORTS)
     if source.kind != "sync":
         before.append("import asyncio")
-    before += [blocks.CLIENT_IMPORT, *checks[:1], *_agent_state_blocks(source, state), blocks.CLIENT]
+    before += [blocks.CLIENT_IMPORT, *checks[:1], *_agent_state_blocks(source, state, apart), blocks.CLIENT]
     if "agent_id" in source.injected:
         before.append(f"agent_id = {_agent_id(agent_state, agent_id)!r}")
     before += checks[1:]
@@ -151,6 +160,7 @@ def generate_script(
         tool_line_count=_line_count(source.text),
         injects_agent_state="agent_state" in source.injected,
         argument_lines=tuple(range(*starts[i : i + 2]) for i, block in enumerate(before) if block in checks),
+        values=tuple(apart.data) if apart else (),
     )
 
 
@@ -254,13 +264,13 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> Argument
     return argument_models(args_json_schema, suffix="Schema")
 
 
-def _unconverted(models: ArgumentModels, args: Mapping[str, Any]) -> dict[str, str]:
+def _unconverted(models: ArgumentModels, args: Mapping[str, Any], apart: ValuesApart | None) -> dict[str, str]:
     """Literals of arguments that the models will check and convert."""
     for name in args:
         if name not in models.fields and not models.allows_extra:
             known = ", ".join(models.fields) or "none"
             raise BadArguments(f"the tool's args_json_schema has no such property (it has: {known})", name)
-    return {name: argument_literal({}, value, name) for name, value in args.items()}
+    return {name: argument_literal({}, value, name, apart=apart) for name, value in args.items()}
 
 
 def _is_variable_name(name: str) -> bool:
@@ -338,10 +348,14 @@ def _bound_by_kind(call: _Call) -> tuple[list[str], dict[str, str]]:
     return positional, named
 
 
-def _agent_state_blocks(source: ToolSource, state: bytes | None) -> list[str]:
+def _agent_state_blocks(source: ToolSource, state: bytes | None, apart: ValuesApart | None) -> list[str]:
     if "agent_state" not in source.injected:
         return ["agent_state = None"]
-    value = "None" if state is None else f"_agent_state_as(AgentState, pickle.loads({_bytes_source(state)}))"
+    if state is None:
+        value = "None"
+    else:
+        data = (apart.source(state) if apart else None) or _bytes_source(state)
+        value = f"_agent_state_as(AgentState, pickle.loads({data}))"
     return [blocks.AGENT_STATE, f"agent_state = {value}"]
 
 

@@ -8,6 +8,7 @@ a script that rebinds builtins or modules spoils no more than its own report.
 import builtins
 import contextlib
 import linecache
+import marshal
 import sys
 import traceback
 
@@ -58,7 +59,8 @@ class _Template:
     @staticmethod
     def _executed(source):
         namespace = {"__name__": "__main__", "__builtins__": builtins}
-        exec(source if source[0] != " " else f"if True:\n{source}", namespace)
+        text = source if source[0] != " " else f"if True:\n{source}"
+        exec(compile(text, "script.py", "exec", dont_inherit=True), namespace)
         return {k: v for k, v in namespace.items() if k not in ("__name__", "__builtins__")}
 
     def closing_for(
@@ -117,6 +119,35 @@ def begin(script_name, script, tool_name, first_line, line_count, _cache=linecac
             _source.closing_line = template.padding.count("\n") + middle.count("\n")
             return template.names, code, template.closing_for
     return None
+
+
+class _Values:
+    """The values that the host sent beside the script: where they are, as long as one is still to be fetched."""
+
+    view = release = None
+    spans = {}  # noqa: RUF012
+
+
+def hold_values(view, release, _int=int.from_bytes):
+    """Called by the entry point with the values, each its size (four bytes) and what `marshal` makes of it."""
+    at, spans = 0, {}
+    while at < len(view):
+        end = at + 4 + _int(view[at : at + 4], "little")
+        spans[len(spans)] = at + 4, end
+        at = end
+    _Values.view, _Values.release, _Values.spans = view, release, spans
+
+
+def value(index, _loads=marshal.loads):
+    """What a script has in place of a long literal: its value, once; after the last the memory is free again."""
+    start, end = _Values.spans.pop(index)
+    with _Values.view[start:end] as part:
+        found = _loads(part)
+    if not _Values.spans:
+        _Values.view.release()
+        _Values.release()
+        _Values.view = _Values.release = None
+    return found
 
 
 def _to_tool_line(line):

@@ -18,10 +18,12 @@
 extern PyObject *PyInit__pydantic_core(void);
 extern const unsigned char sandbox_frozen[]; /* frozen.S: the blob that freeze.py writes */
 
-/* What the host writes before sandbox_run: sizes without the NUL that ends each text, then the texts. */
+/* What the host writes before sandbox_run: sizes without the NUL that ends each text, then the texts, and
+ * behind them the values that the script fetches instead of spelling them out (_sandbox_guest.value). */
 struct request {
     uint32_t script_size, script_name_size, tool_name_size;
     uint32_t tool_first_line, tool_line_count; /* where the tool's source stands in the script; 0, 0: nowhere */
+    uint32_t values_size;
     char texts[];
 };
 
@@ -29,7 +31,7 @@ enum { INIT_OK, INIT_PRECONFIG = 101, INIT_CONFIG, INIT_PRELOAD, INIT_GUEST };
 enum { EXIT_EXCEPTION = 1 };
 
 /* Objects that are looked up once, before the snapshot. */
-static PyObject *begin, *report_of, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
+static PyObject *begin, *report_of, *values_of, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
 static long atexit_baseline;
 
 /* Freed before an exception is described, so that an out-of-memory error can be told. */
@@ -133,10 +135,11 @@ static int prepare_guest(void)
     random_seed = attribute("random", "seed");
     begin = attribute("_sandbox_guest", "begin");
     report_of = attribute("_sandbox_guest", "report");
+    values_of = attribute("_sandbox_guest", "hold_values");
     atexit_count = attribute("atexit", "_ncallbacks");
     atexit_run = attribute("atexit", "_run_exitfuncs");
     reserve = malloc(RESERVE_BYTES);
-    return environ_bytes && posix_environ && random_seed && begin && report_of && atexit_count && atexit_run && reserve ? 0 : -1;
+    return environ_bytes && posix_environ && random_seed && begin && report_of && values_of && atexit_count && atexit_run && reserve ? 0 : -1;
 }
 
 /* How many exit functions are registered now. */
@@ -223,6 +226,34 @@ static void reseed_random(void)
 
 static const char *script_name_of(const struct request *r) { return r->texts + r->script_size + 1; }
 static const char *tool_name_of(const struct request *r) { return script_name_of(r) + r->script_name_size + 1; }
+
+/* The request of a running script that has values; freed as soon as it has fetched them all. */
+static const struct request *holding;
+
+static PyObject *release_values(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    free((void *)holding);
+    holding = NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef release_method = {"release", release_values, METH_NOARGS, NULL};
+
+/* Make the values known to _sandbox_guest. Nothing of the request may be used after this. */
+static int hold_values(const struct request *r)
+{
+    if (!r->values_size) return 0;
+    char *values = (char *)tool_name_of(r) + r->tool_name_size + 1;
+    holding = r;
+    PyObject *release = PyCFunction_New(&release_method, NULL);
+    PyObject *view = release ? PyMemoryView_FromMemory(values, r->values_size, PyBUF_READ) : NULL;
+    PyObject *none = view ? PyObject_CallFunctionObjArgs(values_of, view, release, NULL) : NULL;
+    Py_XDECREF(release);
+    Py_XDECREF(view);
+    Py_XDECREF(none);
+    return none ? 0 : -1;
+}
 
 static PyObject *fresh_main(const struct request *r)
 {
@@ -426,7 +457,7 @@ EXPORT("sandbox_run") int sandbox_run(const struct request *request)
     reseed_random();
     PyObject *module = fresh_main(request);
     struct program program = {0};
-    int failed = !module || compile_script(request, &program) || run_program(&program, PyModule_GetDict(module));
+    int failed = !module || compile_script(request, &program) || hold_values(request) || run_program(&program, PyModule_GetDict(module));
     int exit_code = 0;
     PyObject *exception = failed ? PyErr_GetRaisedException() : NULL;
     if (exception && exit_code_of(exception, &exit_code)) {

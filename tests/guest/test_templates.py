@@ -82,3 +82,30 @@ def test_the_usual_script_is_recognised(run_script: RunScript, name: str) -> Non
     tool = Tool(name="add", source_code=SOURCES[name], json_schema={"name": "add", "parameters": PARAMETERS})
     text = generate_script(tool, {"x": 2, "y": 3}).text
     assert run_script(text).fuel < 0.7 * run_script(unrecognised(text)).fuel
+
+
+STATEFUL = {
+    "plain": "return len(agent_state)",
+    "changes it": "agent_state.memo = 'x'; agent_state['n'] = [x]; return agent_state.id",
+    "lacks a name": "return agent_state.nothing",
+    "reads its class": "return sorted(agent_state.keys()), type(agent_state).__name__, type(agent_state).__module__",
+    "breaks its class": "type(agent_state).__getitem__ = None; return agent_state.id",
+    "returns it": "return agent_state",
+    "lists its globals": "return sorted(globals())",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", ["x, agent_state", "agent_state, agent_id, x"])
+@pytest.mark.parametrize("body", STATEFUL.values(), ids=STATEFUL.keys())
+@pytest.mark.parametrize("state", [None, {"id": "a", "nested": {"k": [1]}}], ids=["no state", "a state"])
+def test_a_prepared_script_with_agent_state_does_what_the_whole_does(
+    run_script: RunScript, state: dict[str, object] | None, body: str, parameters: str
+) -> None:
+    source = f"def add({parameters}):\n    {body}"
+    tool = Tool(name="add", source_code=source, json_schema={"name": "add", "parameters": PARAMETERS})
+    text = generate_script(tool, {"x": 2}, agent_state=state, agent_id="agent-7").text
+    prepared, whole = run_script(text), run_script(unrecognised(text))
+    for what in ("ending", "exit_code", "exception", "stdout", "stderr"):
+        assert getattr(prepared, what) == getattr(whole, what), what
+    if state and "return len" in body:
+        assert prepared.fuel < 0.7 * whole.fuel

@@ -90,6 +90,7 @@ def run_generated(script: ExecutionScript) -> Outcome:
             Limits(),
             tool_first_line=script.tool_first_line,
             tool_line_count=script.tool_line_count,
+            values=script.values,
         )
     )
 

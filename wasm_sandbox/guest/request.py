@@ -24,9 +24,12 @@ class ExecutionRequest:
     tool_line_count: int = 0
     given: GivenFiles | None = None
     """The guest's file system; with None it has none at all."""
+    values: tuple[bytes, ...] = ()
+    """What the script fetches instead of spelling it out (`ExecutionScript.values`); only our own guest has them."""
 
     def encode(self) -> bytes:
         """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""
         texts = [self.script.encode(), self.script_name.encode(), self.tool_name.encode()]
-        head = struct.pack("<5I", *map(len, texts), self.tool_first_line, self.tool_line_count)
-        return head + b"\0".join(texts) + b"\0"
+        values = [part for value in self.values for part in (len(value).to_bytes(4, "little"), value)]
+        head = struct.pack("<6I", *map(len, texts), self.tool_first_line, self.tool_line_count, sum(map(len, values)))
+        return b"".join([head, *(part for text in texts for part in (text, b"\0")), *values])

@@ -33,6 +33,8 @@ _ASYNC_TOOL = _tool(
     "async def gather(x: int, y: dict) -> list:\n"
     "    return await asyncio.gather(*(asyncio.sleep(0, n) for n in range(x)))",
 )
+_STATE_TOOL = _tool("remember", "def remember(x: int, y: dict, agent_state) -> int:\n    return x + len(agent_state)")
+_OTHER_STATE_TOOL = _tool("tell", "def tell(agent_state, agent_id, y):\n    return y")
 _FAILING_TOOL = _tool("fail", "def fail(x: int, y: dict):\n    raise ValueError('warm-up')")
 
 _LIBRARIES = """
@@ -93,12 +95,19 @@ def _constant_lines(first: str, second: str) -> tuple[str, str]:
 
 
 def _template_registration() -> str:
-    """A script that prepares the guest for generated scripts of the plain shape (see ``_sandbox_guest``)."""
+    """A script that prepares the guest for the shapes of generated scripts (see ``_sandbox_guest``)."""
     other = _tool("other", "def other(y):\n    return y")
-    texts = (generate_script(_PLAIN_TOOL, {"x": 1, "y": {}}).text, generate_script(other, {"y": {"b": 2}}).text)
-    opening, closing = _constant_lines(*texts)
+    plain = (generate_script(_PLAIN_TOOL, {"x": 1, "y": {}}).text, generate_script(other, {"y": {"b": 2}}).text)
+    stateful = (
+        generate_script(_STATE_TOOL, {"x": 1, "y": {}}, agent_state={"id": "a"}).text,
+        generate_script(_OTHER_STATE_TOOL, {"y": {"b": 2}}, agent_state={"name": "b"}, agent_id="c").text,
+    )
+    return "import _sandbox_guest\n" + "".join(_registration(*_constant_lines(*texts)) for texts in (plain, stateful))
+
+
+def _registration(opening: str, closing: str) -> str:
     class_block = closing.partition("try:\n")[2].partition("    _wrapped")[0]
-    return f"import _sandbox_guest\n_sandbox_guest.register_template({opening!r}, {closing!r}, {class_block!r})\n"
+    return f"_sandbox_guest.register_template({opening!r}, {closing!r}, {class_block!r})\n"
 
 
 def closing_scripts() -> list[str]:
@@ -114,10 +123,11 @@ def warm_up_scripts() -> list[str]:
     """
     args = {"x": 2, "y": {"a": 1}}
     plain, asynchronous = (generate_script(tool, args).text for tool in (_PLAIN_TOOL, _ASYNC_TOOL))
+    stateful = generate_script(_STATE_TOOL, args, agent_state={"id": "agent-1", "tags": ["a"]}).text
     failing = generate_script(_FAILING_TOOL, args).text
     caught = (
         f"import traceback\ntry:\n    exec({failing!r})\n"
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
-    whole = [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, caught]
-    return [*whole, _template_registration(), *[plain] * 16, _LIBRARIES, asynchronous, plain]
+    whole = [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
+    return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]

@@ -127,19 +127,24 @@ def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     head = {field.name: getattr(request, field.name) for field in fields(request)}
     script = head.pop("script").encode("utf-8", "surrogatepass")
     head |= {"environ": dict(request.environ), "limits": request.limits.model_dump(), "script_bytes": len(script)}
+    head["values"] = [len(value) for value in request.values]
     files = request.given.files if request.given else {}
     if request.given is not None:
         head["given"] = [(path, len(content)) for path, content in files.items()]
-    return json.dumps(head).encode(), b"".join([script, *files.values()])
+    return json.dumps(head).encode(), b"".join([script, *request.values, *files.values()])
 
 
 def decode_request(head: bytes, body: bytes) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
     values = json.loads(head)
     limits, script_bytes, listed = Limits(**values.pop("limits")), values.pop("script_bytes"), values.pop("given")
-    given = None if listed is None else GivenFiles(_contents(listed, body[script_bytes:]), {})
+    at, parts = script_bytes, []
+    for size in values.pop("values"):
+        parts.append(body[at : at + size])
+        at += size
+    given = None if listed is None else GivenFiles(_contents(listed, body[at:]), {})
     script = body[:script_bytes].decode("utf-8", "surrogatepass")
-    return ExecutionRequest(script, limits=limits, given=given, **values)
+    return ExecutionRequest(script, limits=limits, given=given, values=tuple(parts), **values)
 
 
 def _contents(listed: list[tuple[str, int]], data: bytes) -> dict[str, bytes]:
