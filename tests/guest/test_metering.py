@@ -190,14 +190,42 @@ def test_copying_in_chunks_moves_the_same_bytes(to: int, from_: int, size: int) 
 
 
 @settings(max_examples=30, deadline=None)
-@given(to=st.integers(0, BULK_BYTES), value=st.integers(0, 255), size=st.integers(0, BULK_BYTES))
+@given(
+    to=st.integers(0, BULK_BYTES), value=st.integers(-1, 257), size=st.one_of(
+        st.integers(0, 200), st.integers(0, BULK_BYTES)
+    )
+)  # fmt: skip
 def test_filling_in_chunks_writes_the_same_bytes(to: int, value: int, size: int) -> None:
     bulk = Metered(BULK)
     memory = bulk.exports["memory"]
     assert isinstance(memory, wasmtime.Memory)
     size = min(size, BULK_BYTES - to)
     assert bulk.cost("fill", to, value, size) >= size >> BULK_BYTES_SHIFT
-    assert bytes(memory.read(bulk.store)) == bytes(to) + bytes([value]) * size + bytes(BULK_BYTES - to - size)
+    assert bytes(memory.read(bulk.store)) == bytes(to) + bytes([value & 0xFF]) * size + bytes(BULK_BYTES - to - size)
+
+
+def test_moving_little_is_right_at_every_size_and_distance() -> None:
+    """Sizes on both sides of each way to do it; overlapping in both directions."""
+    bulk = Metered(BULK)
+    memory = bulk.exports["memory"]
+    assert isinstance(memory, wasmtime.Memory)
+    for size in range(80):
+        for distance in (-64, -33, -9, -3, -1, 0, 1, 2, 7, 8, 31, 100):
+            expected = bytearray(PATTERN[:512])
+            memory.write(bulk.store, bytes(expected))
+            expected[200 + distance : 200 + distance + size] = bytes(expected[200 : 200 + size])
+            bulk.call("copy", 200 + distance, 200, size)
+            assert bytes(memory.read(bulk.store, 0, 512)) == bytes(expected), (size, distance)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 17, 63, 64])
+@pytest.mark.parametrize("name", ["copy", "fill"])
+def test_what_is_little_and_outside_the_memory_traps(name: str, size: int) -> None:
+    bulk = Metered(BULK)
+    for outside in (BULK_BYTES - size + 1, BULK_BYTES, BULK_BYTES + 7, -1, -size):
+        for arguments in [(outside, 1, size)] + [(0, outside, size)] * (name == "copy"):
+            with pytest.raises(wasmtime.Trap):
+                bulk.call(name, *arguments)
 
 
 ENDLESS = """(module

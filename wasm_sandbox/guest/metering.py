@@ -16,6 +16,7 @@ module names their indices.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wasm_sandbox.guest import wasm_binary as wb
@@ -26,7 +27,7 @@ FUEL_EXPORT = "wasm_sandbox_fuel"
 POLL_EXPORT = "wasm_sandbox_poll"
 """The exported memory, of one page."""
 
-METERING_FORMAT = 1
+METERING_FORMAT = 2
 """Raised when the code that is added changes: part of a compiled image's identity."""
 
 BULK_BYTES_SHIFT = 6
@@ -51,6 +52,7 @@ _I32_LOAD8_U, _OTHER_MEMORY = 0x2D, 0x40
 _I32_CONST, _I32_LE_U, _I32_ADD, _I32_SUB, _I32_SHR_U = 0x41, 0x4D, 0x6A, 0x6B, 0x76
 _I64_CONST, _I64_LT_S, _I64_SUB, _I64_EXTEND_I32_U = 0x42, 0x53, 0x7D, 0xAD
 _BULK, _MEMORY_COPY, _MEMORY_FILL = 0xFC, 10, 11
+_RETURN, _I32_LT_U, _I32_GE_U, _I32_AND, _I64_MUL = 0x0F, 0x49, 0x4F, 0x71, 0x7E
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMORY_0 = rb"[\x00-\x3f]" + _LEB  # alignment without the flag that a memory index follows, offset
@@ -274,7 +276,8 @@ class _Metering:
         address, value, size = (bytes([_LOCAL_GET, n]) for n in range(3))
         fill = bytes([_BULK, _MEMORY_FILL, 0])
         chunk = address + value + _CHUNK + fill + _moved(0, _I32_ADD)
-        return b"\0" + self._in_chunks(chunk) + address + value + size + fill + self._charge_bytes(size) + _DONE
+        whole = address + value + size + fill + self._charge_bytes(size)
+        return _SMALL_LOCALS + _small(_fill_small) + self._in_chunks(chunk) + whole + _DONE
 
     def _copy_function(self) -> bytes:
         """``memory.copy``: locals 0 destination, 1 source, 2 size. From the end, if it moves things up."""
@@ -285,7 +288,8 @@ class _Metering:
         last = to + left + add + from_ + left + add + _CHUNK + copy
         down = to + from_ + bytes([_I32_LE_U, _IF, _VOID]) + self._in_chunks(first)
         up = bytes([_ELSE]) + self._in_chunks(last) + _DONE
-        return b"\0" + down + up + to + from_ + size + copy + self._charge_bytes(size) + _DONE
+        whole = to + from_ + size + copy + self._charge_bytes(size)
+        return _SMALL_LOCALS + _small(_copy_small) + down + up + whole + _DONE
 
     def _in_chunks(self, work: bytes) -> bytes:
         """Code that does ``work`` and takes a chunk from local 2 while more than a chunk is left of it."""
@@ -312,6 +316,81 @@ def _after_number(body: bytes, at: int) -> int:
 _TRAP_IF = bytes([_IF, _VOID, _UNREACHABLE, _END])
 _CHUNK = bytes([_I32_CONST]) + wb.signed(CHUNK_BYTES)
 _DONE = bytes([_END])
+
+
+# -- moving and filling little: the instructions are calls of the host, which cost more than some loads and stores
+
+_SMALL_LOCALS = bytes([2, 2, _I32, 8, _I64])
+_TO_END, _FROM_END, _WORD = 3, 4, 5
+"""Where the words at the end begin, in both ranges, and the first of eight words."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How many words of what width are loaded into, or stored from, an i64 each."""
+
+    count: int
+    width: int
+    load: int
+    store: int
+
+
+_SIZES = (
+    _Words(1, 1, 0x31, 0x3C),
+    _Words(1, 2, 0x33, 0x3D),
+    _Words(1, 4, 0x35, 0x3E),
+    *(_Words(count, 8, 0x29, 0x37) for count in (1, 2, 4)),
+)
+
+
+def _small(work: Callable[[_Words], bytes]) -> bytes:
+    """Code that does and returns what costs no unit of fuel, if the size, in local 2, is that small and not 0.
+
+    Two runs of words do it, one from the start and one up to the end, which may overlap. Outside the memory it
+    traps as the instruction does, though perhaps with a part of the work done.
+    """
+    code = b""
+    for words in _SIZES:
+        enough = _get(2) + _i32(words.width * words.count) + bytes([_I32_GE_U, _IF, _VOID])
+        code = enough + work(words) + (bytes([_ELSE]) + code if code else b"") + bytes([_END])
+    small = _get(2) + _i32(1) + bytes([_I32_SUB]) + _i32((1 << BULK_BYTES_SHIFT) - 1) + bytes([_I32_LT_U])
+    return small + bytes([_IF, _VOID]) + code + bytes([_RETURN, _END])
+
+
+def _end_words(start: int, words: _Words, end: int) -> bytes:
+    """Code that sets the local ``end`` to where the last words of the range at ``start`` begin."""
+    last = _i32(words.width * words.count) + bytes([_I32_SUB, _I32_ADD])
+    return _get(start) + _get(2) + last + bytes([_LOCAL_SET, end])
+
+
+def _copy_small(words: _Words) -> bytes:
+    """Code that moves one to two times these words: all are loaded before any is stored, for ranges that overlap."""
+    code = _end_words(1, words, _FROM_END) + _end_words(0, words, _TO_END)
+    offsets = [words.width * n for n in range(words.count)]
+    for local, (base, offset) in enumerate([(b, o) for b in (1, _FROM_END) for o in offsets], _WORD):
+        code += _get(base) + bytes([words.load, 0, offset, _LOCAL_SET, local])
+    for local, (base, offset) in enumerate([(b, o) for b in (0, _TO_END) for o in offsets], _WORD):
+        code += _get(base) + _get(local) + bytes([words.store, 0, offset])
+    return code
+
+
+def _fill_small(words: _Words) -> bytes:
+    """Code that fills one to two times these words."""
+    repeated = bytes([_I64_CONST]) + wb.signed(0x0101010101010101) + bytes([_I64_MUL])
+    value = _get(1) + _i32(0xFF) + bytes([_I32_AND, _I64_EXTEND_I32_U]) + repeated + bytes([_LOCAL_SET, _WORD])
+    code = _end_words(0, words, _TO_END) + value
+    for base in (0, _TO_END):
+        for n in range(words.count):
+            code += _get(base) + _get(_WORD) + bytes([words.store, 0, words.width * n])
+    return code
+
+
+def _get(local: int) -> bytes:
+    return bytes([_LOCAL_GET, local])
+
+
+def _i32(value: int) -> bytes:
+    return bytes([_I32_CONST]) + wb.signed(value)
 
 
 def _moved(local: int, operation: int) -> bytes:
