@@ -60,7 +60,7 @@ def run(script: ExecutionScript) -> Outcome:
 
 def both(tool: Tool, args: dict[str, Any], state: Any = None) -> tuple[Outcome, Outcome]:
     """The same call with its values beside the script, and spelled out in it."""
-    apart = generate_script(tool, args, agent_state=state, values_apart=True)
+    apart = generate_script(tool, args, agent_state=state, apart=ValuesApart())
     spelled = generate_script(tool, args, agent_state=state)
     assert apart.values
     assert not spelled.values
@@ -83,7 +83,9 @@ SHOW = Tool.from_source("def show(value: object) -> str:\n    return ascii(value
 def test_any_plain_value_arrives_as_its_literal_would_make_it(value: Any) -> None:
     big = [value, PADDING]
     assert_alike(both(SHOW, {"value": big}))
-    assert ascii(big) in run(generate_script(SHOW, {"value": big}, values_apart=True)).stdout.decode("ascii", "replace")
+    assert ascii(big) in run(generate_script(SHOW, {"value": big}, apart=ValuesApart())).stdout.decode(
+        "ascii", "replace"
+    )
 
 
 @pytest.mark.parametrize("value", [PADDING, "й" * 3000, "\ud800" * 3000, b"\0\xff" * 2000, [float("nan")] * 200])
@@ -153,7 +155,7 @@ def test_big_values_go_in_and_come_back(isolation: Any) -> None:
 
 
 def test_the_values_cross_to_a_worker_process() -> None:
-    request = request_of(generate_script(SHOW, {"value": RECORDS}, values_apart=True))
+    request = request_of(generate_script(SHOW, {"value": RECORDS}, apart=ValuesApart()))
     request = replace(request, values=(*request.values, b"more"))
     assert decode_request(*encode_request(request)) == request
 
@@ -189,7 +191,7 @@ def test_a_value_that_cannot_be_passed_is_refused_as_ever() -> None:
         deep = [deep]
     for value in (cyclic, deep, [*RECORDS, object()], [bytearray(9)] * 100, [frozenset()] * 100):
         with pytest.raises(BadArguments):
-            generate_script(SHOW, {"value": value}, values_apart=True)
+            generate_script(SHOW, {"value": value}, apart=ValuesApart())
 
 
 def failed(result: ToolExecutionResult) -> ErrorKind | None:

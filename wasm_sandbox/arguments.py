@@ -37,7 +37,9 @@ _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _LONG_TEXT = 1024
 _MANY_VALUES = 8
 _EMPTY: tuple[()] = ()  # there is only one of it
-_MARSHAL_VERSION = 4  # read by every CPython since 3.4; writes a string that occurs often once
+# Every CPython since 3.4 reads both. The newer writes once what is the same object in several places, such as the
+# keys of records: smaller, and the guest's memory holds it once. But equal values can then have different bytes.
+_SHARING, _CANONICAL = 4, 2
 
 
 class BadArguments(SandboxError, ValueError):
@@ -57,9 +59,13 @@ class ValuesApart:
 
     A value arrives as its literal would make it: equal, of the same types, and nobody else's. What is no plain
     data of exact types, and what has parts in two places, is left to the literal.
+
+    Args:
+        canonical: whether equal values are to have equal bytes, and cost the guest the same fuel.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, canonical: bool = False) -> None:
+        self._version = _CANONICAL if canonical else _SHARING
         self.data: list[bytes] = []
         """The values, marshalled."""
 
@@ -71,7 +77,7 @@ class ValuesApart:
         elif type(value) not in (list, tuple, dict) or not _is_big_and_plain(value):
             return None
         try:
-            self.data.append(marshal.dumps(value, _MARSHAL_VERSION))
+            self.data.append(marshal.dumps(value, self._version))
         except ValueError:
             return None
         return f"__import__('_sandbox_guest').value({len(self.data) - 1})"
@@ -86,8 +92,9 @@ def _is_big_and_plain(value: Any) -> bool:
         count += len(level)
         if count <= _MANY_VALUES:
             size += sum(len(item) for item in level if type(item) in (str, bytes))
-        containers = [item for item in level if type(item) not in _PLAIN and item is not _EMPTY]
+        containers = [item for item in level if type(item) not in _PLAIN]
         depth += bool(containers)
+        containers = [item for item in containers if item is not _EMPTY]
         found = set(map(id, containers))
         if depth > MAX_DEPTH or len(found) < len(containers) or not found.isdisjoint(seen):
             return False  # too deep, shared, or within itself

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasm_sandbox.argument_schema import argument_models
-from wasm_sandbox.arguments import BadArguments
+from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.data_directory import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
@@ -191,7 +191,7 @@ class AsyncToolSandboxBase(ABC):
         await self._init_async()
         return self._script(agent_state, wrap_print_with_markers).text
 
-    def _script(self, agent_state: Any, markers: bool, values_apart: bool = False) -> ExecutionScript:
+    def _script(self, agent_state: Any, markers: bool, apart: ValuesApart | None = None) -> ExecutionScript:
         if not isinstance(self.args, Mapping):
             raise TypeError(f"args must map argument names to values, not be a {type(self.args).__name__}")
         for name in self.args:
@@ -207,7 +207,7 @@ class AsyncToolSandboxBase(ABC):
             markers=markers,
             top_level_await=self.use_top_level_await(),
             marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
-            values_apart=values_apart,
+            apart=apart,
         )
 
     async def _configuration(self) -> SandboxConfig | None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wasm_sandbox.arguments import BadArguments
+from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.errors import PackageError
@@ -178,7 +178,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
-                script = self._script(agent_state, markers=True, values_apart=True)
+                script = self._script(agent_state, markers=True, apart=ValuesApart(self.limits.deterministic))
             image = None if self._has_default_image(config) else self._chosen_image(config)
             if image is not None and script.values and not image.has_own_guest:
                 script = self._script(agent_state, markers=True)

@@ -89,7 +89,7 @@ def generate_script(
     markers: bool = True,
     top_level_await: bool = False,
     marker: bytes = MARKER,
-    values_apart: bool = False,
+    apart: ValuesApart | None = None,
 ) -> ExecutionScript:
     """Write the script that runs one tool call.
 
@@ -107,8 +107,8 @@ def generate_script(
             expression: the pickled envelope in base64.
         top_level_await: Whether the script may await at module level, as in a notebook.
         marker: The 16 bytes that open the frame.
-        values_apart: Whether big values are to stand beside the text, in `ExecutionScript.values`: the same lines do
-            the same, in our own guest only.
+        apart: Takes big values out of the text, into `ExecutionScript.values`: the same lines do the same, in our
+            own guest only.
 
     Returns:
         The script.
@@ -126,7 +126,6 @@ def generate_script(
     # The injected value wins over an argument of that name.
     given = {name: value for name, value in args.items() if name not in source.injected}
     checks: list[str] = []
-    apart = ValuesApart() if values_apart else None
     if models is None:
         values = argument_literals(tool.json_schema, given, apart)
     else:

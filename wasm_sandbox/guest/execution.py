@@ -228,11 +228,12 @@ def _call(
         page.attach(*(fresh.slot.poll_span if fresh.slot else instance.memory_named(POLL_EXPORT)))
         if image.command is not None:
             return _call_command(world, instance, image.command, request)
+        if len(request.script) + sum(map(len, request.values)) > request.limits.memory_bytes:  # perhaps gigabytes
+            return _too_long(), 0, None
         encoded = request.encode()
         address = instance.call("sandbox_alloc", len(encoded))
         if not address:
-            code = _TRAPS.ALLOCATION_TOO_LARGE.value
-            return _capi.GuestStopped(code, "the script does not fit the guest's memory"), 0, None
+            return _too_long(), 0, None
         instance.write(address, encoded)
         exit_code = instance.call("sandbox_run", address)
         return None, exit_code, _read_report(instance) if exit_code else None
@@ -240,6 +241,11 @@ def _call(
         return stopped, world.exit_code, None
     finally:
         image.host_functions.leave()
+
+
+def _too_long() -> _capi.GuestStopped:
+    code = _TRAPS.ALLOCATION_TOO_LARGE.value
+    return _capi.GuestStopped(code, "the script does not fit the guest's memory")
 
 
 def _call_command(
