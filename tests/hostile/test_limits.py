@@ -154,7 +154,7 @@ FORBIDDEN = {ErrorKind.FORBIDDEN_RESULT}
 RESULTS = {
     "deep": (FORBIDDEN, "x = []\nfor _ in range(250): x = [x]\nreturn x"),
     "very deep": (RAISES, "x = []\nfor _ in range(100_000): x = [x]\nreturn x"),
-    "wide": (FORBIDDEN, "return [0] * 3_000_000"),
+    "wide": (FORBIDDEN, "return [0] * 6_000_000"),
     "wide and nested": ({ErrorKind.OUT_OF_MEMORY}, "return [[] for _ in range(2_500_000)]"),
     "cyclic": (FORBIDDEN, "x = []\nx.append(x)\nreturn x"),
     "cyclic through a dict": (FORBIDDEN, "x = {}\nx['x'] = [x]\nreturn x"),
