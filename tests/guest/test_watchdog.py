@@ -72,15 +72,24 @@ def test_without_a_thread_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
 
-def test_a_thread_that_has_the_interpreter_lock_can_make_the_looks_that_are_due() -> None:
-    watchdog, looks = Watchdog(), list[str]()
+def test_a_look_that_is_held_up_holds_up_no_other() -> None:
+    """Whoever has the interpreter lock can make the looks that are due."""
+    watchdog, looks, begun, go_on = Watchdog(), list[str](), threading.Event(), threading.Event()
+
+    def held_up() -> None:
+        begun.set()
+        looks.append("let go" if go_on.wait(10) else "not let go")
+
     with (
-        watchdog._changed,  # its own thread is held up
-        watchdog.watch(0.0, lambda: looks.append("due")),
+        watchdog.watch(0.0, held_up),
         watchdog.watch(time.monotonic() + 1000, lambda: looks.append("not due")),
     ):
-        assert watchdog.due == 0.0
-        watchdog.catch_up()
-        assert looks == ["due"]
-        assert watchdog.due > time.monotonic()
+        assert begun.wait(10)  # on the watchdog's own thread
+        with watchdog.watch(0.0, lambda: looks.append("due")):
+            assert watchdog.due == 0.0
+            watchdog.catch_up()
+            assert looks == ["due"]
+            assert watchdog.due > time.monotonic()
+        go_on.set()
+    assert looks == ["due", "let go"]
     watchdog.stop()

@@ -22,6 +22,8 @@ STALE_ENTRIES = 64  # entries of guests that are gone, kept until there are more
 class _Entry:
     at: float
     look: Callable[[], float | None] | None = field(compare=False)
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
+    """Held during the look: whoever leaves `watch` knows that no call is under way."""
 
 
 class Watchdog:
@@ -56,8 +58,9 @@ class Watchdog:
         try:
             yield
         finally:
-            with self._changed:
+            with entry.lock:
                 entry.look = None
+            with self._changed:
                 self._watched -= 1
                 if len(self._entries) > STALE_ENTRIES + 2 * self._watched:
                     self._entries = [e for e in self._entries if e.look is not None]
@@ -86,40 +89,43 @@ class Watchdog:
             self._changed.notify()
 
     def catch_up(self) -> None:
-        """Make the looks that are due now, on the calling thread, unless another is at it.
+        """Make the looks that are due now, on the calling thread.
 
-        For threads that have the interpreter lock: among many that want it, the watchdog's own may get it late.
+        For threads that have the interpreter lock: among many that want it, the watchdog's own may get it late. A
+        thread that loses it in the middle of a look holds up that one look only.
         """
-        if self._changed.acquire(blocking=False):
-            try:
-                self._look_at_due()
-            finally:
-                self._changed.release()
+        while (entry := self._take_due()) is not None:
+            self._look(entry)
 
     def _run(self) -> None:
-        with self._changed:
-            while not self._stopped:
-                self._look_at_due()
-                if not self._entries:
-                    self._changed.wait()
-                elif (left := self._entries[0].at - time.monotonic()) > 0:
+        while not self._stopped:
+            self.catch_up()
+            with self._changed:
+                left = self.due - time.monotonic()
+                if left > 0 and not self._stopped:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
-    def _look_at_due(self) -> None:
-        while self._entries and ((first := self._entries[0]).look is None or first.at <= time.monotonic()):
-            heapq.heappop(self._entries)
-            self._look(first)
-        self.due = self._entries[0].at if self._entries else math.inf
+    def _take_due(self) -> _Entry | None:
+        with self._changed:
+            found = None
+            while self._entries and ((first := self._entries[0]).look is None or first.at <= time.monotonic()):
+                heapq.heappop(self._entries)
+                if first.look is not None:
+                    found = first
+                    break
+            self.due = self._entries[0].at if self._entries else math.inf
+            return found
 
     def _look(self, entry: _Entry) -> None:
-        """One call, under the lock: whoever leaves `watch` knows that no call is under way."""
-        if entry.look is None:
-            return
-        try:
-            again = entry.look()
-        except Exception:
-            _log.exception("a guest cannot be stopped")
-            return
+        with entry.lock:
+            if entry.look is None:
+                return
+            try:
+                again = entry.look()
+            except Exception:
+                _log.exception("a guest cannot be stopped")
+                return
         if again is not None:
-            entry.at = again
-            self._push(entry)
+            with self._changed:
+                entry.at = again
+                self._push(entry)
