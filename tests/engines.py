@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import wasmtime
 
+from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
+from wasm_sandbox.guest.instances import InstancePool
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
+from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import engine_configuration
+from wasm_sandbox.guest.wasi import LiveSurroundings
 
 ENGINES = ["of this system", "own memory, anew each time", "wasmtime's memory"]
 """The last two are what systems get that lack something; this one runs all three if it is a Linux."""
+
+
+def run(guests: GuestEngine, script: str = "pass", **limits: float | None) -> Outcome:
+    """The outcome of a script in a guest of an engine."""
+    request = ExecutionRequest(script, {}, Limits.model_validate({"timeout_seconds": 30, **limits}))
+    return guests.start(request, LiveSurroundings()).result()
+
+
+def settled(guests: GuestEngine) -> InstancePool:
+    """The pool of the default image, when what earlier runs have left behind has been torn down and replaced."""
+    deadline = time.monotonic() + 20
+    while guests.running_guests and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return guests.image().instances
 
 
 @cache

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 
-from tests.engines import ENGINES, engine
+from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import GuestEngine
-from wasm_sandbox.guest.instances import MAX_IDLE, InstancePool
+from wasm_sandbox.guest.instances import MAX_IDLE
 from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
-
-
-def run(guests: GuestEngine, script: str = "pass", **limits: float | None) -> Outcome:
-    request = ExecutionRequest(script, {}, Limits.model_validate({"timeout_seconds": 30, **limits}))
-    return guests.start(request, LiveSurroundings()).result()
-
-
-def settled(guests: GuestEngine) -> InstancePool:
-    """The pool, when what earlier runs have left behind has been torn down and replaced."""
-    deadline = time.monotonic() + 20
-    while guests.running_guests and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return guests.image().instances
 
 
 @pytest.mark.parametrize("kind", ENGINES)

@@ -7,21 +7,20 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wasmtime
 
-from tests.engines import ENGINES, engine
+from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, MemoryPart, memory_part, with_memory
 from wasm_sandbox.guest.instances import MAX_IDLE
-from wasm_sandbox.guest.outcome import Ending, Outcome
+from wasm_sandbox.guest.outcome import Ending
 from wasm_sandbox.guest.own_memory import (
     ADDRESSABLE_BYTES,
     GUARD_BYTES,
@@ -37,17 +36,9 @@ from wasm_sandbox.guest.wasi import LiveSurroundings
 pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
 
 
-def run(guests: GuestEngine, script: str, **limits: float) -> Outcome:
-    request = ExecutionRequest(script, {}, Limits.model_validate({"timeout_seconds": 30, **limits}))
-    return guests.start(request, LiveSurroundings()).result()
-
-
 def idle_slots(guests: GuestEngine) -> list[Slot]:
     """The slots that wait for a run, once those of earlier runs have been put back."""
-    deadline = time.monotonic() + 20
-    while guests.running_guests and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return [fresh.slot for fresh in guests.image().instances.idle if fresh.slot is not None]
+    return [fresh.slot for fresh in settled(guests).idle if fresh.slot is not None]
 
 
 # -- one run after the other ---------------------------------------------------------------------

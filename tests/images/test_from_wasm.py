@@ -301,6 +301,19 @@ def test_any_script_runs_too(image: Image) -> None:
         assert outcome.exception.name == ("SyntaxError" if "\0" in bad else "KeyError")
 
 
+@pytest.mark.parametrize("fuel", [1_000_000, None])
+def test_a_module_that_cannot_be_instantiated_is_an_error_result(tmp_path: Path, fuel: int | None) -> None:
+    import wasmtime
+
+    wat = '(module (memory (export "memory") 1) (data (i32.const 70000) "outside") (func (export "_start")))'
+    module = tmp_path / "python.wasm"
+    module.write_bytes(bytes(wasmtime.wat2wasm(wat)))
+    result = run_tool(Tool.from_source("def f(): pass"), image=Image.from_wasm(module), limits=Limits(fuel=fuel))
+    assert result.error is not None
+    assert result.error.kind is ErrorKind.GUEST_TRAP
+    assert "out of bounds memory access" in result.error.message
+
+
 def test_what_is_no_such_build_is_refused_by_name(tmp_path: Path) -> None:
     import wasmtime
 
@@ -320,6 +333,10 @@ def test_what_is_no_such_build_is_refused_by_name(tmp_path: Path) -> None:
         ('(module (memory (export "memory") 1))', "must export _start and memory"),
         ('(module (import "env" "f" (func)) (memory (export "memory") 1) (func (export "_start")))', r"imports env\.f"),
         ('(module (func (export "memory")) (func (export "_start")))', "must export _start and memory"),
+        (
+            '(module (memory (export "memory") 1) (func $f (loop $l (br $l))) (start $f) (func (export "_start")))',
+            "has a start function, which would run before any limit holds",
+        ),
         ('(module (memory (export "memory") 1) (func (export "_start") (param i32)))', "its _start is no function"),
         ('(module (memory (export "memory") 1 1) (global (export "_start") i32 (i32.const 0)))', "its _start is no"),
         (

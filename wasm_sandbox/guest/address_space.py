@@ -1,7 +1,8 @@
-"""Parts of this process's address space, by the system calls themselves (Linux): reserved, mapped, given back.
+"""Parts of this process's address space, by the system calls themselves: reserved, mapped, protected, given back.
 
-Python's own ``mmap`` cannot place a mapping. See mmap(2), madvise(2), and for the pages that were written to
-"PAGEMAP_SCAN" in https://docs.kernel.org/admin-guide/mm/pagemap.html (Linux 6.7 and newer).
+`AddressSpace.protect` is for any POSIX system, all else for Linux. Python's own ``mmap`` cannot place a mapping. See
+mmap(2), madvise(2), and for the pages that were written to "PAGEMAP_SCAN" in
+https://docs.kernel.org/admin-guide/mm/pagemap.html (Linux 6.7 and newer).
 """
 
 from __future__ import annotations

@@ -83,9 +83,13 @@ def execute(
         with watchdog.watch(world.next_look(), run.look):
             stopped = _refused(image, world, limits)
             if stopped is None:
-                fresh = image.instances.take()
-                run.can_be_left = fresh.slot is not None and mounts is None
-                stopped, exit_code, exception = _call(image, world, page, fresh, request)
+                try:
+                    fresh = image.instances.take()
+                except _capi.GuestStopped as error:  # the system has no memory for it, or a foreign module is at fault
+                    stopped = error
+                else:
+                    run.can_be_left = fresh.slot is not None and mounts is None
+                    stopped, exit_code, exception = _call(image, world, page, fresh, request)
         if world.host_failure is not None:
             raise world.host_failure
         if run.is_delivered:

@@ -7,21 +7,24 @@ import os
 import threading
 from collections.abc import Callable
 
+from wasm_sandbox.guest.address_space import NO_ACCESS, AddressSpace
 from wasm_sandbox.guest.trap_signals import TrapSignals
 
 
-def _protection_call() -> Callable[[int, int], bool]:
-    """A function that makes a range of this process's memory unreadable, and says whether it is."""
+def _protection_call() -> Callable[[int, int], None]:
+    """A function that makes a range of this process's memory unreadable, or raises OSError."""
     if os.name == "nt":
         virtual_protect = ctypes.WinDLL("kernel32", use_last_error=True).VirtualProtect  # type: ignore[attr-defined,unused-ignore]
         virtual_protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p]
         page_no_access, before = 0x01, ctypes.c_uint32()
-        return lambda address, size: bool(virtual_protect(address, size, page_no_access, ctypes.byref(before)))
-    # PyDLL keeps the interpreter lock: among many guests that call the host, getting it back takes longer than this.
-    mprotect = ctypes.PyDLL(None, use_errno=True).mprotect
-    mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    prot_none = 0
-    return lambda address, size: mprotect(address, size, prot_none) == 0
+
+        def make_unreadable(address: int, size: int) -> None:
+            if not virtual_protect(address, size, page_no_access, ctypes.byref(before)):
+                raise ctypes.WinError(ctypes.get_last_error())  # type: ignore[attr-defined,unused-ignore]
+
+        return make_unreadable
+    space = AddressSpace()
+    return lambda address, size: space.protect(address, size, NO_ACCESS)
 
 
 _make_unreadable = _protection_call()
@@ -61,5 +64,5 @@ class PollPage:
 
     def _protect(self) -> None:
         self._trap_signals.restore()  # the guest's next charge is a trap
-        if self._span is not None and not _make_unreadable(*self._span):
-            raise OSError(ctypes.get_errno(), "the guest's poll page cannot be made unreadable")
+        if self._span is not None:
+            _make_unreadable(*self._span)

@@ -147,6 +147,8 @@ def _check_exports(path: Path, content: bytes) -> None:
         raise ImageError(f"{path}: is no WebAssembly module: {error}") from None
     if "_start" not in kinds or kinds.get("memory") != wasm_binary.EXPORT_MEMORY:
         raise ImageError(f"{path}: is no WASI command: it must export _start and memory")
+    if wasm_binary.START in bodies:
+        raise ImageError(f"{path}: has a start function, which would run before any limit holds; a command has none")
 
 
 def _read(path: Path) -> bytes:
