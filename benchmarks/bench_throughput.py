@@ -10,25 +10,15 @@ import pytest
 from native import PROGRAMS
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from wasm_sandbox.bench.contenders import tool_script
+from wasm_sandbox.bench.contenders import request_of, tool_script
 from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 
-_SCRIPT = tool_script()
 WORK = {
-    "tool": (
-        ExecutionRequest(
-            _SCRIPT.text,
-            {},
-            Limits(),
-            tool_first_line=_SCRIPT.tool_first_line,
-            tool_line_count=_SCRIPT.tool_line_count,
-        ),
-        640,
-    ),
+    "tool": (request_of(tool_script()), 640),
     "computing": (ExecutionRequest(PROGRAMS["richards"] + "\nmain()\n", {}, Limits()), 128),
 }
 CONCURRENCY = (1, 2, 8, 64)

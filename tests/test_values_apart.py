@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, ValuesApart
-from wasm_sandbox.config import MIB, Limits
+from wasm_sandbox.bench.contenders import request_of
+from wasm_sandbox.config import MIB
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.processes.messages import decode_request, encode_request
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
@@ -41,17 +41,6 @@ PLAIN = st.recursive(
     ),
     max_leaves=30,
 )
-
-
-def request_of(script: ExecutionScript) -> ExecutionRequest:
-    return ExecutionRequest(
-        script.text,
-        {},
-        Limits(),
-        tool_first_line=script.tool_first_line,
-        tool_line_count=script.tool_line_count,
-        values=script.values,
-    )
 
 
 def run(script: ExecutionScript) -> Outcome:

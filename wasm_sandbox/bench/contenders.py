@@ -83,15 +83,18 @@ def run_raw(script: str, limits: Limits | None = None) -> Outcome:
 
 def run_generated(script: ExecutionScript) -> Outcome:
     """Run a generated script in a fresh guest, as the sandbox does. Raises as `run_raw`."""
-    return _run(
-        ExecutionRequest(
-            script.text,
-            {},
-            Limits(),
-            tool_first_line=script.tool_first_line,
-            tool_line_count=script.tool_line_count,
-            values=script.values,
-        )
+    return _run(request_of(script))
+
+
+def request_of(script: ExecutionScript) -> ExecutionRequest:
+    """What runs a generated script with the default limits and no variables."""
+    return ExecutionRequest(
+        script.text,
+        {},
+        Limits(),
+        tool_first_line=script.tool_first_line,
+        tool_line_count=script.tool_line_count,
+        values=script.values,
     )
 
 
