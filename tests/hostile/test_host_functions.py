@@ -12,7 +12,7 @@ import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.guest.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
+from tests.hostile.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.execution import _read_report
 
