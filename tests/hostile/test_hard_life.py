@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -299,6 +301,30 @@ def test_an_interpreter_without_its_lock_is_refused_in_words(monkeypatch: pytest
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     with pytest.raises(HostError, match="PYTHON_GIL=1"):
         check_interpreter()
+
+
+@pytest.mark.parametrize(("lock", "isolation"), [("0", "thread"), ("0", "process"), ("1", "thread"), ("1", "process")])
+def test_a_free_threaded_python_is_refused_unless_it_keeps_its_lock(lock: str, isolation: str) -> None:
+    """For real, where ``FREE_THREADED_PYTHON`` names one that has what this library needs."""
+    interpreter = os.environ.get("FREE_THREADED_PYTHON")
+    if interpreter is None:
+        pytest.skip("FREE_THREADED_PYTHON names no interpreter")
+    script = SETUP + textwrap.dedent(
+        f"""
+        from wasm_sandbox.errors import HostError
+        try:
+            print(run_tool(one, isolation={isolation!r}).func_return)
+        except HostError as error:
+            print(error)
+        """
+    )
+    root = str(Path(__file__).parents[2])
+    environ = {**os.environ, "PYTHONPATH": root, "PYTHON_GIL": lock}
+    done = subprocess.run(
+        [interpreter, "-c", script], env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
+    expected = "1\n" if lock == "1" else "this Python runs without its global interpreter lock"
+    assert done.stdout.startswith(expected), done.stderr
 
 
 def test_a_subinterpreter_is_refused_in_words() -> None:

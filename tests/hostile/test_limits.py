@@ -25,10 +25,11 @@ def test_the_deadline_ends_it_and_keeps_what_was_printed(run_body: RunBody, body
     assert failed(result) is ErrorKind.TIMEOUT
 
 
-COSTS_FUEL = ("loop", "sum", "power", "regular expression", "sort", "replace", "exceptions", "short sleeps")
+WITHOUT_FUEL = {"sleep of 291 years", "asyncio, 300 years", "flood"}
+"""The guest does nothing, or as good as nothing, meanwhile: that is what the deadline is for."""
 
 
-@pytest.mark.parametrize("name", COSTS_FUEL)
+@pytest.mark.parametrize("name", [name for name in BURNERS if name not in WITHOUT_FUEL])
 def test_fuel_ends_it_and_keeps_what_was_printed(run_body: RunBody, name: str) -> None:
     result = run_body(f"print('partial')\n{BURNERS[name]}", fuel=5_000_000)
     assert failed(result) is ErrorKind.OUT_OF_FUEL
@@ -141,6 +142,32 @@ def test_a_flood_of_single_bytes_hides_no_result(run_body: RunBody) -> None:
     body = "import os\nfor _ in range(100_000):\n    os.write(1, b'x')\n    os.write(2, b'y')\nreturn 'found'"
     result = run_body(body, output_bytes=10)
     assert (result.func_return, result.stdout, result.stderr) == ("found", ["x" * 10], ["y" * 10])
+
+
+BY_THE_BYTE = {
+    "raw": "import os\nfor _ in range(100 << 20): os.write({fd}, b'x')",
+    "through a text stream": "import sys\nx = {fd} == 1 and sys.stdout or sys.stderr\n"
+    "for _ in range(100 << 20): x.write('x')",
+    "flushed each time": "import sys\nx = {fd} == 1 and sys.stdout or sys.stderr\n"
+    "for _ in range(100 << 20):\n    x.write('x')\n    x.flush()",
+}
+
+
+@pytest.mark.parametrize("fd", [1, 2], ids=["stdout", "stderr"])
+@pytest.mark.parametrize("body", BY_THE_BYTE.values(), ids=BY_THE_BYTE.keys())
+def test_a_flood_of_100_megabytes_in_single_bytes_ends_at_the_deadline(run_body: RunBody, body: str, fd: int) -> None:
+    """A hundred million calls of the host: nobody waits for the last, and the first bytes are there."""
+    result = run_body(
+        f"print('partial', flush=True)\n{body.format(fd=fd)}", timeout_seconds=0.5, fuel=2**62, output_bytes=1000
+    )
+    assert failed(result) is ErrorKind.TIMEOUT
+    assert result.usage is not None
+    assert result.usage.wall_seconds < 3
+    stream = {1: "stdout", 2: "stderr"}[fd]
+    kept, dropped = getattr(result, stream), getattr(result.usage, f"{stream}_dropped_bytes")
+    assert kept[0].removeprefix("partial\n").strip("x") == ""
+    assert len(kept[0]) == 1000
+    assert 0 < dropped < 100 << 20
 
 
 @pytest.mark.parametrize("body", ["input()", "import sys\nif not sys.stdin.read(): raise EOFError"])

@@ -633,6 +633,28 @@ def test_a_program_without_an_interpreter_to_start_is_told_so(
         WorkerProcess()
 
 
+@pytest.mark.parametrize(
+    ("version", "has_lock", "options"),
+    [("3.14.0 (main)", True, []), ("3.14.0 free-threading build", True, ["-X", "gil=1"]),
+     ("3.14.0 free-threading build", False, [])],
+)  # fmt: skip
+def test_a_worker_of_a_free_threaded_python_has_the_global_lock_if_its_host_has(
+    version: str, has_lock: bool, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def refuse(command: list[str], **_: Any) -> None:
+        commands.append(command)
+        raise OSError
+
+    monkeypatch.setattr(sys, "version", version)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_lock, raising=False)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(HostError):
+        WorkerProcess()
+    assert commands[0][1:-2] == ["-I", "-X", "utf8", *options]
+
+
 @needs_proc
 def test_a_worker_looks_for_modules_where_its_host_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

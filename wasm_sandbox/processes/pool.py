@@ -60,7 +60,7 @@ class WorkerProcess:
         path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
         try:
             self._process = subprocess.Popen(
-                [_python(), "-I", "-X", "utf8", "-c", _BOOT.format(path=path)],
+                [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", _BOOT.format(path=path)],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -159,6 +159,13 @@ def _python() -> str:
     if not executable or getattr(sys, "frozen", False):
         raise HostError("no worker process can be started: this program has no Python interpreter in sys.executable")
     return str(executable)
+
+
+def _lock_options() -> list[str]:
+    """A worker has the global lock where its host has it: with ``-I`` it does not see PYTHON_GIL."""
+    if "free-threading build" in sys.version and getattr(sys, "_is_gil_enabled", lambda: True)():
+        return ["-X", "gil=1"]
+    return []
 
 
 def _host_error(reply: messages.Failed) -> HostError:
