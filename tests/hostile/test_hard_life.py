@@ -285,8 +285,8 @@ def test_the_interpreter_exits_while_300_guests_run_or_wait() -> None:
         def nap():
             try:
                 run_tool(tool("import time; time.sleep(600)"))
-            except HostError as error:  # those that come too late
-                assert "interpreter is exiting" in str(error)
+            except HostError as error:  # those that come too late: no guest, or no thread, can be started any more
+                assert "interpreter is exiting" in str(error) or "at interpreter shutdown" in str(error)
         for _ in range(300):
             threading.Thread(target=nap, daemon=True).start()
         while process_engine().running_guests < 100: time.sleep(0.01)
@@ -345,11 +345,20 @@ def test_a_subinterpreter_is_refused_in_words() -> None:
             check_interpreter()
         except HostError as error:
             print(error, flush=True)
+        try:
+            from wasm_sandbox import Tool, run_tool
+            run_tool(Tool.from_source("def f(): return 1"))
+            print("a guest ran")
+        except (HostError, ImportError) as error:  # pydantic, too, may refuse to be there
+            print("refused:", error, flush=True)
         '''.replace("\\n        ", "\\n"))
         assert error is None, error
+        print(run_tool(one).func_return)
         """
     )
     assert "only in the main interpreter" in done.stdout, done.stderr
+    assert "refused: " in done.stdout, done.stderr
+    assert done.stdout.endswith("\n1\n"), done.stderr
 
 
 # -- whatever is thrown at it -------------------------------------------------------------------------------

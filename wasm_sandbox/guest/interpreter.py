@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
+from contextlib import suppress
+from importlib import import_module
 
 from wasm_sandbox.errors import HostError
 
@@ -25,6 +26,13 @@ def check_interpreter() -> None:
 
 
 def _is_subinterpreter() -> bool:
+    """Without ctypes where that can be: CPython 3.12 has none there, and in 3.11 loading it there spoils the main's."""
+    for name in ("_interpreters", "_xxsubinterpreters"):
+        with suppress(ImportError):
+            interpreters = import_module(name)
+            return bool(interpreters.get_current() != interpreters.get_main())
+    import ctypes
+
     current, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
     current.restype = main.restype = ctypes.c_void_p
     return bool(current() != main())
