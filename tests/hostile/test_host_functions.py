@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import wasmtime
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tests.hostile.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.execution import _read_report
+from wasm_sandbox.guest.preview1 import ROOT
 
 NUMBERS = st.one_of(
     st.sampled_from(HOSTILE),
@@ -45,16 +48,26 @@ def test_any_sequence_of_calls_answers_errnos(calls: list[tuple[str, list[int]]]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts from /proc")
-def test_calls_leave_no_descriptor_of_the_host_open() -> None:
+@pytest.mark.parametrize("with_files", [False, True], ids=["without files", "with files and a mount"])
+def test_calls_leave_no_descriptor_of_the_host_open(with_files: bool, tmp_path: Path) -> None:
+    gc.collect()  # what earlier tests have left is not closed meanwhile
+    before = set(os.listdir("/proc/self/fd"))
     probe = Probe()
+    if with_files:
+        probe.give_files(tmp_path)
     try:
-        before = set(os.listdir("/proc/self/fd"))
         for name in sorted(set(PREVIEW1) - {"proc_exit"}):
             for hostile in HOSTILE:
                 probe.call(name, *[hostile] * len(PREVIEW1[name]))
-        assert set(os.listdir("/proc/self/fd")) == before
+        if with_files:
+            for _ in range(1000):  # of a file in the mount, until there are no more descriptors
+                probe.instance.write(1024, b"m/x")
+                probe.call("path_open", ROOT, 0, 1024, 3, 1, 1 << 1 | 1 << 6, 0, 0, 2048)
+            assert len(os.listdir("/proc/self/fd")) < len(before) + 300
     finally:
         probe.close()
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.fixture

@@ -135,10 +135,16 @@ def probe() -> Iterator[Probe]:
     opened.close()
 
 
+UNNAMED = range(8192, 57344)
+"""Addresses that no hostile number names, nor what follows any of them by a few kilobytes."""
+
+
 @pytest.mark.parametrize("name", sorted(set(PREVIEW1) - {"proc_exit"}))
 def test_hostile_numbers_get_an_errno_and_leave_memory_alone(probe: Probe, name: str) -> None:
     """Each parameter in turn takes every hostile value, the others a harmless one."""
     parameters = PREVIEW1[name]
+    pattern = bytes(n % 251 for n in UNNAMED)
+    probe.instance.write(UNNAMED.start, pattern)
     for position in range(len(parameters)):
         for hostile in HOSTILE:
             arguments = [hostile if i == position else 16 for i in range(len(parameters))]
@@ -147,6 +153,8 @@ def test_hostile_numbers_get_an_errno_and_leave_memory_alone(probe: Probe, name:
         assert 0 <= probe.call(name, *[hostile] * len(parameters)) <= 76
     assert probe.world.host_failure is None
     assert probe.instance.memory()[1] == PAGE
+    if name != "random_get":  # which was told to fill all of it
+        assert probe.instance.read(UNNAMED.start, len(UNNAMED)) == pattern
 
 
 @pytest.mark.parametrize("name", sorted(set(PREVIEW1) - {"proc_exit"}))
@@ -192,6 +200,41 @@ def test_one_root_is_preopened_even_where_there_is_nothing_in_it(probe: Probe) -
     assert probe.call("fd_prestat_dir_name", ROOT, 16, 0) == ENAMETOOLONG
     assert probe.call("fd_prestat_get", 4, 0) == EBADF
     assert probe.call("fd_prestat_dir_name", 4, 0, 1) == EBADF
+
+
+OVERLAPS = {
+    "args_get": (1024, 1024), "args_sizes_get": (1024, 1026), "environ_get": (1024, 1026),
+    "environ_sizes_get": (1024, 1024), "fd_write": (1, 1024, 2, 1028), "fd_read": (0, 1024, 2, 1024),
+    "poll_oneoff": (1024, 1024, 2, 1040), "fd_prestat_dir_name": (ROOT, 1024, 1),
+}  # fmt: skip
+"""Places of a call's input and output that lie one over the other."""
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_places_that_overlap_spoil_nothing_but_the_guests_own_memory(probe: Probe, name: str) -> None:
+    """Vectors that name themselves, results over their own arguments, events over subscriptions."""
+    around = bytes(n % 251 for n in range(512))
+    probe.instance.write(512, around)
+    probe.instance.write(1536, around)
+    vectors_or_subscriptions = struct.pack("<IIII", 1020, 12, 1024, 16) + bytes(496)
+    if name == "poll_oneoff":
+        vectors_or_subscriptions = subscription(1, 0, timeout=1) + subscription(2, 1, fd=0) + bytes(416)
+    probe.instance.write(1024, vectors_or_subscriptions)
+    assert probe.call(name, *OVERLAPS[name]) == SUCCESS
+    assert probe.world.host_failure is None
+    assert probe.instance.read(512, 508) == around[:508]
+    assert probe.instance.read(1536, 512) == around
+
+
+def test_a_file_is_read_into_the_vectors_that_name_the_place(probe: Probe, tmp_path: Path) -> None:
+    """They are taken in before the first byte is moved: what arrives there changes no address."""
+    (tmp_path / "inside").mkdir()
+    probe.give_files(tmp_path / "inside")
+    probe.instance.write(2048, struct.pack("<IIII", 2048, 4, 2**32 - 4, 4))
+    assert probe.call("fd_read", 4, 2048, 2, 3000) == EFAULT
+    probe.instance.write(2048, struct.pack("<IIII", 2056, 4, 4096, 3))
+    assert probe.call("fd_read", 4, 2048, 2, 2048) == SUCCESS
+    assert probe.instance.read(2056, 4) + probe.instance.read(4096, 3) == b"content"
 
 
 def test_pointers_past_the_end_are_faults(probe: Probe) -> None:
