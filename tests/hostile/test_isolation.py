@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from wasm_sandbox.config import MIB
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.metering import FUEL_EXPORT
+from wasm_sandbox.guest.own_memory import ADDRESSABLE_BYTES, GUARD_BYTES, MOST_KEPT_BYTES, Slot, is_supported
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.wasi import LiveSurroundings, World
 
@@ -101,3 +106,53 @@ def test_memory_that_a_run_grows_by_is_clear(
     assert len(grown) - grown.count(0) < 4096
     assert secret not in memory
     assert secret[:8] not in memory
+
+
+# -- where it lies -------------------------------------------------------------------------------------------
+
+
+def mappings() -> Iterator[tuple[int, int, str, int]]:
+    """Start, end, rights and private dirty bytes of this process's mappings."""
+    start, end, rights = 0, 0, ""
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line):
+            start, end, rights = int(found[1], 16), int(found[2], 16), found[3]
+        elif line.startswith("Private_Dirty:"):
+            yield start, end, rights, int(line.split()[1]) << 10
+
+
+def idle_slots() -> list[Slot]:
+    until = time.monotonic() + 20
+    while process_engine().running_guests and time.monotonic() < until:
+        time.sleep(0.01)
+    return [fresh.slot for fresh in process_engine().image().instances.idle if fresh.slot is not None]
+
+
+@pytest.mark.skipif(not is_supported(), reason="linear memory is wasmtime's here")
+def test_nothing_can_be_reached_right_before_and_after_what_a_guest_can_address(run_body: RunBody) -> None:
+    run_body("return 1")
+    slots = idle_slots()
+    assert slots
+    for slot in slots:
+        for memory in (slot.linear, slot.poll):
+            front, back = memory.address - GUARD_BYTES, memory.address + ADDRESSABLE_BYTES + GUARD_BYTES
+            rights = [r for start, end, r, _ in mappings() if start < back and end > front]
+            inside = [r for start, end, r, _ in mappings() if memory.address <= start < memory.address + memory.size]
+            assert [r for r in rights if r[:3] != "---"] == inside
+            assert rights[0] == rights[-1] == "---p"
+
+
+@pytest.mark.skipif(not is_supported(), reason="linear memory is wasmtime's here")
+def test_a_run_that_writes_to_much_of_the_images_memory_leaves_none_of_it_behind(memory_before: bytes) -> None:
+    """What the pages of one run cost the host until the next is bounded."""
+    pool = process_engine().image().instances
+    fresh = pool.take()
+    slot = fresh.slot
+    assert slot is not None
+    for page in range(0, min(slot.linear.size, 4 * MOST_KEPT_BYTES), 4096):
+        ctypes.memset(slot.linear.address + page, 255, 1)
+    pool.replace(fresh)
+    at, size = slot.linear.address, slot.linear.size
+    kept = sum(dirty for start, _, _, dirty in mappings() if at <= start < at + size)
+    assert kept <= MOST_KEPT_BYTES + MIB
+    assert ctypes.string_at(at, size) == memory_before

@@ -48,6 +48,7 @@ from wasm_sandbox.guest.wasi import (
     environ_block,
 )
 from wasm_sandbox.guest.wasi_files import Descriptors
+from wasm_sandbox.guest.watchdog import Watchdog
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.
 PREVIEW1 = {
@@ -324,6 +325,29 @@ def test_a_large_request_for_entropy_ends_at_the_deadline() -> None:
         probe.call("random_get", 0, PAGE)
     assert probe.world.halt is Halt.DEADLINE
     probe.close()
+
+
+def test_any_host_call_makes_the_looks_at_deadlines_that_are_due(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the interpreter lock makes them; the watchdog's thread may wait long for it, and is not there here."""
+    watchdog, looks = Watchdog(), list[str]()
+    monkeypatch.setattr(watchdog, "_start", lambda: None)
+    probe.world.watchdog = watchdog
+    with (
+        watchdog.watch(time.monotonic() - 1, lambda: looks.append("another guest's")),
+        watchdog.watch(time.monotonic() + 1000, lambda: looks.append("not due")),
+    ):
+        assert probe.call("sched_yield") == SUCCESS
+        assert looks == ["another guest's"]
+
+
+def test_a_host_call_of_a_guest_whose_time_is_over_is_its_last(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+    watchdog = Watchdog()
+    monkeypatch.setattr(watchdog, "_start", lambda: None)
+    probe.world.watchdog, probe.world.deadline = watchdog, time.monotonic() - 1
+    with watchdog.watch(probe.world.deadline, lambda: probe.world.halt_reason() and None):
+        with pytest.raises(_capi.GuestStopped):
+            probe.call("sched_yield")
+        assert probe.world.halt is Halt.DEADLINE
 
 
 def test_exit_ends_the_guest_at_once(probe: Probe) -> None:
