@@ -328,7 +328,7 @@ def test_a_large_request_for_entropy_ends_at_the_deadline() -> None:
 
 
 def test_any_host_call_makes_the_looks_at_deadlines_that_are_due(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has the interpreter lock makes them; the watchdog's thread may wait long for it, and is not there here."""
+    """Whoever has the interpreter lock makes them; the watchdog's thread may wait long, and is not there here."""
     watchdog, looks = Watchdog(), list[str]()
     monkeypatch.setattr(watchdog, "_start", lambda: None)
     probe.world.watchdog = watchdog
