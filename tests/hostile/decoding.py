@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from wasm_sandbox.config import Limits
-from wasm_sandbox.safe_pickle import DecodeError, loads
+from wasm_sandbox.safe_pickle import DecodeError, DecodeLimits, loads
 
 FIRST, SECOND = b"h\0", b"h\1"  # what is remembered of the preparation
 
@@ -168,7 +168,7 @@ def main() -> None:
     payloads = {name: lambda case=case: case.payload(size, 1 << 30) for name, case in CASES.items()}
     payloads |= {name: lambda make=make: pickle.dumps(make(), 4) for name, make in COLLIDING.items()}
     payloads |= {
-        f"{name}, just accepted": lambda case=case: case.payload(size, 1_950_000 // case.cost)
+        f"{name}, just accepted": lambda case=case: case.payload(size, DecodeLimits().max_items * 39 // 40 // case.cost)
         for name, case in CASES.items()
     }
     found = []

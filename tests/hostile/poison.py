@@ -59,6 +59,32 @@ POISONS = {
     pydantic_core.to_json = None
     pydantic.BaseModel = pydantic.main.BaseModel = None
     """,
+    "pydantic's inside": """
+    import gc, pydantic._internal._model_construction as construction, pydantic_core
+    from pydantic import BaseModel
+    for cls in [c for c in gc.get_objects() if isinstance(c, type) and c.__module__.startswith("pydantic")]:
+        for name in ("__pydantic_validator__", "__pydantic_serializer__", "__pydantic_core_schema__", "__init__"):
+            try: setattr(cls, name, None)
+            except BaseException: pass
+    construction.ModelMetaclass.__new__ = construction.complete_model_class = None
+    vars(pydantic_core).clear()
+    """,
+    "functions of the library": """
+    import gc, types
+    evil = (lambda *a, **k: "poison").__code__
+    for function in [g for g in gc.get_objects() if isinstance(g, types.FunctionType)]:
+        try: function.__code__, function.__defaults__, function.__kwdefaults__ = evil, ("poison",), {"poison": 1}
+        except BaseException: pass
+    """,
+    "objects that all share": """
+    import gc, http, json, re, sys
+    for member in http.HTTPStatus: member._value_ = member.phrase = "poison"
+    for thing in gc.get_objects():
+        if isinstance(thing, (list, set)) and thing is not sys.path:
+            try: thing.clear()
+            except BaseException: pass
+    re.purge(); json.decoder.JSONDecoder.decode = json._default_encoder = None
+    """,
     "types": """
     import gc
     class Meta(type): pass
@@ -102,8 +128,8 @@ POISONS = {
 }
 
 CLEAN = """
-import asyncio, builtins, codecs, collections, copyreg, datetime, decimal, enum, gc, json, os, pickle, re, sys, typing
-import pydantic
+import asyncio, builtins, codecs, collections, copyreg, datetime, decimal, enum, gc, http, json, os, pickle, re, sys
+import pydantic, typing
 
 class Colour(enum.Enum):
     RED = 1
@@ -128,6 +154,7 @@ def f() -> dict:
         "schema": json.dumps(Model.model_json_schema()),
         "decimal": str(decimal.Decimal(1) / 3),
         "time": str(datetime.datetime(2024, 1, 2)),
+        "status": [http.HTTPStatus(404).phrase, http.HTTPStatus.OK + 0],
         "regex": re.sub(r"(\\w)", r"<\\1>", "ab"),
         "codecs": "é\\ud800".encode("utf-8", "backslashreplace"),
         "pickle": pickle.loads(pickle.dumps([1, "a", Colour.RED.value])),

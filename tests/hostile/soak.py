@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -75,15 +77,32 @@ def run_one(number: int) -> None:
 def soak(runs: int, samples: int = 100, warm_up: int = 200) -> list[Counts]:
     """Run so many tools; the counts after the warm-up, and after each sample's share of the runs."""
     began = time.monotonic()
-    for number in range(warm_up):
-        run_one(number)
-    found = [Counts.now(0, began)]
     step = max(1, runs // samples)
-    for number in range(1, runs + 1):
-        run_one(number)
-        if number % step == 0:
-            found.append(Counts.now(number, began))
+    with own_temporary_directory():
+        for number in range(warm_up):
+            run_one(number)
+        found = [Counts.now(0, began)]
+        for number in range(1, runs + 1):
+            run_one(number)
+            if number % step == 0:
+                found.append(Counts.now(number, began))
     return found
+
+
+@contextmanager
+def own_temporary_directory() -> Iterator[None]:
+    """What this process calls so meanwhile is a new directory: other processes make files in theirs."""
+    before, variable = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory() as directory:
+        tempfile.tempdir = os.environ["TMPDIR"] = directory
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            if variable is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = variable
 
 
 def growth(found: list[Counts]) -> list[str]:
@@ -99,6 +118,8 @@ def growth(found: list[Counts]) -> list[str]:
     # A run starts on a new thread while others still tear down the instances of earlier runs: on a busy machine a few.
     if last.threads > first.threads + 8:
         grown.append(f"threads from {first.threads} to {last.threads}")
+    if last.temporary_files > first.temporary_files:
+        grown.append(f"temporary files from {first.temporary_files} to {last.temporary_files}")
     if last.mappings > first.mappings * 1.2 + 50:
         grown.append(f"mappings from {first.mappings} to {last.mappings}")
     # One whose deadline has passed may still wait for its turn on a processor, to stop.

@@ -117,9 +117,25 @@ def give_away(path: Path) -> None:
     os.chown(path, 12345, 12345)
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def spoil_the_record(path: Path) -> None:
+    path.with_suffix(".json").write_bytes(b"\0" * 500)
+
+
+def remove_the_record(path: Path) -> None:
+    path.with_suffix(".json").unlink()
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, swap, link, let_others_write, pytest.param(give_away, marks=as_root)]
-)
+    "damage",
+    [
+        truncate, empty, flip_a_bit, swap, link, let_others_write, pytest.param(give_away, marks=as_root),
+        spoil_the_record, remove_the_record,
+    ],
+)  # fmt: skip
 def test_a_damaged_or_foreign_image_is_never_loaded(cache: ImageCache, damage: object) -> None:
     assert callable(damage)
     damage(image_of(cache))
@@ -153,6 +169,12 @@ def test_a_link_to_a_directory_that_others_can_write_is_refused(cache: ImageCach
     assert run(tmp_path / "link") == FOUND  # the link itself is not what matters
     cache.directory.chmod(0o777)
     assert run(tmp_path / "link").startswith("CacheError")
+
+
+@as_root
+def test_a_directory_of_another_user_is_refused_with_the_image_in_it(cache: ImageCache) -> None:
+    os.chown(cache.directory, 12345, 12345)
+    assert run(cache.directory).startswith(f"CacheError the cache directory {cache.directory} belongs to user 12345")
 
 
 @as_root
@@ -244,6 +266,18 @@ def test_after_a_process_was_killed_in_the_middle_the_next_one_prepares_the_imag
     image_of(ImageCache(tmp_path / "cache")).unlink()
     assert run(tmp_path / "cache") == PREPARED
     assert not list((tmp_path / "cache").glob(f"{WRITING_PREFIX}*"))
+
+
+def test_of_two_processes_that_race_one_prepares_the_image_and_both_run(tmp_path: Path) -> None:
+    slow = """
+        fast = prepare
+        preparation.prepare = lambda *given: (print("begun", flush=True), time.sleep(1), fast(*given))[-1]
+    """
+    first = start(tmp_path / "cache", slow)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "begun\n"
+    assert run(tmp_path / "cache") == FOUND  # it has waited
+    assert first.communicate(timeout=30)[0].strip() == PREPARED
 
 
 def test_of_processes_that_race_one_prepares_the_image_and_all_run(tmp_path: Path) -> None:

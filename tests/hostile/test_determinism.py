@@ -94,6 +94,21 @@ def test_the_clock_begins_at_its_origin_and_a_sleep_moves_it_at_once(run_body: R
     assert time.monotonic() - began < 30
 
 
+def test_the_clock_steps_by_a_microsecond_at_every_look_and_at_nothing_else(run_body: RunBody) -> None:
+    body = "import time\na = time.time_ns()\nsum(range(10**6))\nreturn [a, *(time.time_ns() for _ in range(5))]"
+    first, *later = run_body(body, deterministic=True).func_return
+    assert [moment - first for moment in later] == [1000, 2000, 3000, 4000, 5000]
+    assert run_body(body, deterministic=True).func_return[0] == first
+
+
+def test_random_numbers_are_seeded_and_hashes_are_fixed(run_body: RunBody) -> None:
+    body = (
+        "import random, os\nreturn [random.random(), os.urandom(8), hash('text'), hash(b'bytes'), [*{'a', 'b', 'c'}]]"
+    )
+    assert run_body(body, deterministic=True).func_return == run_body(body, deterministic=True).func_return
+    assert run_body(body).func_return[2:] == run_body(body, deterministic=True).func_return[2:]  # fixed in every run
+
+
 def test_a_guest_may_sleep_for_all_eternity(run_body: RunBody) -> None:
     body = "import time\nfor _ in range(100): time.sleep(9_000_000_000)\nreturn time.time_ns() == 2**63 - 1"
     assert run_body(body, deterministic=True).func_return is True

@@ -489,10 +489,12 @@ def test_a_loop_closed_in_the_middle_of_a_run_stops_the_guest() -> None:
 
 
 @needs_proc
-def test_a_worker_has_nothing_of_the_hosts_environment_nor_its_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_has_nothing_of_the_hosts_environment_nor_its_descriptors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOST_SECRET", "s3cret")
     fresh = ProcessPool()
-    held = os.open("/dev/null", os.O_RDONLY)
+    held = os.open(tmp_path / "a file of the host", os.O_RDWR | os.O_CREAT)
     os.set_inheritable(held, True)
     try:
         future, _ = fresh.start(ExecutionRequest("import os; print(dict(os.environ))", {}, Limits()))

@@ -58,6 +58,11 @@ def test_nothing_here_has_a_known_weakness_that_was_not_accepted() -> None:
     assert done.stdout.endswith(" accepted, 0 found\n")
 
 
+def test_ci_looks_for_known_weaknesses_and_fails_on_one() -> None:
+    assert "check advisories make advisories\n" in (ROOT / ".ci" / "run").read_text()
+    assert "tools/check_advisories.py" in (ROOT / "Makefile").read_text()
+
+
 def test_only_what_is_inside_the_guest_is_accepted_and_only_with_a_reason() -> None:
     advisories, _ = read_advisories(ADVISORIES)
     inside = {(package.name, package.version) for package in guest_packages(sbom.FILE)}
