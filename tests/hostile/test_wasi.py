@@ -238,6 +238,20 @@ def test_a_file_is_read_into_the_vectors_that_name_the_place(probe: Probe, tmp_p
     assert probe.instance.read(2056, 4) + probe.instance.read(4096, 3) == b"content"
 
 
+@pytest.mark.parametrize("path", [b"../x", b"a/../../x", b"..", b"/x"])
+def test_no_path_of_an_open_directory_of_a_mount_leads_out_of_it(probe: Probe, tmp_path: Path, path: bytes) -> None:
+    """Refused by us, before wasmtime's WASI, which would do the same, has seen it."""
+    (tmp_path / "inside" / "sub").mkdir(parents=True)
+    (tmp_path / "inside" / "x").write_text("x")
+    probe.give_files(tmp_path / "inside")
+    probe.instance.write(1024, b"m/sub")
+    assert probe.call("path_open", ROOT, 0, 1024, 5, 2, 1 << 1, 0, 0, 2048) == SUCCESS
+    (sub,) = struct.unpack("<I", probe.instance.read(2048, 4))
+    probe.instance.write(1024, path)
+    assert probe.call("path_filestat_get", sub, 0, 1024, len(path), 4096) == ENOTCAPABLE
+    assert probe.call("path_open", sub, 0, 1024, len(path), 0, 1 << 1, 0, 0, 2048) == ENOTCAPABLE
+
+
 def test_pointers_past_the_end_are_faults(probe: Probe) -> None:
     assert probe.call("random_get", PAGE - 4, 5) == EFAULT
     assert probe.call("random_get", PAGE - 5, 5) == SUCCESS
