@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import random
@@ -19,12 +20,13 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import RunBody
-from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
+from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool, tool_source
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.guest import workers as workers_module
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.tool import ToolSourceError
 
 OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
 KINDS: dict[str, tuple[str, ErrorKind | None]] = {
@@ -394,6 +396,28 @@ def test_no_source_makes_a_run_raise_or_costs_the_host_minutes(source: Callable[
     assert result.status in ("success", "error")
     assert (result.error is None) == (result.status == "success")
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("longer", [0, 1], ids=["as long as it may be", "one character longer"])
+def test_the_host_does_not_look_into_a_source_that_is_too_long(longer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs all the same: parsing megabytes is the guest's affair, under its limits."""
+    parsed: list[int] = []
+
+    def parse_module(source: str) -> ast.Module:
+        parsed.append(len(source))
+        return ast.parse(source)
+
+    monkeypatch.setattr(tool_source, "parse_module", parse_module)
+    head = "def f():\n    return 'ran'\n#"
+    source = head + "x" * ((256 << 10) + longer - len(head))
+    assert run_tool(Tool(name="f", source_code=source)).func_return == "ran"
+    assert bool(parsed) is not bool(longer)
+    assert not parsed or max(parsed) <= 256 << 10
+
+
+def test_no_schema_is_read_from_a_source_that_is_too_long() -> None:
+    with pytest.raises(ToolSourceError, match="at most 262,144 are read for a schema"):
+        Tool.from_source("def f(): pass\n" + "a=1;" * (64 << 10))
 
 
 def test_a_million_wrong_values_in_an_agent_state_are_told_in_a_line() -> None:
