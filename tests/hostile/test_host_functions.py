@@ -50,6 +50,10 @@ def test_any_sequence_of_calls_answers_errnos(calls: list[tuple[str, list[int]]]
 @pytest.mark.skipif(sys.platform != "linux", reason="counts from /proc")
 @pytest.mark.parametrize("with_files", [False, True], ids=["without files", "with files and a mount"])
 def test_calls_leave_no_descriptor_of_the_host_open(with_files: bool, tmp_path: Path) -> None:
+    if with_files:  # wasmtime's WASI has a few descriptors of its own from its first call on
+        first = Probe()
+        first.give_files(tmp_path)
+        first.close()
     gc.collect()  # what earlier tests have left is not closed meanwhile
     before = set(os.listdir("/proc/self/fd"))
     probe = Probe()
