@@ -324,7 +324,7 @@ class AsyncToolSandboxBase(ABC):
         Returns:
             The result; its ``usage`` is ``None``, as nothing was measured.
         """
-        limits = limits or Limits()
+        limits = limits or Limits.default()
         result = interpret(
             outcome_of(end, call.script, self.tool_name, limits.output_bytes),
             limits,

@@ -94,7 +94,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_config,
             sandbox_env_vars,
         )
-        self.limits = Limits() if limits is None else Limits.model_validate(limits)
+        self.limits = Limits.default() if limits is None else Limits.model_validate(limits)
         self.image = image
         self.files = files
         self.mounts = mounts
