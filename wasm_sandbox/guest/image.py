@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import wasmtime
 
@@ -33,8 +33,7 @@ SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An image to be prepared."""
 
     artifact: Artifact
@@ -150,9 +149,10 @@ def load_image(
         ArtifactError: the guest module of this installation is missing or damaged.
         ImageError: the guest module could not be initialised.
     """
-    from wasm_sandbox.guest import preparation
 
     def prepare(wanted: Wanted) -> bytes:
+        from wasm_sandbox.guest import preparation  # not needed where there is a compiled image
+
         return preparation.prepare(guest_engine, wanted)
 
     identity = image_id(find_artifact())

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasm_sandbox.guest import wasm_binary as wb
 
@@ -56,7 +57,7 @@ _RETURN, _I32_LT_U, _I32_GE_U, _I32_AND, _I64_MUL = 0x0F, 0x49, 0x4F, 0x71, 0x7E
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMORY_0 = rb"[\x00-\x3f]" + _LEB  # alignment without the flag that a memory index follows, offset
-_PLAIN = re.compile(
+_PLAIN = (
     rb"(?s:"
     rb"[\x00\x01\x05\x0f\x1a\x1b\x45-\xc4\xd1]"  # control, parametric, numeric: no immediates
     rb"|[\x0c\x0d\x20-\x26\x41\x42\xd0\xd2]" + _LEB +  # branches, variables, constants, references
@@ -72,7 +73,7 @@ _PLAIN = re.compile(
     rb"|[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff][\x01-\x02])"
     rb")*+"
 )  # fmt: skip
-"""Instructions that are copied as they are, as many as follow each other."""
+"""Instructions that are copied as they are, as many as follow each other. Compiled where an image is prepared."""
 
 
 def meter(module: bytes, fuel: bool = True) -> bytes:
@@ -119,6 +120,7 @@ class _Metering:
     def __init__(self, bodies: dict[int, bytes], counts_fuel: bool) -> None:
         self._bodies = bodies
         self._counts_fuel = counts_fuel
+        self._plain = re.compile(_PLAIN)
         imports = wb.import_counts(bodies.get(wb.IMPORT, b"\0"))
         self._bulk_type = self._count(wb.TYPE)
         self._first_function = imports[wb.IMPORT_FUNCTION]
@@ -190,7 +192,7 @@ class _Metering:
         out, places, calls = [body[:at], b""], [1], False
         blocks: list[_Region | None] = [whole]  # a region for the function and for each loop, nothing for a block
         regions = [whole]
-        plain = _PLAIN.match
+        plain = self._plain.match
         while True:
             start, at = at, plain(body, at).end()  # type: ignore[union-attr]  # it matches nothing, at least
             opcode = body[at] if at < len(body) else -1
@@ -325,11 +327,10 @@ _TO_END, _FROM_END, _WORD = 3, 4, 5
 """Where the words at the end begin, in both ranges, and the first of eight words."""
 
 
-@dataclass(frozen=True)
-class _Words:
+class _Words(NamedTuple):
     """How many words of what width are loaded into, or stored from, an i64 each."""
 
-    count: int
+    number: int
     width: int
     load: int
     store: int
@@ -339,7 +340,7 @@ _SIZES = (
     _Words(1, 1, 0x31, 0x3C),
     _Words(1, 2, 0x33, 0x3D),
     _Words(1, 4, 0x35, 0x3E),
-    *(_Words(count, 8, 0x29, 0x37) for count in (1, 2, 4)),
+    *(_Words(number, 8, 0x29, 0x37) for number in (1, 2, 4)),
 )
 
 
@@ -351,7 +352,7 @@ def _small(work: Callable[[_Words], bytes]) -> bytes:
     """
     code = b""
     for words in _SIZES:
-        enough = _get(2) + _i32(words.width * words.count) + bytes([_I32_GE_U, _IF, _VOID])
+        enough = _get(2) + _i32(words.width * words.number) + bytes([_I32_GE_U, _IF, _VOID])
         code = enough + work(words) + (bytes([_ELSE]) + code if code else b"") + bytes([_END])
     small = _get(2) + _i32(1) + bytes([_I32_SUB]) + _i32((1 << BULK_BYTES_SHIFT) - 1) + bytes([_I32_LT_U])
     return small + bytes([_IF, _VOID]) + code + bytes([_RETURN, _END])
@@ -359,14 +360,14 @@ def _small(work: Callable[[_Words], bytes]) -> bytes:
 
 def _end_words(start: int, words: _Words, end: int) -> bytes:
     """Code that sets the local ``end`` to where the last words of the range at ``start`` begin."""
-    last = _i32(words.width * words.count) + bytes([_I32_SUB, _I32_ADD])
+    last = _i32(words.width * words.number) + bytes([_I32_SUB, _I32_ADD])
     return _get(start) + _get(2) + last + bytes([_LOCAL_SET, end])
 
 
 def _copy_small(words: _Words) -> bytes:
     """Code that moves one to two times these words: all are loaded before any is stored, for ranges that overlap."""
     code = _end_words(1, words, _FROM_END) + _end_words(0, words, _TO_END)
-    offsets = [words.width * n for n in range(words.count)]
+    offsets = [words.width * n for n in range(words.number)]
     for local, (base, offset) in enumerate([(b, o) for b in (1, _FROM_END) for o in offsets], _WORD):
         code += _get(base) + bytes([words.load, 0, offset, _LOCAL_SET, local])
     for local, (base, offset) in enumerate([(b, o) for b in (0, _TO_END) for o in offsets], _WORD):
@@ -380,7 +381,7 @@ def _fill_small(words: _Words) -> bytes:
     value = _get(1) + _i32(0xFF) + bytes([_I32_AND, _I64_EXTEND_I32_U]) + repeated + bytes([_LOCAL_SET, _WORD])
     code = _end_words(0, words, _TO_END) + value
     for base in (0, _TO_END):
-        for n in range(words.count):
+        for n in range(words.number):
             code += _get(base) + _get(_WORD) + bytes([words.store, 0, words.width * n])
     return code
 
