@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import tomllib
@@ -9,8 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError, field_validator
 
 import wasm_sandbox
+from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 
 NAMES = [
     "AsyncToolSandboxBase",
@@ -48,6 +51,60 @@ def test_importing_the_package_loads_neither_wasmtime_nor_pydantic() -> None:
     check = "import sys, wasm_sandbox; print(sorted({'wasmtime', 'pydantic', 'pydantic_core'} & {*sys.modules}))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+FIRST_CALL = """
+import sys
+from wasm_sandbox import Tool, run_tool
+tool = Tool.from_source("def add(a: int, b: int, c: list[str] | None = None) -> int:\\n    return a + b")
+assert run_tool(tool, {"a": 1, "b": 2}).func_return == 3
+"""
+
+
+def _after_the_first_call(check: str) -> str:
+    done = subprocess.run([sys.executable, "-c", FIRST_CALL + check], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_first_call_loads_nothing_that_only_other_calls_need() -> None:
+    unneeded = {
+        *("asyncio", "filelock", "importlib.metadata", "lzma", "socket", "sqlite3", "subprocess", "tempfile", "click"),
+        *("docstring_parser", "pydantic.plugin._loader", "wasmtime.component", "wasm_sandbox.argument_schema"),
+        *("wasm_sandbox.guest.preparation", "wasm_sandbox.guest.snapshot", "wasm_sandbox.images.store"),
+        *("wasm_sandbox.processes.pool", "wasm_sandbox.script_end", "wasm_sandbox.stores"),
+    }
+    assert _after_the_first_call(f"print(sorted({unneeded!r} & {{*sys.modules}}))") == "[]\n"
+
+
+def test_a_first_call_builds_no_model() -> None:
+    check = """
+from wasm_sandbox import Limits, SandboxConfig, ToolError, ToolExecutionResult, Usage
+models = [Limits, SandboxConfig, Tool, ToolError, ToolExecutionResult, Usage]
+print([model.__name__ for model in models if model.__pydantic_complete__])
+"""
+    assert _after_the_first_call(check) == "[]\n"
+
+
+def test_what_is_made_without_validation_is_what_validation_makes() -> None:
+    assert Limits.default() == Limits()
+    assert Limits.default().model_fields_set == Limits().model_fields_set == set()
+    tool = Tool.from_source("def add(a: int) -> int:\n    'Adds.'\n    return a")
+    assert tool == Tool.model_validate(tool.model_dump(exclude_unset=True))
+    result = run_tool(tool, {"a": 1})
+    assert result == ToolExecutionResult.model_validate(result.model_dump(exclude_unset=True))
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_a_tools_subclass_has_its_own_rules() -> None:
+    class Described(Tool):
+        @field_validator("description")
+        @classmethod
+        def _is_there(cls, description: str | None) -> str:
+            assert description, "say what it does"
+            return description
+
+    with pytest.raises(ValidationError, match="say what it does"):
+        Described.from_source("def f():\n    pass")
 
 
 def test_the_package_is_typed() -> None:

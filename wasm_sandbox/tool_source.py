@@ -76,16 +76,17 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
         which reserved parameters the tool has.
     """
     text = source_code.removeprefix(_BOM).rstrip()
-    guessed = ToolSource(text, injected=_guessed_reserved(text, tool_name))
+    listed: tuple[str, ...] | None = None
+    has_async_definition = False
     try:
         tree = _parse(text)
         everywhere = _functions_named(tool_name, ast.walk(tree))
         listed = tuple(_listed_parameters(everywhere))
         has_async_definition = any(isinstance(node, ast.AsyncFunctionDef) for node in everywhere)
-        guessed = guessed._replace(parameter_names=listed, has_async_definition=has_async_definition)
         table = _symbols(text)
     except _UNPARSABLE:
-        return guessed
+        guess = _guessed_reserved(text, tool_name)
+        return ToolSource(text, injected=guess, parameter_names=listed, has_async_definition=has_async_definition)
     definitions = _functions_named(tool_name, _module_scope(tree))
     parameters = definitions[-1].args if definitions else None
     names: Iterable[str] = listed
