@@ -76,12 +76,31 @@ _PLAIN = (
 """Instructions that are copied as they are, as many as follow each other. Compiled where an image is prepared."""
 
 
-def meter(module: bytes, fuel: bool = True) -> bytes:
+class MeteredCode(NamedTuple):
+    """The code of a module with fuel and looks at the poll page in it."""
+
+    section: bytes
+    hints: bytes
+    """For which way branches go, in the form of their section."""
+    made_from: tuple[object, ...]
+    """All that it depends on."""
+
+
+def meter_code(module: bytes, fuel: bool = True) -> MeteredCode:
+    """The part of `meter` that takes long, for a module whose code, types and number of globals will stay as they are.
+
+    Raises: as `meter`.
+    """
+    return _Metering(_bodies(module), fuel).code()
+
+
+def meter(module: bytes, fuel: bool = True, code: MeteredCode | None = None) -> bytes:
     """The module with fuel and a poll page in its code.
 
     Args:
         module: a module as a compiler wrote it. Custom sections are dropped.
         fuel: whether fuel is taken down; else the global is there and stays as it is.
+        code: its code, if that is done already.
 
     Returns:
         The metered module. The same input gives the same bytes.
@@ -89,8 +108,11 @@ def meter(module: bytes, fuel: bool = True) -> bytes:
     Raises:
         MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
-    bodies = {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
-    return _Metering(bodies, fuel).module()
+    return _Metering(_bodies(module), fuel).module(code)
+
+
+def _bodies(module: bytes) -> dict[int, bytes]:
+    return {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
 
 
 @dataclass
@@ -139,11 +161,21 @@ class _Metering:
             + _TRAP_IF
         )
 
-    def module(self) -> bytes:
+    def code(self) -> MeteredCode:
+        section, hints = self._code(self._bodies.get(wb.CODE, b"\0"))
+        return MeteredCode(section, hints, self._code_inputs())
+
+    def _code_inputs(self) -> tuple[object, ...]:
+        indices = self._first_function, self._copy, self._fuel, self._poll
+        return self._bodies.get(wb.CODE), self._counts_fuel, *indices
+
+    def module(self, code: MeteredCode | None = None) -> bytes:
         exports = wb.read_exports(self._bodies.get(wb.EXPORT, b"\0"))
         if {FUEL_EXPORT, POLL_EXPORT} & {export.name for export in exports}:
             raise wb.MalformedModule("the module is metered already")
-        code, hints = self._code(self._bodies.get(wb.CODE, b"\0"))
+        code = code or self.code()
+        if code.made_from != self._code_inputs():
+            raise wb.MalformedModule("its code was metered for another module")
         exports.append(wb.Export(FUEL_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._fuel).unsigned()))
         exports.append(wb.Export(POLL_EXPORT, wb.EXPORT_MEMORY, wb.Reader(self._poll).unsigned()))
         bulk_type = bytes([_FUNCTION_TYPE, 3, _I32, _I32, _I32, 0])
@@ -153,12 +185,12 @@ class _Metering:
             wb.MEMORY: self._appended(wb.MEMORY, b"\1\1\1"),
             wb.GLOBAL: self._appended(wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END])),
             wb.EXPORT: wb.write_exports(exports),
-            wb.CODE: code,
+            wb.CODE: code.section,
         }
         out = [wb.HEADER]
         for number in wb.SECTION_ORDER:
             if number == wb.CODE:
-                out.append(wb.section(wb.CUSTOM, wb.text(_BRANCH_HINTS) + hints))
+                out.append(wb.section(wb.CUSTOM, wb.text(_BRANCH_HINTS) + code.hints))
             if (body := changed.get(number, self._bodies.get(number))) is not None:
                 out.append(wb.section(number, body))
         return b"".join(out)
@@ -216,6 +248,10 @@ class _Metering:
                     break
                 regions[-1].nested_bytes += at - region.start
                 out[region.place] = self._charge(_weight(region.own_bytes(at), region.chooses))
+            elif opcode == _CALL:  # the most of what is not plain
+                at = _after_number(body, at + 1)
+                out.append(body[start:at])
+                calls = True
             else:
                 out.append(body[start:at])
                 replacement, at = self._instruction(body, at)
