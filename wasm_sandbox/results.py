@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from wasm_sandbox.deferred import DEFER_BUILD
+
 
 class ErrorKind(StrEnum):
     """Why a run failed. The set is closed: every failure of a guest is one of these."""
@@ -44,7 +46,7 @@ class ErrorKind(StrEnum):
 class ToolError(BaseModel):
     """A failed run: its kind, and the guest's exception where there was one."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
     kind: ErrorKind
     message: str
@@ -58,7 +60,7 @@ class ToolError(BaseModel):
 class Usage(BaseModel):
     """What one run used of its limits."""
 
-    model_config = ConfigDict(frozen=True, defer_build=True)
+    model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
     fuel: int | None
     """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image. None if they
@@ -76,7 +78,7 @@ class Usage(BaseModel):
 class ToolExecutionResult(BaseModel):
     """The outcome of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
 
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", defer_build=True)
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", defer_build=DEFER_BUILD)
 
     status: Literal["success", "error"]
     func_return: Any = None

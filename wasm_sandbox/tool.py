@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.deferred import DEFER_BUILD
 from wasm_sandbox.python_source import parse_module
 from wasm_sandbox.simple_schema import simple_schema
 from wasm_sandbox.tool_source import MAX_SOURCE_CHARACTERS
@@ -40,7 +41,7 @@ class Tool(BaseModel):
         id: The identifier under which a store keeps the tool.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=DEFER_BUILD)
 
     name: str
     source_code: str

@@ -185,10 +185,11 @@ def load_prepared(
     """
     cache = cache or ImageCache()
     own_memory = isinstance(guest_engine, OwnMemoryEngine)
-    key, sibling = (compile_key(identity, own_memory, fuel) for fuel in (counts_fuel, not counts_fuel))
+    key = compile_key(identity, own_memory, counts_fuel)
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        wanted = Wanted(find_artifact(), progress, counts_fuel, cache.find(sibling))
+        sibling = cache.find(compile_key(identity, own_memory, not counts_fuel))
+        wanted = Wanted(find_artifact(), progress, counts_fuel, sibling)
         module = _prepare_once(guest_engine, cache, key, prepare, wanted)
     if module is None:
         raise ImageError(
