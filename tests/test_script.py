@@ -97,7 +97,7 @@ def execute_in_guest(script: str, marker: bytes = MARKER) -> Ran:
     outcome = process_engine().start(ExecutionRequest(script, {}, Limits()), LiveSurroundings()).result()
     output = split_frames(outcome.stdout, max_payload=1 << 24, marker=marker)
     assert output.payload is not None, outcome.stderr.decode()
-    return Ran(dataclasses.asdict(decode_envelope(output.payload)), output.text.decode())
+    return Ran(decode_envelope(output.payload)._asdict(), output.text.decode())
 
 
 @pytest.fixture(params=["this Python", "guest"])

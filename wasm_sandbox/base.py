@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wasm_sandbox.argument_schema import argument_models
 from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.config import Limits, SandboxConfig
 from wasm_sandbox.data_directory import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
 from wasm_sandbox.frame import MARKER
 from wasm_sandbox.interpretation import failed_before_running, interpret
-from wasm_sandbox.plain_schema import ArgumentSchemaError
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import (
     RESULT_VAR_NAME,
@@ -27,12 +25,12 @@ from wasm_sandbox.script import (
     generate_script,
     parse_function_arguments,
 )
-from wasm_sandbox.script_end import ScriptEnd, outcome_of, value_as_output
 from wasm_sandbox.tool import Tool
 from wasm_sandbox.tool_source import read_source
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
+    from wasm_sandbox.script_end import ScriptEnd
     from wasm_sandbox.stores import SandboxConfigManager
 
 
@@ -130,6 +128,9 @@ class AsyncToolSandboxBase(ABC):
         schema = self._init_from_tool().args_json_schema
         if schema:
             import asyncio  # a third of this library's own import time, and only needed here
+
+            from wasm_sandbox.argument_schema import argument_models
+            from wasm_sandbox.plain_schema import ArgumentSchemaError
 
             with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
                 await asyncio.to_thread(argument_models, schema)  # may take a second; cached
@@ -324,7 +325,9 @@ class AsyncToolSandboxBase(ABC):
         Returns:
             The result; its ``usage`` is ``None``, as nothing was measured.
         """
-        limits = limits or Limits()
+        from wasm_sandbox.script_end import outcome_of, value_as_output  # for other back-ends only
+
+        limits = limits or Limits.default()
         result = interpret(
             outcome_of(end, call.script, self.tool_name, limits.output_bytes),
             limits,

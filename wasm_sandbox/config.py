@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from wasm_sandbox.deferred import DEFER_BUILD
 from wasm_sandbox.image import Image
 
 MIB = 1 << 20
@@ -32,7 +33,7 @@ class Limits(BaseModel):
         pydantic.ValidationError: for a value out of range, a bool, or an unknown name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=DEFER_BUILD)
 
     fuel: PositiveInt | None = 60_000_000_000
     """Units of work: about one for ten WebAssembly instructions, or for 64 bytes moved at once. The same for the
@@ -58,6 +59,11 @@ class Limits(BaseModel):
     """How many files and directories there may be, given ones included; and, apart from that, how many a run may
     create in writable mounts."""
 
+    @classmethod
+    def default(cls) -> Limits:
+        """What ``Limits()`` is, without loading what pydantic validates with."""
+        return cls.model_construct()
+
 
 def _reference(image: Any) -> Any:
     return image.reference if isinstance(image, Image) else image
@@ -70,6 +76,8 @@ class SandboxConfig(BaseModel):
     Its ``fingerprint`` tells whether two configurations mean the same environment. An ``id`` is ``sandbox-<uuid4>``,
     as the stores demand; without one a new one is made.
     """
+
+    model_config = ConfigDict(defer_build=DEFER_BUILD)
 
     id: str = Field(default_factory=lambda: f"sandbox-{uuid4()}", pattern=rf"^{CONFIG_ID}$")
     type: Literal["wasm", "local", "e2b", "modal"] = "wasm"

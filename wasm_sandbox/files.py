@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasm_sandbox.errors import InvalidFiles
 
@@ -31,8 +31,7 @@ class HostDir:
     read_only: bool = True
 
 
-@dataclass(frozen=True)
-class GivenFiles:
+class GivenFiles(NamedTuple):
     """Files and mounts that go together."""
 
     files: Mapping[str, bytes]

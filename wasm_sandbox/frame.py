@@ -8,8 +8,8 @@ authenticates nothing. A guest can write any frame it likes, so a payload is as 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 # uuid5(NAMESPACE_DNS, "local-sandbox-result-start-marker").bytes; spelled out, so that no uuid is imported.
 MARKER = bytes.fromhex("92c8e49843d35fb3919da69eb3e5c5c6")
@@ -41,8 +41,7 @@ class FrameDamage(StrEnum):
     """So many false frames that the rest of the output was not looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class FramedOutput:
+class FramedOutput(NamedTuple):
     """What a guest's output holds: at most one result, and text."""
 
     payload: bytes | None

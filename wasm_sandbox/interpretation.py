@@ -46,7 +46,7 @@ def friendly_error_message(function_name: str, exception_name: str, exception_me
 
 def failed_before_running(tool_name: str, error: ToolError, fingerprint: str | None) -> ToolExecutionResult:
     """The result of a run that was refused before any guest was started."""
-    return ToolExecutionResult(
+    return ToolExecutionResult.model_construct(
         status="error",
         func_return=friendly_error_message(tool_name, error.exception_name or error.kind, error.message),
         stdout=[],
@@ -83,7 +83,7 @@ def interpret(
     """
     output = output or split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
-    usage = Usage(
+    usage = Usage.model_construct(
         fuel=outcome.fuel,
         wall_seconds=outcome.wall_seconds,
         peak_memory_bytes=outcome.memory_bytes,
@@ -96,7 +96,7 @@ def interpret(
         value, state, error = _decode(output.payload, agent_state if injects_agent_state else None, injects_agent_state)
     if error is not None:
         value, state = _friendly(error, tool_name), None
-    return ToolExecutionResult(
+    return ToolExecutionResult.model_construct(
         status="success" if error is None else "error",
         func_return=value,
         agent_state=state,

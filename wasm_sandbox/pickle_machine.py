@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasm_sandbox.plain_types import (
     ADVICE,
@@ -42,8 +42,7 @@ from wasm_sandbox.plain_types import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeLimits:
+class DecodeLimits(NamedTuple):
     """How much plain data a result may hold."""
 
     max_depth: int = 200

@@ -1,4 +1,8 @@
-"""What a run gives back: the result, the error and what the run used."""
+"""What a run gives back: the result, the error and what the run used.
+
+Results and usage are made with ``model_construct``, and the models are built when something else asks for it:
+the first model of a process that is built costs as much as importing pydantic (it looks for plugins).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from wasm_sandbox.deferred import DEFER_BUILD
 
 
 class ErrorKind(StrEnum):
@@ -40,7 +46,7 @@ class ErrorKind(StrEnum):
 class ToolError(BaseModel):
     """A failed run: its kind, and the guest's exception where there was one."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
     kind: ErrorKind
     message: str
@@ -54,7 +60,7 @@ class ToolError(BaseModel):
 class Usage(BaseModel):
     """What one run used of its limits."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
     fuel: int | None
     """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image. None if they
@@ -72,7 +78,7 @@ class Usage(BaseModel):
 class ToolExecutionResult(BaseModel):
     """The outcome of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
 
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", defer_build=DEFER_BUILD)
 
     status: Literal["success", "error"]
     func_return: Any = None

@@ -13,9 +13,8 @@ import pickle
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasm_sandbox.pickle_machine import LONG, DecodeLimits, GuestClass, Machine, Node
 from wasm_sandbox.plain_types import (
@@ -44,8 +43,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """What a run of a tool hands back."""
 
     results: Any

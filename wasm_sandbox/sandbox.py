@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.base import AsyncToolSandboxBase
@@ -28,8 +27,7 @@ INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     """A call that is ready to run."""
 
     script: ExecutionScript
@@ -94,7 +92,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_config,
             sandbox_env_vars,
         )
-        self.limits = Limits() if limits is None else Limits.model_validate(limits)
+        self.limits = Limits.default() if limits is None else Limits.model_validate(limits)
         self.image = image
         self.files = files
         self.mounts = mounts

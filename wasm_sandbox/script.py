@@ -14,18 +14,19 @@ import typing
 import unicodedata
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from textwrap import indent
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasm_sandbox import script_blocks as blocks
-from wasm_sandbox.argument_schema import ArgumentModels, argument_models
 from wasm_sandbox.arguments import BadArguments, ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.errors import UnsupportedToolError
 from wasm_sandbox.frame import MARKER
 from wasm_sandbox.script_blocks import RESULT_VAR_NAME
 from wasm_sandbox.tool_source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
+
+if TYPE_CHECKING:
+    from wasm_sandbox.argument_schema import ArgumentModels
 
 __all__ = [
     "RESULT_VAR_NAME",
@@ -55,8 +56,7 @@ class ToolDefinition(Protocol):
     def args_json_schema(self) -> dict[str, Any] | None: ...
 
 
-@dataclass(frozen=True)
-class ExecutionScript:
+class ExecutionScript(NamedTuple):
     """A script, and where the tool's own source stands in it.
 
     Attributes:
@@ -178,8 +178,7 @@ _WRAPPER_LOCALS = frozenset(
 """What the plain text of an async call binds around the call."""
 
 
-@dataclass(frozen=True)
-class _Call:
+class _Call(NamedTuple):
     """One call of the tool: everything that its text depends on."""
 
     tool_name: str
@@ -256,6 +255,8 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> Argument
     if source.injected and isinstance(required, list):  # what is injected need not be given
         required = [name for name in required if name not in source.injected]
         args_json_schema = {**args_json_schema, "required": required}
+    from wasm_sandbox.argument_schema import argument_models  # few tools have such a schema
+
     models = argument_models(args_json_schema)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED
     if models.binds.isdisjoint(_READ_BY_SCRIPTS | reads):

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.deferred import DEFER_BUILD
 from wasm_sandbox.python_source import parse_module
+from wasm_sandbox.simple_schema import simple_schema
 from wasm_sandbox.tool_source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
@@ -39,7 +41,7 @@ class Tool(BaseModel):
         id: The identifier under which a store keeps the tool.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=DEFER_BUILD)
 
     name: str
     source_code: str
@@ -132,7 +134,9 @@ class Tool(BaseModel):
     def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
         description, described = _read_docstring(doc) if doc else ("", {})
         shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
-        return cls(
+        # What is put together here needs no validation, and the first of a process is slow; a subclass may have rules.
+        make = cls.model_construct if cls is Tool else cls
+        return make(
             name=name,
             source_code=source,
             json_schema={
@@ -224,16 +228,16 @@ def _static_parameters(
 
 def _parameters_schema(parameters: list[_Parameter], described: dict[str, str]) -> dict[str, Any]:
     """The JSON schema of an object with these parameters as properties."""
+    simple = {parameter.name: simple_schema(parameter.annotation) for parameter in parameters}
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
         (parameter.name, "validation", adapter)
         for parameter in parameters
-        if (adapter := _adapter(parameter.annotation)) is not None
+        if simple[parameter.name] is None and (adapter := _adapter(parameter.annotation)) is not None
     ]
-    schemas, shared = TypeAdapter.json_schemas(adapters, schema_generator=_QuietSchema)
-    definitions = shared.get("$defs", {})
+    schemas, definitions = _schemas_of(adapters) if adapters else ({}, {})
     properties: dict[str, Any] = {}
     for parameter in parameters:
-        found = dict(schemas.get((parameter.name, "validation"), {}))
+        found = dict(simple[parameter.name] or schemas.get(parameter.name, {}))
         if parameter.name in described:
             found.setdefault("description", described[parameter.name])
         reference = found.pop("$ref", None)
@@ -270,6 +274,14 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
     except Exception:  # pydantic runs hooks of the types, which may raise anything
         return None
     return adapter
+
+
+def _schemas_of(
+    adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]],
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The schema of each adapter by its name, and the definitions that they share."""
+    schemas, shared = TypeAdapter.json_schemas(adapters, schema_generator=_QuietSchema)
+    return {name: schema for (name, _), schema in schemas.items()}, shared.get("$defs", {})
 
 
 def _description_in(annotation: Any) -> str | None:

@@ -8,9 +8,8 @@ import re
 import symtable
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from wasm_sandbox.python_source import parse_module
 
@@ -33,8 +32,7 @@ _ASYNCIO_MAKERS = frozenset(
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-@dataclass(frozen=True)
-class ToolSource:
+class ToolSource(NamedTuple):
     """What a static look at a tool's source shows.
 
     Attributes:
@@ -78,16 +76,17 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
         which reserved parameters the tool has.
     """
     text = source_code.removeprefix(_BOM).rstrip()
-    guessed = ToolSource(text, injected=_guessed_reserved(text, tool_name))
+    listed: tuple[str, ...] | None = None
+    has_async_definition = False
     try:
         tree = _parse(text)
         everywhere = _functions_named(tool_name, ast.walk(tree))
         listed = tuple(_listed_parameters(everywhere))
         has_async_definition = any(isinstance(node, ast.AsyncFunctionDef) for node in everywhere)
-        guessed = replace(guessed, parameter_names=listed, has_async_definition=has_async_definition)
         table = _symbols(text)
     except _UNPARSABLE:
-        return guessed
+        guess = _guessed_reserved(text, tool_name)
+        return ToolSource(text, injected=guess, parameter_names=listed, has_async_definition=has_async_definition)
     definitions = _functions_named(tool_name, _module_scope(tree))
     parameters = definitions[-1].args if definitions else None
     names: Iterable[str] = listed

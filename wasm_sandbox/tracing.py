@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
@@ -26,11 +25,11 @@ S = TypeVar("S")
 SCOPE = "wasm_sandbox"
 
 
-@dataclass
 class TracedCall:
     """A call inside a span; what it returns decides what the span says."""
 
-    result: object = None
+    def __init__(self) -> None:
+        self.result: object = None
 
 
 def trace_method(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.metering import BULK_BYTES_SHIFT, CHUNK_BYTES, FUEL_EXPORT, POLL_EXPORT, meter
+from wasm_sandbox.guest.metering import BULK_BYTES_SHIFT, CHUNK_BYTES, FUEL_EXPORT, POLL_EXPORT, meter, meter_code
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
@@ -281,6 +281,17 @@ REFUSED = {
     "a copy between memories": "(module (memory $a 1) (memory $b 1)"
     " (func (memory.copy $a $b (i32.const 0) (i32.const 0) (i32.const 9))))",
 }
+
+
+def test_code_may_be_metered_ahead_of_the_rest_of_its_module() -> None:
+    text = '(module (global $g (mut i32) (i32.const {})) (func $f (loop (br 0))) (func (export "{}") call $f))'
+    before, after, other = (bytes(wasmtime.wat2wasm(text.format(*values))) for values in ((0, "a"), (7, "b"), (0, "a")))
+    assert meter(after, code=meter_code(before)) == meter(after)
+    assert meter(after, False, meter_code(before, False)) == meter(after, False)
+    with pytest.raises(MalformedModule, match="for another module"):
+        meter(other, False, meter_code(other))
+    with pytest.raises(MalformedModule, match="for another module"):
+        meter(other, code=meter_code(bytes(wasmtime.wat2wasm("(module)"))))
 
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)

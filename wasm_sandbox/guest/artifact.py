@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +35,8 @@ class Artifact:
         Raises:
             ArtifactError: the file is missing, does not decompress, or has another hash.
         """
+        import lzma  # hardly ever needed
+
         try:
             module = lzma.decompress(self.path.read_bytes())
         except (OSError, lzma.LZMAError) as error:

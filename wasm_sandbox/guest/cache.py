@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import platformdirs
-from pydantic import BaseModel, ValidationError
+from typing import NamedTuple
 
 from wasm_sandbox.errors import CacheError
 from wasm_sandbox.sizes import read_size
@@ -32,8 +29,7 @@ WRITING_PREFIX = ".writing-"
 ABANDONED_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class FileIdentity:
+class FileIdentity(NamedTuple):
     """What changes when a file is written to: cheap to check at every start."""
 
     size: int
@@ -47,18 +43,36 @@ class FileIdentity:
         return cls(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
 
 
-class _Record(BaseModel):
+class _Record(NamedTuple):
     """Written beside a compiled image, after it is complete."""
 
     key: str
     sha256: str
-    identity: dict[str, int]
+    identity: FileIdentity
+
+    @classmethod
+    def read(cls, path: Path) -> _Record | None:
+        """The record in a file; None if there is none that is whole."""
+        try:
+            content = json.loads(path.read_bytes())
+            identity = content["identity"]
+            record = cls(content["key"], content["sha256"], FileIdentity(*(identity[n] for n in FileIdentity._fields)))
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            return None
+        return record
+
+    def encoded(self) -> bytes:
+        """What `read` reads."""
+        fields = {**self._asdict(), "identity": self.identity._asdict()}
+        return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def cache_directory() -> Path:
     """Where compiled images are kept: ``$WASM_SANDBOX_CACHE_DIR``, else the user's cache directory."""
     if configured := os.environ.get(DIRECTORY_VARIABLE):
         return Path(configured).expanduser()
+    import platformdirs
+
     return platformdirs.user_cache_path("wasm-sandbox", appauthor=False)
 
 
@@ -161,8 +175,7 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class CachedImage:
+class CachedImage(NamedTuple):
     """One compiled image in the cache."""
 
     key: str
@@ -293,16 +306,16 @@ class ImageCache:
         recorded one, as after a copy of the directory, or when ``full_check`` asks for it.
         """
         path = self.path(key)
+        record = _Record.read(self._record_path(key))
         try:
-            record = _Record.model_validate_json(self._record_path(key).read_bytes())
             status = path.lstat()
-        except (OSError, ValidationError):
+        except OSError:
             return None
-        if record.key != key or not stat.S_ISREG(status.st_mode):
+        if record is None or record.key != key or not stat.S_ISREG(status.st_mode):
             return None
         if os.name == "posix" and (status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             return None
-        identity = asdict(FileIdentity.of(path))
+        identity = FileIdentity.of(path)
         if full_check or identity != record.identity:
             if _sha256(path) != record.sha256:
                 return None
@@ -335,10 +348,11 @@ class ImageCache:
         return self.directory / f"{key}.json"
 
     def _write_record(self, key: str, sha256: str) -> None:
-        record = _Record(key=key, sha256=sha256, identity=asdict(FileIdentity.of(self.path(key))))
-        self._write(self._record_path(key), record.model_dump_json().encode())
+        self._write(self._record_path(key), _Record(key, sha256, FileIdentity.of(self.path(key))).encoded())
 
     def _write(self, path: Path, data: bytes) -> Path:
+        import tempfile  # only where something is written
+
         handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=WRITING_PREFIX)
         try:
             with os.fdopen(handle, "wb") as file:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -21,13 +22,12 @@ FAILED_EXIT_CODES = frozenset({1, 130})
 """What CPython exits with after an exception that nothing caught, and after ``KeyboardInterrupt``."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """How such a CPython finds its library, if that is not inside it."""
 
     library: str | None = None
     """Path of the standard library in the guest."""
-    mounts: Mapping[str, HostDir] = field(default_factory=dict)
+    mounts: Mapping[str, HostDir] = MappingProxyType({})
     """What every run sees of the host."""
 
     def files(self, files: Mapping[str, bytes]) -> GivenFiles:

@@ -190,9 +190,7 @@ def _shut_down() -> None:
         _Process.engine.shutdown()
 
 
-def _after_fork_in_child() -> None:
-    _Process.lock = threading.Lock()  # may have been held by a thread that the child does not have
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # a thread that the child does not have may hold it
+    # Not a function of ours, which the interpreter would keep, with all modules, until it is nearly gone: it frees
+    # them slowly then.
+    os.register_at_fork(after_in_child=_Process.lock._at_fork_reinit)  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
 from wasm_sandbox.guest.preview1 import (
@@ -75,8 +76,7 @@ class MountPoint(Node):
     """Which of them."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a path leads."""
 
     directory: Directory

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import wasmtime
 
@@ -33,8 +33,7 @@ SNAPSHOT_FORMAT = 2
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """An image to be prepared."""
 
     artifact: Artifact
@@ -150,9 +149,10 @@ def load_image(
         ArtifactError: the guest module of this installation is missing or damaged.
         ImageError: the guest module could not be initialised.
     """
-    from wasm_sandbox.guest import preparation
 
     def prepare(wanted: Wanted) -> bytes:
+        from wasm_sandbox.guest import preparation  # not needed where there is a compiled image
+
         return preparation.prepare(guest_engine, wanted)
 
     identity = image_id(find_artifact())
@@ -185,10 +185,11 @@ def load_prepared(
     """
     cache = cache or ImageCache()
     own_memory = isinstance(guest_engine, OwnMemoryEngine)
-    key, sibling = (compile_key(identity, own_memory, fuel) for fuel in (counts_fuel, not counts_fuel))
+    key = compile_key(identity, own_memory, counts_fuel)
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        wanted = Wanted(find_artifact(), progress, counts_fuel, cache.find(sibling))
+        sibling = cache.find(compile_key(identity, own_memory, not counts_fuel))
+        wanted = Wanted(find_artifact(), progress, counts_fuel, sibling)
         module = _prepare_once(guest_engine, cache, key, prepare, wanted)
     if module is None:
         raise ImageError(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from wasm_sandbox.guest.snapshot import Snapshot
+if TYPE_CHECKING:
+    from wasm_sandbox.guest.snapshot import Snapshot
 
 ALIGNMENT_BYTES = 64 << 10
 """No supported system has larger pages."""
@@ -22,8 +23,7 @@ _TRAILER = struct.Struct("<16sQQQ")
 _MAGIC = b"wasm-sandbox mem"
 
 
-@dataclass(frozen=True)
-class MemoryPart:
+class MemoryPart(NamedTuple):
     """Where in the file the memory is, in bytes, and the globals that belong to it."""
 
     offset: int

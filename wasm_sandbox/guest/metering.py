@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wasm_sandbox.guest import wasm_binary as wb
 
@@ -56,7 +57,7 @@ _RETURN, _I32_LT_U, _I32_GE_U, _I32_AND, _I64_MUL = 0x0F, 0x49, 0x4F, 0x71, 0x7E
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMORY_0 = rb"[\x00-\x3f]" + _LEB  # alignment without the flag that a memory index follows, offset
-_PLAIN = re.compile(
+_PLAIN = (
     rb"(?s:"
     rb"[\x00\x01\x05\x0f\x1a\x1b\x45-\xc4\xd1]"  # control, parametric, numeric: no immediates
     rb"|[\x0c\x0d\x20-\x26\x41\x42\xd0\xd2]" + _LEB +  # branches, variables, constants, references
@@ -72,15 +73,34 @@ _PLAIN = re.compile(
     rb"|[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff][\x01-\x02])"
     rb")*+"
 )  # fmt: skip
-"""Instructions that are copied as they are, as many as follow each other."""
+"""Instructions that are copied as they are, as many as follow each other. Compiled where an image is prepared."""
 
 
-def meter(module: bytes, fuel: bool = True) -> bytes:
+class MeteredCode(NamedTuple):
+    """The code of a module with fuel and looks at the poll page in it."""
+
+    section: bytes
+    hints: bytes
+    """For which way branches go, in the form of their section."""
+    made_from: tuple[object, ...]
+    """All that it depends on."""
+
+
+def meter_code(module: bytes, fuel: bool = True) -> MeteredCode:
+    """The part of `meter` that takes long, for a module whose code, types and number of globals will stay as they are.
+
+    Raises: as `meter`.
+    """
+    return _Metering(_bodies(module), fuel).code()
+
+
+def meter(module: bytes, fuel: bool = True, code: MeteredCode | None = None) -> bytes:
     """The module with fuel and a poll page in its code.
 
     Args:
         module: a module as a compiler wrote it. Custom sections are dropped.
         fuel: whether fuel is taken down; else the global is there and stays as it is.
+        code: its code, if that is done already.
 
     Returns:
         The metered module. The same input gives the same bytes.
@@ -88,8 +108,11 @@ def meter(module: bytes, fuel: bool = True) -> bytes:
     Raises:
         MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
-    bodies = {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
-    return _Metering(bodies, fuel).module()
+    return _Metering(_bodies(module), fuel).module(code)
+
+
+def _bodies(module: bytes) -> dict[int, bytes]:
+    return {number: body for number, body in wb.sections(module) if number != wb.CUSTOM}
 
 
 @dataclass
@@ -119,6 +142,7 @@ class _Metering:
     def __init__(self, bodies: dict[int, bytes], counts_fuel: bool) -> None:
         self._bodies = bodies
         self._counts_fuel = counts_fuel
+        self._plain = re.compile(_PLAIN)
         imports = wb.import_counts(bodies.get(wb.IMPORT, b"\0"))
         self._bulk_type = self._count(wb.TYPE)
         self._first_function = imports[wb.IMPORT_FUNCTION]
@@ -137,11 +161,21 @@ class _Metering:
             + _TRAP_IF
         )
 
-    def module(self) -> bytes:
+    def code(self) -> MeteredCode:
+        section, hints = self._code(self._bodies.get(wb.CODE, b"\0"))
+        return MeteredCode(section, hints, self._code_inputs())
+
+    def _code_inputs(self) -> tuple[object, ...]:
+        indices = self._first_function, self._copy, self._fuel, self._poll
+        return self._bodies.get(wb.CODE), self._counts_fuel, *indices
+
+    def module(self, code: MeteredCode | None = None) -> bytes:
         exports = wb.read_exports(self._bodies.get(wb.EXPORT, b"\0"))
         if {FUEL_EXPORT, POLL_EXPORT} & {export.name for export in exports}:
             raise wb.MalformedModule("the module is metered already")
-        code, hints = self._code(self._bodies.get(wb.CODE, b"\0"))
+        code = code or self.code()
+        if code.made_from != self._code_inputs():
+            raise wb.MalformedModule("its code was metered for another module")
         exports.append(wb.Export(FUEL_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._fuel).unsigned()))
         exports.append(wb.Export(POLL_EXPORT, wb.EXPORT_MEMORY, wb.Reader(self._poll).unsigned()))
         bulk_type = bytes([_FUNCTION_TYPE, 3, _I32, _I32, _I32, 0])
@@ -151,12 +185,12 @@ class _Metering:
             wb.MEMORY: self._appended(wb.MEMORY, b"\1\1\1"),
             wb.GLOBAL: self._appended(wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END])),
             wb.EXPORT: wb.write_exports(exports),
-            wb.CODE: code,
+            wb.CODE: code.section,
         }
         out = [wb.HEADER]
         for number in wb.SECTION_ORDER:
             if number == wb.CODE:
-                out.append(wb.section(wb.CUSTOM, wb.text(_BRANCH_HINTS) + hints))
+                out.append(wb.section(wb.CUSTOM, wb.text(_BRANCH_HINTS) + code.hints))
             if (body := changed.get(number, self._bodies.get(number))) is not None:
                 out.append(wb.section(number, body))
         return b"".join(out)
@@ -190,7 +224,7 @@ class _Metering:
         out, places, calls = [body[:at], b""], [1], False
         blocks: list[_Region | None] = [whole]  # a region for the function and for each loop, nothing for a block
         regions = [whole]
-        plain = _PLAIN.match
+        plain = self._plain.match
         while True:
             start, at = at, plain(body, at).end()  # type: ignore[union-attr]  # it matches nothing, at least
             opcode = body[at] if at < len(body) else -1
@@ -214,6 +248,10 @@ class _Metering:
                     break
                 regions[-1].nested_bytes += at - region.start
                 out[region.place] = self._charge(_weight(region.own_bytes(at), region.chooses))
+            elif opcode == _CALL:  # the most of what is not plain
+                at = _after_number(body, at + 1)
+                out.append(body[start:at])
+                calls = True
             else:
                 out.append(body[start:at])
                 replacement, at = self._instruction(body, at)
@@ -325,11 +363,10 @@ _TO_END, _FROM_END, _WORD = 3, 4, 5
 """Where the words at the end begin, in both ranges, and the first of eight words."""
 
 
-@dataclass(frozen=True)
-class _Words:
+class _Words(NamedTuple):
     """How many words of what width are loaded into, or stored from, an i64 each."""
 
-    count: int
+    number: int
     width: int
     load: int
     store: int
@@ -339,7 +376,7 @@ _SIZES = (
     _Words(1, 1, 0x31, 0x3C),
     _Words(1, 2, 0x33, 0x3D),
     _Words(1, 4, 0x35, 0x3E),
-    *(_Words(count, 8, 0x29, 0x37) for count in (1, 2, 4)),
+    *(_Words(number, 8, 0x29, 0x37) for number in (1, 2, 4)),
 )
 
 
@@ -351,7 +388,7 @@ def _small(work: Callable[[_Words], bytes]) -> bytes:
     """
     code = b""
     for words in _SIZES:
-        enough = _get(2) + _i32(words.width * words.count) + bytes([_I32_GE_U, _IF, _VOID])
+        enough = _get(2) + _i32(words.width * words.number) + bytes([_I32_GE_U, _IF, _VOID])
         code = enough + work(words) + (bytes([_ELSE]) + code if code else b"") + bytes([_END])
     small = _get(2) + _i32(1) + bytes([_I32_SUB]) + _i32((1 << BULK_BYTES_SHIFT) - 1) + bytes([_I32_LT_U])
     return small + bytes([_IF, _VOID]) + code + bytes([_RETURN, _END])
@@ -359,14 +396,14 @@ def _small(work: Callable[[_Words], bytes]) -> bytes:
 
 def _end_words(start: int, words: _Words, end: int) -> bytes:
     """Code that sets the local ``end`` to where the last words of the range at ``start`` begin."""
-    last = _i32(words.width * words.count) + bytes([_I32_SUB, _I32_ADD])
+    last = _i32(words.width * words.number) + bytes([_I32_SUB, _I32_ADD])
     return _get(start) + _get(2) + last + bytes([_LOCAL_SET, end])
 
 
 def _copy_small(words: _Words) -> bytes:
     """Code that moves one to two times these words: all are loaded before any is stored, for ranges that overlap."""
     code = _end_words(1, words, _FROM_END) + _end_words(0, words, _TO_END)
-    offsets = [words.width * n for n in range(words.count)]
+    offsets = [words.width * n for n in range(words.number)]
     for local, (base, offset) in enumerate([(b, o) for b in (1, _FROM_END) for o in offsets], _WORD):
         code += _get(base) + bytes([words.load, 0, offset, _LOCAL_SET, local])
     for local, (base, offset) in enumerate([(b, o) for b in (0, _TO_END) for o in offsets], _WORD):
@@ -380,7 +417,7 @@ def _fill_small(words: _Words) -> bytes:
     value = _get(1) + _i32(0xFF) + bytes([_I32_AND, _I64_EXTEND_I32_U]) + repeated + bytes([_LOCAL_SET, _WORD])
     code = _end_words(0, words, _TO_END) + value
     for base in (0, _TO_END):
-        for n in range(words.count):
+        for n in range(words.number):
             code += _get(base) + _get(_WORD) + bytes([words.store, 0, words.width * n])
     return code
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import wasmtime
@@ -16,7 +17,7 @@ from wasm_sandbox.guest import _capi, snapshot
 from wasm_sandbox.guest.artifact import Artifact
 from wasm_sandbox.guest.image import Wanted
 from wasm_sandbox.guest.image_file import memory_part, with_memory
-from wasm_sandbox.guest.metering import meter
+from wasm_sandbox.guest.metering import meter, meter_code
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -63,16 +64,19 @@ def prepare(guest_engine: wasmtime.Engine, wanted: Wanted, steps: Sequence[Step]
         ArtifactError, ImageError: as `load_image`.
     """
     part = memory_part(wanted.sibling) if wanted.sibling else None
-    if wanted.sibling and part:  # the same guest, compiled otherwise: it need not be started again
-        wanted.progress("unpacking the guest")
-        memory = part.read(wanted.sibling)
-        initialised = snapshot.take_snapshot(wanted.artifact.read(), memory, part.globals, _ONCE_ONLY)
-    else:
-        initialised = prepare_snapshot(wanted.artifact, wanted.progress, steps)
-    wanted.progress("compiling for this machine")
+    wanted.progress("unpacking the guest")
+    built = wanted.artifact.read()
     own_memory = isinstance(guest_engine, OwnMemoryEngine)
+    with ThreadPoolExecutor(1, "wasm-sandbox-metering") as beside:
+        metered = beside.submit(meter_code, built, wanted.counts_fuel)  # while the guest is compiled and started
+        if wanted.sibling and part:  # the same guest, compiled otherwise: it need not be started again
+            initialised = snapshot.take_snapshot(built, part.read(wanted.sibling), part.globals, _ONCE_ONLY)
+        else:
+            initialised = _started(built, wanted.progress, steps)
+    wanted.progress("compiling for this machine")
     try:
-        module = meter(initialised.without_data if own_memory else initialised.module(), wanted.counts_fuel)
+        plain = initialised.without_data if own_memory else initialised.module()
+        module = meter(plain, wanted.counts_fuel, metered.result())
         code = bytes(wasmtime.Module(guest_engine, module).serialize())
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
@@ -82,7 +86,10 @@ def prepare(guest_engine: wasmtime.Engine, wanted: Wanted, steps: Sequence[Step]
 def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:
     """The pre-initialised guest of the default image, or of one that takes further steps; raises as `prepare`."""
     progress("unpacking the guest")
-    module = artifact.read()
+    return _started(artifact.read(), progress, steps)
+
+
+def _started(module: bytes, progress: Progress, steps: Sequence[Step]) -> snapshot.Snapshot:
     progress("starting CPython and importing its library")
     return pre_initialise(module, steps=steps, progress=progress)
 

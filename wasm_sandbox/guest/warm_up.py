@@ -24,7 +24,9 @@ PRELOAD = (
 
 def _tool(name: str, source_code: str) -> Tool:
     parameters = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "object"}}}
-    return Tool(name=name, source_code=source_code, json_schema={"name": name, "parameters": parameters})
+    return Tool.model_construct(
+        name=name, source_code=source_code, json_schema={"name": name, "parameters": parameters}
+    )
 
 
 _PLAIN_TOOL = _tool("add", "def add(x: int, y: dict) -> int:\n    return x + len(y)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wasm_sandbox.guest.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
 from wasm_sandbox.guest.mounts import Mount
@@ -85,8 +86,7 @@ class OpenMounted:
 Open = OpenFile | OpenDirectory | OpenMounted
 
 
-@dataclass(frozen=True)
-class _Beyond:
+class _Beyond(NamedTuple):
     """A path that leads into a mount."""
 
     mount: Mount

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HEADER = b"\0asm\x01\0\0\0"
 PAGE_BYTES = 65536
@@ -125,8 +126,7 @@ def write_exports(exports: list[Export]) -> bytes:
     return unsigned(len(exports)) + b"".join(export.encode() for export in exports)
 
 
-@dataclass(frozen=True)
-class Global:
+class Global(NamedTuple):
     """One entry of the global section: its bytes, and how to write it with another value."""
 
     type: int
