@@ -57,14 +57,22 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
+def _print(concurrent: int, name: str, values: list[float]) -> None:
+    median, p99 = percentile(values, 0.5) * 1e3, percentile(values, 0.99) * 1e3
+    print(f"{concurrent:3} at once  {name:20} median {median:7.1f} ms  p99 {p99:7.1f} ms", flush=True)
+
+
 def main(rounds: int) -> None:
     for concurrent in (1, 32):
         everything: list[float] = []
         for name, script in BURNERS.items():
             values = overshoots([script] * max(rounds, concurrent), concurrent)
             everything += values
-            print(f"{concurrent:3} at once  {name:20} median {percentile(values, 0.5) * 1e3:7.1f} ms", end="")
-            print(f"  p99 {percentile(values, 0.99) * 1e3:7.1f} ms", flush=True)
+            _print(concurrent, name, values)
+        if concurrent > 1:
+            mixed = overshoots([*BURNERS.values()] * rounds, concurrent)
+            everything += mixed
+            _print(concurrent, "all kinds mixed", mixed)
         print(f"{concurrent:3} at once  everything: p50 {percentile(everything, 0.5) * 1e3:.1f} ms", end="")
         print(f"  p99 {percentile(everything, 0.99) * 1e3:.1f} ms  worst {max(everything) * 1e3:.1f} ms")
 

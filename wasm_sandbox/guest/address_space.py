@@ -19,6 +19,9 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4000
 _MADV_DONTNEED = 4
 
+_LARGE_BYTES = 1 << 20
+"""Giving back the pages of so much takes longer than getting the interpreter lock again: it is let go of meanwhile."""
+
 PAGEMAP_SCAN = 0xC0606610
 """The number of the ``ioctl`` on ``/proc/self/pagemap``."""
 
@@ -57,6 +60,8 @@ class AddressSpace:
 
     def empty(self, address: int, size: int) -> None:
         """Make a part of a reserved range what it was when it was reserved."""
+        if size >= _LARGE_BYTES:
+            self.forget_changes(address, size)
         self._map(address, size, NO_ACCESS, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED, -1, 0)
 
     def map_file(self, address: int | None, size: int, access: int, descriptor: int, offset: int) -> int:
