@@ -20,6 +20,7 @@ from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.turns import Turns
 from wasm_sandbox.guest.wasi import Surroundings
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.guest.workers import Workers
@@ -47,6 +48,7 @@ class GuestEngine:
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
         self._watchdog = Watchdog()
         self._workers = Workers()
+        self._turns = Turns()
         self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
@@ -133,7 +135,8 @@ class GuestEngine:
                 image = self.image(source=source, counts_fuel=request.limits.fuel is not None)
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
-                execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver)
+                with self._turns.turn(request.limits.timeout_seconds) as end_turn:
+                    execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver, end_turn)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)

@@ -42,6 +42,7 @@ def execute(
     request: ExecutionRequest,
     surroundings: Surroundings,
     deliver: Callable[[Outcome], None],
+    before_sleep: Callable[[], None] | None = None,
 ) -> None:
     """Run a script in a fresh instance of an image, on the calling thread.
 
@@ -53,6 +54,7 @@ def execute(
         surroundings: clocks, entropy and the caller's way to cancel.
         deliver: called with the outcome, whatever the guest did. The instance is torn down after that:
             nobody needs to wait for it (a sixth of a short run). At the deadline another thread may call it.
+        before_sleep: called whenever the guest is about to sleep.
 
     Raises:
         HostError: the system gives no memory for one more guest.
@@ -69,6 +71,7 @@ def execute(
         surroundings=surroundings,
         deadline=started + limits.timeout_seconds,
         watchdog=watchdog,
+        before_sleep=before_sleep,
     )
     trap_signals.restore()
     page = PollPage(trap_signals)

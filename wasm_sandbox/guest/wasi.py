@@ -211,6 +211,7 @@ class World:
     """On the clock of `time.monotonic`, in seconds."""
     watchdog: Watchdog | None = None
     """Every host call sees to it that no deadline is missed, whosever it is (`Watchdog.catch_up`)."""
+    before_sleep: Callable[[], None] | None = None
     files: Descriptors | None = None
     """For a guest that was given files."""
     stdin: bytes = b""
@@ -415,6 +416,8 @@ class World:
     def _sleep(self, seconds: float) -> None:
         if isinstance(self.surroundings, LiveSurroundings):
             seconds = min(seconds, max(0.0, self.deadline - time.monotonic()))
+            if self.before_sleep is not None:
+                self.before_sleep()
         self.surroundings.sleep(seconds)
         self.check()
 
