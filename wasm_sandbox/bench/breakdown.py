@@ -349,6 +349,7 @@ def _marks() -> Iterator[_Marks]:
         request: ExecutionRequest,
         surroundings: wasi.Surroundings,
         deliver: Callable[[Outcome], None],
+        before_sleep: Callable[[], None] | None = None,
     ) -> None:
         marks.note("execute begin")
 
@@ -357,7 +358,7 @@ def _marks() -> Iterator[_Marks]:
             marks.note("deliver")
             deliver(outcome)
 
-        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver)
+        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, before_sleep)
 
     def marked_call(self: _capi.Instance, name: str, *arguments: int) -> int:
         label = guest_calls.get(name)
