@@ -27,6 +27,7 @@ from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
 from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool
@@ -349,7 +350,7 @@ def _marks() -> Iterator[_Marks]:
         request: ExecutionRequest,
         surroundings: wasi.Surroundings,
         deliver: Callable[[Outcome], None],
-        before_sleep: Callable[[], None] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         marks.note("execute begin")
 
@@ -358,7 +359,7 @@ def _marks() -> Iterator[_Marks]:
             marks.note("deliver")
             deliver(outcome)
 
-        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, before_sleep)
+        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, turn)
 
     def marked_call(self: _capi.Instance, name: str, *arguments: int) -> int:
         label = guest_calls.get(name)

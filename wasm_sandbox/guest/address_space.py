@@ -12,7 +12,7 @@ import os
 import struct
 from typing import Any
 
-NO_ACCESS, READ, READ_WRITE = 0, 1, 3
+NO_ACCESS, READ, READ_WRITE, READ_EXECUTE = 0, 1, 3, 5
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 

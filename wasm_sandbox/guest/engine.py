@@ -46,9 +46,11 @@ class GuestEngine:
     def __init__(self, engine: wasmtime.Engine | None = None) -> None:
         self._engine = engine or (OwnMemoryEngine() if is_supported() else wasmtime.Engine(engine_configuration()))
         self._trap_signals = TrapSignals()  # after wasmtime has set its own
+        if isinstance(self._engine, OwnMemoryEngine):
+            self._trap_signals.allow_pausing()
         self._watchdog = Watchdog()
         self._workers = Workers()
-        self._turns = Turns()
+        self._turns = Turns(self._watchdog)
         self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[str, threading.Lock] = {}
@@ -135,8 +137,8 @@ class GuestEngine:
                 image = self.image(source=source, counts_fuel=request.limits.fuel is not None)
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
-                with self._turns.turn(request.limits.timeout_seconds) as end_turn:
-                    execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver, end_turn)
+                with self._turns.turn(request.limits.timeout_seconds) as turn:
+                    execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver, turn)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)

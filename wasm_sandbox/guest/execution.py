@@ -23,6 +23,7 @@ from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
 from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
@@ -42,7 +43,7 @@ def execute(
     request: ExecutionRequest,
     surroundings: Surroundings,
     deliver: Callable[[Outcome], None],
-    before_sleep: Callable[[], None] | None = None,
+    turn: Turn | None = None,
 ) -> None:
     """Run a script in a fresh instance of an image, on the calling thread.
 
@@ -54,7 +55,7 @@ def execute(
         surroundings: clocks, entropy and the caller's way to cancel.
         deliver: called with the outcome, whatever the guest did. The instance is torn down after that:
             nobody needs to wait for it (a sixth of a short run). At the deadline another thread may call it.
-        before_sleep: called whenever the guest is about to sleep.
+        turn: the run's, among those that want to compute.
 
     Raises:
         HostError: the system gives no memory for one more guest.
@@ -71,7 +72,7 @@ def execute(
         surroundings=surroundings,
         deadline=started + limits.timeout_seconds,
         watchdog=watchdog,
-        before_sleep=before_sleep,
+        turn=turn,
     )
     trap_signals.restore()
     page = PollPage(trap_signals)
@@ -232,7 +233,12 @@ def _call(
         instance.limit(request.limits.memory_bytes)
         fuel = request.limits.fuel
         instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL if fuel is None else fuel)
-        page.attach(*(fresh.slot.poll_span if fresh.slot else instance.memory_named(POLL_EXPORT)))
+        if fresh.slot is not None:
+            page.attach(*fresh.slot.poll_span, fresh.slot.poll)
+        else:
+            page.attach(*instance.memory_named(POLL_EXPORT))
+        if world.turn is not None and page.can_pause:
+            world.turn.can_be_paused(page)
         if image.command is not None:
             return _call_command(world, instance, image.command, request)
         if len(request.script) + sum(map(len, request.values)) > request.limits.memory_bytes:  # perhaps gigabytes

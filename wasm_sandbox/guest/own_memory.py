@@ -25,6 +25,7 @@ from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
 from wasm_sandbox.guest.address_space import READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.image_file import MemoryPart
+from wasm_sandbox.guest.pausing import WORD_DISTANCE
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
@@ -74,7 +75,10 @@ class PlainMemory:
 
 
 class PollMemory(PlainMemory):
-    """A memory of one page that can only be read: what a guest is stopped by (`poll_page`)."""
+    """A memory of one page that can only be read: what a guest is stopped and paused by (`poll_page`).
+
+    What follows it, and no guest can address, has its pause word (`pausing`).
+    """
 
     capacity = PAGE_BYTES
 
@@ -82,6 +86,7 @@ class PollMemory(PlainMemory):
         if size != PAGE_BYTES:
             raise _capi.NoRoom
         self._space.protect(self.address, size, READ)
+        self._space.protect(self.address + WORD_DISTANCE, SYSTEM_PAGE_BYTES, READ_WRITE)
         self.size = size
 
     def restore(self) -> None:

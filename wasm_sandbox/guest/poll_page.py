@@ -1,4 +1,4 @@
-"""The page that a metered guest reads at every charge: made unreadable, it stops the guest within microseconds."""
+"""The page that a metered guest reads at every charge: made unreadable, it stops or pauses the guest at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 from wasm_sandbox.guest.address_space import NO_ACCESS, AddressSpace
+from wasm_sandbox.guest.own_memory import PollMemory
 from wasm_sandbox.guest.trap_signals import TrapSignals
 
 
@@ -41,26 +42,57 @@ class PollPage:
         self._trap_signals = trap_signals
         self._lock = threading.Lock()
         self._span: tuple[int, int] | None = None
-        self._closed = False
+        self._closed = self._paused = False
+        self._memory: PollMemory | None = None
 
-    def attach(self, address: int, size: int) -> None:
-        """The guest has its memory now."""
+    def attach(self, address: int, size: int, memory: PollMemory | None = None) -> None:
+        """The guest has its memory now; if that is ours it can be paused, where there is a way to do that."""
         with self._lock:
             self._span = address, size
+            if memory is not None and self._trap_signals.pausing is not None:
+                self._memory = memory
+                self._trap_signals.pausing.go_on(address)
             if self._closed:
-                self._protect()
+                self._stop()
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether `pause` does anything."""
+        return self._memory is not None
 
     def detach(self) -> None:
         """The memory is about to be given back."""
         with self._lock:
-            self._span = None
+            self._span = self._memory = None
+
+    def pause(self) -> None:
+        """Let the guest wait at its next charge, until `resume` or `close`."""
+        with self._lock:
+            if self._memory is None or self._closed or self._paused:
+                return
+            self._paused = True
+            self._trap_signals.pausing.pause(self._memory.address)
+            self._protect()
+
+    def resume(self) -> None:
+        """Let a guest that is paused go on."""
+        with self._lock:
+            if self._memory is None or self._closed or not self._paused:
+                return
+            self._paused = False
+            self._memory.restore()
+            self._trap_signals.pausing.go_on(self._memory.address)
 
     def close(self) -> None:
         """Stop the guest at its next charge."""
         with self._lock:
             self._closed = True
-            if self._span is not None:
-                self._protect()
+            self._stop()
+
+    def _stop(self) -> None:
+        self._protect()
+        if self._memory is not None:
+            self._trap_signals.pausing.stop(self._memory.address)
 
     def _protect(self) -> None:
         self._trap_signals.restore()  # the guest's next charge is a trap

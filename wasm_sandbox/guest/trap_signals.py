@@ -3,7 +3,8 @@
 On POSIX an illegal operation of a guest is a signal (SIGILL, SIGSEGV ...) that wasmtime's handler turns
 into a trap. `faulthandler.enable()` puts its own handlers in front, and those end the process;
 `faulthandler.disable()` puts back what was there before wasmtime. Either way, from then on any guest could
-kill the process. So the handlers are looked at before every run (a few microseconds) and put back.
+kill the process. So the handlers are looked at before every run (a few microseconds) and put back. One of ours comes
+before wasmtime's where guests can be paused (`wasm_sandbox.guest.pausing`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import threading
 from typing import Any
 
+from wasm_sandbox.guest import pausing
+
 _NAMES = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 _SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
 _Action = ctypes.c_size_t * 64  # a struct sigaction takes 152 bytes with glibc; it starts with the handler
@@ -25,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 class TrapSignals:
     """The handlers that were in place when the engine had just been made."""
+
+    pausing: pausing.PauseHandler | None = None
+    """By which guests can be paused."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,6 +45,20 @@ class TrapSignals:
         action = _Action()
         self._sigaction(number, None, action)
         return action
+
+    def allow_pausing(self) -> None:
+        """Put a handler in front by which guests can be paused, if there is one for this system."""
+        if not pausing.is_supported() or self._sigaction is None:
+            return
+        action = self._actions[signal.SIGSEGV]
+        try:
+            handler = pausing.PauseHandler(action[0])
+        except OSError as error:
+            _log.info("guests cannot be paused: %s", error)
+            return
+        action[0] = handler.address
+        self._sigaction(signal.SIGSEGV, action, None)
+        self.pausing = handler
 
     def restore(self) -> None:
         """Put back those handlers that something has replaced, and say so in the log."""

@@ -1,8 +1,10 @@
-"""Turns: many short runs that begin at the same time go one after the other, a few at once.
+"""Turns: of many guests that want to compute a few do so at once, a moment each, one after the other.
 
 More threads than processors only queue for the interpreter lock, and each time one gets it another has to be woken:
-64 short runs at once then take twice the time they need. A run that takes longer than a moment, or sleeps, holds up
-nobody: its turn is over, and it goes on.
+64 short runs at once then take twice the time they need. And a thread that loses its processor while it has that lock
+keeps everybody waiting until all others that compute have had theirs: a guest's deadline passes meanwhile. So runs
+begin in turns, and a guest whose moment is over is paused (`wasm_sandbox.guest.pausing`) while others wait, until its
+next turn. Where guests cannot be paused, one whose moment is over goes on beside the others.
 """
 
 from __future__ import annotations
@@ -11,74 +13,142 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+from wasm_sandbox.guest.watchdog import Watchdog
 
 MOMENT_SECONDS = 0.01
-"""How long a turn lasts at most. A short run, with as many others at once as there may be, takes 3 to 4 ms."""
+"""How long a turn lasts at most, if others wait. A short run, with as many others at once as there may be, takes 3 to
+4 ms."""
 
 AT_ONCE = (os.cpu_count() or 1) + 1
 """One more than can compute: of so many, one usually waits for the interpreter lock."""
 
 
+class Pausable(Protocol):
+    """A guest that can be kept from computing for a while."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Turn:
+    """One run's place in the order of turns."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self.begin = threading.Lock()
+        """Released when its first turn comes."""
+        self.begin.acquire()
+        self.guest: Pausable | None = None
+
+    def can_be_paused(self, guest: Pausable) -> None:
+        """From now on the run has a guest that waits for its next turn when its moment is over."""
+        self.guest = guest
+        self.ask_again()
+
+    def ask_again(self) -> None:
+        """The run wants to compute again: its guest is paused until there is a turn."""
+        self._turns._ask_again(self)
+
+    def give_up(self) -> None:
+        """The run is about to wait for something else, or at its end."""
+        self._turns._give_up(self)
+
+    def come(self) -> None:
+        if self.guest is None:
+            self.begin.release()
+        else:
+            self.guest.resume()
+
+
 class Turns:
-    """Gives turns in the order of asking.
+    """Gives turns in the order of asking; those who ask for their first one get every other.
 
     Args:
+        watchdog: looks who is next when a moment is over.
         at_once: how many turns may be under way.
-        moment: how long one lasts at most, in seconds.
+        moment: how long one lasts at most while others wait, in seconds.
     """
 
-    def __init__(self, at_once: int = AT_ONCE, moment: float = MOMENT_SECONDS) -> None:
-        self._at_once, self._moment = at_once, moment
+    def __init__(self, watchdog: Watchdog, at_once: int = AT_ONCE, moment: float = MOMENT_SECONDS) -> None:
+        self._watchdog, self._at_once, self._moment = watchdog, at_once, moment
         self._lock = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()  # each is released when its turn comes
-        self._begun: dict[threading.Lock, float] = {}  # when, the oldest first
+        self._first: deque[Turn] = deque()
+        self._again: deque[Turn] = deque()
+        self._begun: dict[Turn, float] = {}  # when, the oldest first
+        self._first_is_next = True
+        self._is_watched = False
 
     @contextmanager
-    def turn(self, patience: float) -> Iterator[Callable[[], None]]:
+    def turn(self, patience: float) -> Iterator[Turn]:
         """Wait for a turn, and have it while inside, or until its moment is over.
 
         Args:
             patience: how many seconds to wait at most; after that one goes on without.
 
-        Yields:
-            A function that ends the turn early, for those who are about to wait for something else.
+        Raises:
+            HostError: the watchdog's thread cannot be started.
         """
-        place = threading.Lock()
-        place.acquire()
-        self._wait(place, time.monotonic() + patience)
-
-        def end() -> None:
-            with self._lock:
-                if self._begun.pop(place, None) is not None:
-                    self._admit()
-
+        turn = Turn(self)
         try:
-            yield end
-        finally:
-            end()
-
-    def _wait(self, place: threading.Lock, until: float) -> None:
-        with self._lock:
-            self._waiting.append(place)
-            self._admit()
-            moments = 1 + len(self._waiting) // self._at_once  # when it is this one's turn if all take long
-        while not place.acquire(timeout=max(0.0, min(moments * self._moment, until - time.monotonic()))):
-            moments = 1
             with self._lock:
+                self._first.append(turn)
                 self._admit()
-                if time.monotonic() >= until and place in self._waiting:
-                    self._waiting.remove(place)
-                    return
+            if not turn.begin.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
+                turn.give_up()
+            yield turn
+        finally:
+            turn.give_up()
+
+    def _ask_again(self, turn: Turn) -> None:
+        with self._lock:
+            if turn.guest is None or turn in self._begun:
+                return
+            self._again.append(turn)
+            self._admit()
+            if turn not in self._begun:
+                turn.guest.pause()
+
+    def _give_up(self, turn: Turn) -> None:
+        with self._lock:
+            if self._begun.pop(turn, None) is not None:
+                self._admit()
+                return
+            for waiting in (self._first, self._again):
+                if turn in waiting:
+                    waiting.remove(turn)
 
     def _admit(self) -> None:
+        """Give what turns there are; the caller has the lock."""
+        if not (self._first or self._again):
+            return
         now = time.monotonic()
-        for place, began in list(self._begun.items()):
+        for turn, began in list(self._begun.items()):
             if began + self._moment > now:
                 break
-            del self._begun[place]
-        while self._waiting and len(self._begun) < self._at_once:
-            place = self._waiting.popleft()
-            self._begun[place] = now
-            place.release()
+            del self._begun[turn]
+            if turn.guest is not None:
+                turn.guest.pause()
+                self._again.append(turn)
+        while len(self._begun) < self._at_once and (self._first or self._again):
+            waiting = self._first if self._first and (self._first_is_next or not self._again) else self._again
+            self._first_is_next = waiting is not self._first
+            turn = waiting.popleft()
+            self._begun[turn] = now
+            turn.come()
+        if (self._first or self._again) and not self._is_watched:
+            self._is_watched = True
+            self._watchdog.look_at(self._next_end(), self._look)
+
+    def _next_end(self) -> float:
+        return next(iter(self._begun.values())) + self._moment
+
+    def _look(self) -> float | None:
+        with self._lock:
+            self._admit()
+            self._is_watched = bool(self._first or self._again)
+            return self._next_end() if self._is_watched else None

@@ -43,6 +43,7 @@ from wasm_sandbox.guest.preview1 import (
     Refusal,
     vectors,
 )
+from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
 
@@ -54,6 +55,8 @@ ROOT_PATH = b"/"
 ENTROPY_CHUNK = 1 << 16
 NANOSECONDS = 1_000_000_000
 ABANDONED_POLL_SECONDS = 0.5
+REST_SECONDS = 0.001
+"""A guest that sleeps for less keeps its turn."""
 
 SERVED = frozenset(
     {
@@ -211,7 +214,8 @@ class World:
     """On the clock of `time.monotonic`, in seconds."""
     watchdog: Watchdog | None = None
     """Every host call sees to it that no deadline is missed, whosever it is (`Watchdog.catch_up`)."""
-    before_sleep: Callable[[], None] | None = None
+    turn: Turn | None = None
+    """Among the guests that want to compute."""
     files: Descriptors | None = None
     """For a guest that was given files."""
     stdin: bytes = b""
@@ -416,9 +420,12 @@ class World:
     def _sleep(self, seconds: float) -> None:
         if isinstance(self.surroundings, LiveSurroundings):
             seconds = min(seconds, max(0.0, self.deadline - time.monotonic()))
-            if self.before_sleep is not None:
-                self.before_sleep()
-        self.surroundings.sleep(seconds)
+        if self.turn is not None and seconds >= REST_SECONDS:
+            self.turn.give_up()
+            self.surroundings.sleep(seconds)
+            self.turn.ask_again()
+        else:
+            self.surroundings.sleep(seconds)
         self.check()
 
     def proc_exit(self, code: int) -> int:

@@ -66,6 +66,16 @@ class Watchdog:
                     self._entries = [e for e in self._entries if e.look is not None]
                     heapq.heapify(self._entries)
 
+    def look_at(self, at: float, look: Callable[[], float | None]) -> None:
+        """Call ``look`` at a time of `time.monotonic`, and again at each time that it returns.
+
+        Raises:
+            HostError: the thread cannot be started.
+        """
+        with self._changed:
+            self._start()
+            self._push(_Entry(at, look))
+
     def stop(self) -> None:
         """End the thread."""
         with self._changed:
