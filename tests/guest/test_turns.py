@@ -15,8 +15,16 @@ from wasm_sandbox.guest.outcome import Ending
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.turns import AT_ONCE, Turns
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.guest.watchdog import Watchdog
 
 LONG_SECONDS = 60.0  # longer than any of these tests takes
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    watchdog = Watchdog()
+    yield watchdog
+    watchdog.stop()
 
 
 @pytest.fixture
@@ -25,8 +33,8 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def test_of_many_that_are_short_a_few_go_on_at_once(threads: ThreadPoolExecutor) -> None:
-    turns = Turns(at_once=3, moment=LONG_SECONDS)
+def test_of_many_that_are_short_a_few_go_on_at_once(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=3, moment=LONG_SECONDS)
     inside, most, lock = 0, 0, threading.Lock()
 
     def short() -> None:
@@ -44,8 +52,8 @@ def test_of_many_that_are_short_a_few_go_on_at_once(threads: ThreadPoolExecutor)
     assert most == 3
 
 
-def test_turns_come_in_the_order_of_asking(threads: ThreadPoolExecutor) -> None:
-    turns = Turns(at_once=1, moment=LONG_SECONDS)
+def test_turns_come_in_the_order_of_asking(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
     came: list[int] = []
 
     def ask(number: int) -> None:
@@ -56,14 +64,16 @@ def test_turns_come_in_the_order_of_asking(threads: ThreadPoolExecutor) -> None:
         asking = []
         for number in range(10):
             asking.append(threads.submit(ask, number))
-            while len(turns._waiting) <= number:
+            while len(turns._first) <= number:
                 time.sleep(0.001)
     wait(asking, timeout=LONG_SECONDS)
     assert came == list(range(10))
 
 
-def test_nobody_waits_longer_than_a_moment_for_one_that_takes_long(threads: ThreadPoolExecutor) -> None:
-    turns = Turns(at_once=1, moment=0.01)
+def test_nobody_waits_longer_than_a_moment_for_one_that_takes_long(
+    threads: ThreadPoolExecutor, watchdog: Watchdog
+) -> None:
+    turns = Turns(watchdog, at_once=1, moment=0.01)
     stop = threading.Event()
 
     def long() -> None:
@@ -78,28 +88,28 @@ def test_nobody_waits_longer_than_a_moment_for_one_that_takes_long(threads: Thre
         run.result(timeout=LONG_SECONDS)
 
 
-def test_a_turn_that_is_ended_early_is_the_next_ones(threads: ThreadPoolExecutor) -> None:
-    turns = Turns(at_once=1, moment=LONG_SECONDS)
-    with turns.turn(LONG_SECONDS) as end:
-        end()
-        end()  # twice is once
+def test_a_turn_that_is_ended_early_is_the_next_ones(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
+    with turns.turn(LONG_SECONDS) as turn:
+        turn.give_up()
+        turn.give_up()  # twice is once
         with turns.turn(LONG_SECONDS):
             waiting = threads.submit(lambda: turns.turn(0.05).__enter__())
             waiting.result(timeout=LONG_SECONDS)  # without a turn: its patience is over
 
 
-def test_whoever_has_no_patience_goes_on_and_leaves_nothing_behind() -> None:
-    turns = Turns(at_once=1, moment=LONG_SECONDS)
+def test_whoever_has_no_patience_goes_on_and_leaves_nothing_behind(watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
     with turns.turn(LONG_SECONDS):
         began = time.monotonic()
         with turns.turn(5e-324), turns.turn(0.02):
             assert time.monotonic() - began < LONG_SECONDS / 2
-    assert not turns._waiting
+    assert not turns._first
     assert not turns._begun
 
 
-def test_an_exception_ends_a_turn() -> None:
-    turns = Turns(at_once=1, moment=LONG_SECONDS)
+def test_an_exception_ends_a_turn(watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
     with pytest.raises(ValueError, match="inside"), turns.turn(LONG_SECONDS):
         raise ValueError("inside")
     with turns.turn(LONG_SECONDS):
@@ -124,7 +134,7 @@ def test_guests_that_take_long_hold_up_no_short_run(script: str) -> None:
 
 def test_a_guest_that_sleeps_gives_its_turn_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = process_engine()
-    monkeypatch.setattr(engine, "_turns", Turns(at_once=1, moment=LONG_SECONDS))
+    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=LONG_SECONDS))
     asleep = LiveSurroundings()
     sleeper = engine.start(ExecutionRequest("import time; time.sleep(600)", {}, Limits(timeout_seconds=600)), asleep)
     try:

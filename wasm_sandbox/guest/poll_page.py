@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
 from collections.abc import Callable
 
 from wasm_sandbox.guest.address_space import NO_ACCESS, AddressSpace
 from wasm_sandbox.guest.own_memory import PollMemory
+from wasm_sandbox.guest.pausing import PauseHandler
 from wasm_sandbox.guest.trap_signals import TrapSignals
+
+_log = logging.getLogger(__name__)
 
 
 def _protection_call() -> Callable[[int, int], None]:
@@ -42,46 +46,64 @@ class PollPage:
         self._trap_signals = trap_signals
         self._lock = threading.Lock()
         self._span: tuple[int, int] | None = None
+        self._pausing: tuple[PauseHandler, PollMemory] | None = None
         self._closed = self._paused = False
-        self._memory: PollMemory | None = None
 
     def attach(self, address: int, size: int, memory: PollMemory | None = None) -> None:
-        """The guest has its memory now; if that is ours it can be paused, where there is a way to do that."""
+        """The guest has its memory now.
+
+        Args:
+            address: of the page.
+            size: its bytes.
+            memory: the page, if it is ours; only then can the guest be paused.
+        """
         with self._lock:
             self._span = address, size
             if memory is not None and self._trap_signals.pausing is not None:
-                self._memory = memory
+                self._pausing = self._trap_signals.pausing, memory
                 self._trap_signals.pausing.go_on(address)
             if self._closed:
                 self._stop()
 
     @property
     def can_pause(self) -> bool:
-        """Whether `pause` does anything."""
-        return self._memory is not None
+        """Whether `pause` does anything now."""
+        return self._pausing is not None
 
     def detach(self) -> None:
         """The memory is about to be given back."""
         with self._lock:
-            self._span = self._memory = None
+            self._span = self._pausing = None
 
     def pause(self) -> None:
         """Let the guest wait at its next charge, until `resume` or `close`."""
         with self._lock:
-            if self._memory is None or self._closed or self._paused:
+            if self._pausing is None or self._closed or self._paused:
                 return
-            self._paused = True
-            self._trap_signals.pausing.pause(self._memory.address)
-            self._protect()
+            handler, memory = self._pausing
+            handler.pause(memory.address)
+            try:
+                self._protect()
+            except OSError as error:
+                _log.warning("a guest cannot be paused and goes on: %s", error)
+                handler.go_on(memory.address)
+            else:
+                self._paused = True
 
     def resume(self) -> None:
         """Let a guest that is paused go on."""
         with self._lock:
-            if self._memory is None or self._closed or not self._paused:
+            if self._pausing is None or self._closed or not self._paused:
                 return
             self._paused = False
-            self._memory.restore()
-            self._trap_signals.pausing.go_on(self._memory.address)
+            handler, memory = self._pausing
+            try:
+                memory.restore()
+            except OSError as error:
+                _log.error("a guest cannot go on after a pause and is stopped: %s", error)
+                handler.stop(memory.address)
+            else:
+                handler.go_on(memory.address)
 
     def close(self) -> None:
         """Stop the guest at its next charge."""
@@ -91,10 +113,11 @@ class PollPage:
 
     def _stop(self) -> None:
         self._protect()
-        if self._memory is not None:
-            self._trap_signals.pausing.stop(self._memory.address)
+        if self._pausing is not None:
+            handler, memory = self._pausing
+            handler.stop(memory.address)
 
     def _protect(self) -> None:
-        self._trap_signals.restore()  # the guest's next charge is a trap
+        self._trap_signals.restore()  # the guest's next charge is a signal
         if self._span is not None:
             _make_unreadable(*self._span)
