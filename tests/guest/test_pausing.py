@@ -1,0 +1,309 @@
+"""Pausing guests: they stand still and go on, end while they stand still, and nothing else is kept from ending."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from wasm_sandbox import Limits
+from wasm_sandbox.guest import pausing
+from wasm_sandbox.guest.engine import GuestEngine, process_engine
+from wasm_sandbox.guest.outcome import Ending, Outcome
+from wasm_sandbox.guest.poll_page import PollPage
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.turns import Turns
+from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
+
+PATIENCE_SECONDS = 60.0  # longer than any of these tests takes
+ENDLESS = "while True: pass"
+COUNT = "n = 0\nfor i in range(3_000_000): n += i\nprint(n)"
+COUNTED = b"4499998500000\n"
+
+needs_pausing = pytest.mark.skipif(not pausing.is_supported(), reason="guests cannot be paused on this system")
+
+
+def start(
+    script: str, surroundings: LiveSurroundings | None = None, timeout_seconds: float = 600, fuel: int | None = 2**62
+) -> Future[Outcome]:
+    limits = Limits(timeout_seconds=timeout_seconds, fuel=fuel)
+    return process_engine().start(ExecutionRequest(script, {}, limits), surroundings or LiveSurroundings())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> list[PollPage]:
+    """The pages of the runs that begin, which have turns of their own that never end."""
+    engine, found = process_engine(), []
+    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1000, moment=PATIENCE_SECONDS))
+    attach = PollPage.attach
+
+    def attach_and_tell(page: PollPage, *arguments: object) -> None:
+        attach(page, *arguments)  # type: ignore[arg-type]
+        found.append(page)
+
+    monkeypatch.setattr(PollPage, "attach", attach_and_tell)
+    return found
+
+
+def fuel_of(surroundings: LiveSurroundings) -> int:
+    """What a running guest has left."""
+    stop = surroundings._stop
+    return stop.__self__.fuel_left()  # type: ignore[no-any-return,union-attr]
+
+
+@needs_pausing
+@pytest.mark.skipif(shutil.which("as") is None or shutil.which("objcopy") is None, reason="needs GNU binutils")
+def test_the_machine_code_is_what_the_assembly_says(tmp_path: Path) -> None:
+    source, object_file, code = tmp_path / "handler.s", tmp_path / "handler.o", tmp_path / "handler.bin"
+    source.write_text(".intel_syntax noprefix\n" + pausing.ASSEMBLY)
+    subprocess.run(["as", source, "-o", object_file], check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", object_file, code], check=True)
+    assert code.read_bytes() == pausing.CODE
+
+
+@needs_pausing
+def test_a_paused_guest_stands_still_until_it_is_resumed(pages: list[PollPage]) -> None:
+    surroundings = LiveSurroundings()
+    run = start(ENDLESS, surroundings)
+    wait_until(lambda: len(pages) == 1 and fuel_of(surroundings) < 2**62 - 10_000_000)
+    pages[0].pause()
+    time.sleep(0.05)  # for its next charge
+    still = fuel_of(surroundings)
+    time.sleep(0.1)
+    assert fuel_of(surroundings) == still
+    pages[0].resume()
+    wait_until(lambda: fuel_of(surroundings) < still - 10_000_000)
+    surroundings.cancel()
+    assert run.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
+
+
+@needs_pausing
+@pytest.mark.parametrize("fuel", [2**62, None], ids=["with fuel", "without fuel"])
+def test_a_guest_that_was_paused_many_times_has_the_right_result(pages: list[PollPage], fuel: int | None) -> None:
+    run = start(COUNT, fuel=fuel)
+    wait_until(lambda: len(pages) == 1)
+    pauses = 0
+    while not run.done():
+        pages[0].pause()
+        time.sleep(0.0002)
+        pages[0].resume()
+        time.sleep(0.0005)
+        pauses += 1
+    outcome = run.result()
+    assert (outcome.ending, outcome.stdout) == (Ending.EXITED, COUNTED)
+    assert pauses > 10
+
+
+@needs_pausing
+def test_pausing_costs_no_fuel(pages: list[PollPage]) -> None:
+    def fuel(paused: bool) -> int | None:
+        limits = Limits(timeout_seconds=600, deterministic=True)
+        pages.clear()
+        run = process_engine().start(ExecutionRequest(COUNT, {}, limits), FixedSurroundings())
+        while not run.done():
+            time.sleep(0.0005)
+            if paused and pages:
+                pages[0].pause()
+                pages[0].resume()
+        return run.result().fuel
+
+    assert fuel(True) == fuel(False)
+
+
+@needs_pausing
+def test_a_paused_guest_ends_at_its_deadline_and_when_it_is_cancelled(pages: list[PollPage]) -> None:
+    cancelled = LiveSurroundings()
+    runs = [start(ENDLESS, timeout_seconds=0.5), start(ENDLESS, cancelled)]
+    wait_until(lambda: len(pages) == 2)
+    for page in pages:
+        page.pause()
+    outcome = runs[0].result(PATIENCE_SECONDS)
+    assert outcome.ending is Ending.DEADLINE
+    assert outcome.wall_seconds < PATIENCE_SECONDS / 2
+    cancelled.cancel()
+    assert runs[1].result(PATIENCE_SECONDS).ending is Ending.CANCELLED
+    wait_until(lambda: process_engine().running_guests == 0)
+
+
+@needs_pausing
+def test_a_page_that_is_let_go_of_is_not_touched_any_more(pages: list[PollPage]) -> None:
+    assert start("print(1)").result(PATIENCE_SECONDS).ending is Ending.EXITED
+    wait_until(lambda: process_engine().running_guests == 0)
+    assert not pages[0].can_pause
+    pages[0].pause()
+    pages[0].resume()
+    for _ in range(20):  # among them the instance with the memory that the first one had
+        assert start("print(1)").result(PATIENCE_SECONDS).stdout == b"1\n"
+
+
+@needs_pausing
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        ("def f(): f()\nimport sys; sys.setrecursionlimit(10**9); f()", {Ending.STACK_OVERFLOW, Ending.EXITED}),
+        ("x = [0]\nwhile True: x = x * 2", {Ending.EXITED}),
+        ("import os; os._exit(3)", {Ending.EXITED}),
+        ("import os; os.abort()", {Ending.TRAPPED}),
+    ],
+    ids=["deep recursion", "no memory", "exit", "abort"],
+)
+def test_a_guest_that_is_paused_now_and_then_ends_as_any_other(
+    pages: list[PollPage], script: str, ending: set[Ending]
+) -> None:
+    run = start(script)
+    while not run.done():
+        for page in list(pages):
+            page.pause()
+            page.resume()
+        time.sleep(0.001)
+    assert run.result().ending in ending
+
+
+@needs_pausing
+def test_guests_that_compute_stand_still_in_turns_and_all_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = process_engine()
+    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1))
+    surroundings = [LiveSurroundings() for _ in range(8)]
+    runs = [start(ENDLESS, each) for each in surroundings]
+    try:
+        wait_until(lambda: engine.running_guests == 8 and all(each._stop for each in surroundings))
+        wait_until(lambda: all(fuel_of(each) < 2**62 - 10_000_000 for each in surroundings))
+        before = [fuel_of(each) for each in surroundings]
+        wait_until(lambda: all(fuel_of(each) < left for each, left in zip(surroundings, before, strict=True)))
+    finally:
+        for each in surroundings:
+            each.cancel()
+    assert {run.result(PATIENCE_SECONDS).ending for run in runs} == {Ending.CANCELLED}
+
+
+@needs_pausing
+def test_a_guest_that_slept_asks_for_a_turn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = process_engine()
+    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=PATIENCE_SECONDS))
+    holder = LiveSurroundings()
+    sleeper = start("import time; time.sleep(0.3); print('awake')")
+    computing = start(ENDLESS, holder)  # takes the turn of the one that sleeps, and keeps it
+    with pytest.raises(TimeoutError):
+        sleeper.result(1)
+    holder.cancel()
+    assert computing.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
+    assert sleeper.result(PATIENCE_SECONDS).stdout == b"awake\n"
+
+
+def test_where_guests_cannot_be_paused_they_go_on_after_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pausing, "is_supported", lambda: False)
+    engine = GuestEngine()
+    try:
+        assert engine._trap_signals.pausing is None
+        monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=0.001))
+        limits = Limits(timeout_seconds=PATIENCE_SECONDS)
+        runs = [engine.start(ExecutionRequest(COUNT, {}, limits), LiveSurroundings()) for _ in range(6)]
+        assert {run.result(PATIENCE_SECONDS).stdout for run in runs} == {COUNTED}
+    finally:
+        engine.shutdown()
+
+
+@needs_pausing
+def test_a_system_that_allows_no_code_of_ours_is_told_about_and_goes_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "not allowed")
+
+    monkeypatch.setattr(pausing.PauseHandler, "__init__", refuse)
+    with caplog.at_level("INFO"):
+        engine = GuestEngine()
+    try:
+        assert "guests cannot be paused" in caplog.text
+        outcome = engine.start(ExecutionRequest("print(1)", {}, Limits()), LiveSurroundings()).result(PATIENCE_SECONDS)
+        assert outcome.stdout == b"1\n"
+    finally:
+        engine.shutdown()
+
+
+CRASH = """
+import ctypes
+from wasm_sandbox import Limits
+from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import LiveSurroundings
+process_engine().start(ExecutionRequest("pass", {{}}, Limits()), LiveSurroundings()).result()
+{how}
+"""
+
+
+@needs_pausing
+@pytest.mark.parametrize(
+    "how",
+    [
+        "ctypes.string_at(0)",
+        "ctypes.string_at(0x1000)",
+        "import mmap; m = mmap.mmap(-1, 1 << 20); a = ctypes.addressof(ctypes.c_char.from_buffer(m))\n"
+        "p = ctypes.PyDLL(None).mprotect; p.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]\n"
+        "assert p(a, 4096, 0) == 0; ctypes.string_at(a, 1)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+    ],
+    ids=["null", "unmapped", "page with readable memory after it", "kill"],
+)
+def test_a_fault_of_the_host_itself_ends_it_as_ever(how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH.format(how=how)], capture_output=True, timeout=PATIENCE_SECONDS, check=False
+    )
+    assert done.returncode == -11, done.stderr
+
+
+@needs_pausing
+def test_a_child_of_a_process_with_paused_guests_runs_its_own(pages: list[PollPage]) -> None:
+    surroundings = LiveSurroundings()
+    run = start(ENDLESS, surroundings)
+    wait_until(lambda: len(pages) == 1)
+    pages[0].pause()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            outcome = start("print(1)").result(PATIENCE_SECONDS)
+            status = 0 if outcome.stdout == b"1\n" else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    surroundings.cancel()
+    assert run.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
+
+
+@needs_pausing
+def test_pausing_from_many_threads_at_once_leaves_no_guest_behind(pages: list[PollPage]) -> None:
+    runs = [start(COUNT) for _ in range(4)]
+    wait_until(lambda: len(pages) == 4)
+    over = threading.Event()
+
+    def disturb() -> None:
+        while not over.is_set():
+            for page in pages:
+                page.pause()
+                page.resume()
+
+    threads = [threading.Thread(target=disturb) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert {run.result(PATIENCE_SECONDS).stdout for run in runs} == {COUNTED}
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
