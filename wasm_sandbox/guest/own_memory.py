@@ -25,16 +25,14 @@ from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
 from wasm_sandbox.guest.address_space import READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.image_file import MemoryPart
-from wasm_sandbox.guest.pausing import WORD_DISTANCE
+from wasm_sandbox.guest.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
 ADDRESSABLE_BYTES = 4 << 30
-GUARD_BYTES = 32 << 20
-"""Before and after what a guest can address. wasmtime's compiled code relies on the one after it."""
-
 RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES
-"""From a memory's first byte; wasmtime asks for just this, and is refused if it should ask for more."""
+"""From a memory's first byte, with a guard that wasmtime's compiled code relies on; wasmtime asks for just this, and is
+refused if it should ask for more."""
 
 MOST_KEPT_BYTES = 4 << 20
 """A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
@@ -51,11 +49,12 @@ class PlainMemory:
     """The memory of an instance of any module, empty at first, for one use."""
 
     capacity = ADDRESSABLE_BYTES
+    bytes_before = GUARD_BYTES
 
     def __init__(self, space: AddressSpace, minimum: int) -> None:
         self._space = space
-        self._reserved = space.reserve(GUARD_BYTES + RESERVED_BYTES)
-        self.address, self.size = self._reserved + GUARD_BYTES, 0
+        self._reserved = space.reserve(self.bytes_before + RESERVED_BYTES)
+        self.address, self.size = self._reserved + self.bytes_before, 0
         try:
             self.grow(minimum)
         except OSError:
@@ -71,22 +70,23 @@ class PlainMemory:
             self.size = size
 
     def release(self) -> None:
-        self._space.release(self._reserved, GUARD_BYTES + RESERVED_BYTES)
+        self._space.release(self._reserved, self.bytes_before + RESERVED_BYTES)
 
 
 class PollMemory(PlainMemory):
     """A memory of one page that can only be read: what a guest is stopped and paused by (`poll_page`).
 
-    What follows it, and no guest can address, has its pause word (`pausing`).
+    In front of its guard is its pause word (`pausing`).
     """
 
     capacity = PAGE_BYTES
+    bytes_before = WORD_DISTANCE
 
     def grow(self, size: int) -> None:
         if size != PAGE_BYTES:
             raise _capi.NoRoom
         self._space.protect(self.address, size, READ)
-        self._space.protect(self.address + WORD_DISTANCE, SYSTEM_PAGE_BYTES, READ_WRITE)
+        self._space.protect(self.address - WORD_DISTANCE, WORD_PAGE_BYTES, READ_WRITE)
         self.size = size
 
     def restore(self) -> None:

@@ -6,7 +6,7 @@ sends the thread a signal, and wasmtime's handler for it ends the guest. The han
 keep their threads waiting at safepoints in this way.
 
 A signal handler runs in the middle of anything and without the interpreter lock, so it cannot be written in Python: it
-is some 90 bytes of machine code, for Linux on x86-64. Elsewhere guests are not paused.
+is some 130 bytes of machine code, for Linux on x86-64. Elsewhere guests are not paused.
 """
 
 from __future__ import annotations
@@ -18,16 +18,23 @@ import sys
 
 from wasm_sandbox.guest.address_space import PAGE_BYTES, READ_EXECUTE, READ_WRITE, AddressSpace
 
-WORD_DISTANCE = 64 << 10
-"""From the first byte of a poll page to its pause word, which no guest can address."""
+GUARD_BYTES = 32 << 20
+"""Before every memory of a guest: nothing can be read there. A poll page's pause word is in front of that."""
+
+WORD_PAGE_BYTES = 64 << 10
+"""What is reserved for the pause word, so that no page size matters."""
+
+WORD_DISTANCE = WORD_PAGE_BYTES + GUARD_BYTES
+"""From a pause word to the first byte of its poll page. A guest addresses nothing in front of its memories."""
+
+_GO_ON, _PAUSE, _STOP = range(3)
 
 _FUTEX_WAKE_PRIVATE = 129
 
 _SYSTEM_CALL_FUTEX = 202
 
 # rdi, rsi and rdx are what every handler gets; rsi leads to siginfo_t, which has the faulting address at 16 (see
-# sigaction(2)). The system call is futex(2): it tells by itself whether there is a word to read (EFAULT if not), and
-# waits only while that says so. Assembled with GNU as; `tests/guest/test_pausing.py` does it again where there is one.
+# sigaction(2)). The system call is futex(2). Assembled with GNU as; `tests/guest/test_pausing.py` does it again.
 ASSEMBLY = """
     endbr64
     push rdi
@@ -36,25 +43,27 @@ ASSEMBLY = """
     mov rdi, [rsi+16]
     test edi, 0xfff         # a poll page's first byte?
     jnz pass_on
-    add rdi, 0x10000        # WORD_DISTANCE
-wait:
+    sub rdi, 0x2010000      # WORD_DISTANCE
     mov esi, 128            # FUTEX_WAIT, private
-    mov edx, 0x11111111     # the word for a pause
-    xor r10d, r10d          # for ever
-    mov eax, 202            # futex
+    mov edx, 1              # _PAUSE
+    lea r10, no_time[rip]
+    mov eax, 202            # it answers EFAULT where nothing can be read, and does not wait
     syscall
-    test eax, eax
-    jz look
-    cmp eax, -11            # EAGAIN: it says something else
-    je look
-    cmp eax, -4             # EINTR
+    cmp eax, -14
+    je pass_on
+    movabs rcx, 0x1111111111111111  # the mark
+    cmp [rdi+8], rcx
     jne pass_on
+    xor r10d, r10d          # for ever, from now on
 look:
     mov eax, [rdi]
-    sub eax, edx
-    jz wait
-    cmp eax, 1              # the word for going on
-    jne pass_on
+    cmp eax, edx
+    ja pass_on              # _STOP
+    jb go_on
+    mov eax, 202
+    syscall
+    jmp look
+go_on:
     pop rdx
     pop rsi
     pop rdi
@@ -65,15 +74,17 @@ pass_on:
     pop rdi
     movabs rax, 0x2222222222222222  # the handler before
     jmp rax
+no_time:
+    .quad 0, 0
 """
 
 CODE = bytes.fromhex(
-    "f30f1efa 57 56 52 488b7e10 f7c7ff0f0000 7538 4881c700000100"
-    "be80000000 ba11111111 4531d2 b8ca000000 0f05 85c0 740a 83f8f5 7405 83f8fc 750f"
-    "8b07 29d0 74d8 83f801 7504 5a 5e 5f c3"
-    "5a 5e 5f 48b82222222222222222 ffe0"
+    "f30f1efa575652488b7e10f7c7ff0f0000754c4881ef00000102be80000000ba010000004c8d1543"
+    "000000b8ca0000000f0583f8f2742848b9111111111111111148394f0875184531d28b0739d0770f"
+    "7209b8ca0000000f05ebef5a5e5fc35a5e5f48b82222222222222222ffe000000000000000000000"
+    "000000000000"
 )
-_PAUSE_PLACE, _HANDLER_PLACE = b"\x11" * 4, b"\x22" * 8
+_MARK_PLACE, _HANDLER_PLACE = b"\x11" * 8, b"\x22" * 8
 
 
 def is_supported() -> bool:
@@ -82,7 +93,7 @@ def is_supported() -> bool:
 
 
 class PauseHandler:
-    """The handler, in memory of its own for as long as the process lives, and the words that it understands.
+    """The handler, in memory of its own for as long as the process lives.
 
     Args:
         before: the address of the handler that gets all signals that have nothing to do with a pause.
@@ -92,11 +103,9 @@ class PauseHandler:
     """
 
     def __init__(self, before: int) -> None:
-        # No word that is found elsewhere by chance: it decides whether a faulting thread of the host goes on waiting.
-        self._pause = int.from_bytes(os.urandom(4), "little") % (2**32 - 3)
-        self._go_on, self._stop = self._pause + 1, self._pause + 2
-        code = CODE.replace(_PAUSE_PLACE, self._pause.to_bytes(4, "little"))
-        code = code.replace(_HANDLER_PLACE, before.to_bytes(8, "little"))
+        # What a thread faults at may be anything, with words of a guest's choice around it: it cannot know the mark.
+        self._mark = os.urandom(8)
+        code = CODE.replace(_MARK_PLACE, self._mark).replace(_HANDLER_PLACE, before.to_bytes(8, "little"))
         space = AddressSpace()
         self.address = space.reserve(PAGE_BYTES)
         space.protect(self.address, PAGE_BYTES, READ_WRITE)
@@ -105,25 +114,30 @@ class PauseHandler:
         self._system_call = ctypes.PyDLL(None).syscall
         self._system_call.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
 
+    def adopt(self, page: int) -> None:
+        """Know a poll page; whoever faults at it is to read it again."""
+        ctypes.memmove(page - WORD_DISTANCE + 8, self._mark, len(self._mark))
+        self.go_on(page)
+
     def pause(self, page: int) -> None:
         """Let whoever faults at this page wait."""
-        self._word(page).value = self._pause
+        self._word(page).value = _PAUSE
 
     def go_on(self, page: int) -> None:
         """Let them read the page again: it must be readable."""
-        self._say(page, self._go_on)
+        self._say(page, _GO_ON)
 
     def stop(self, page: int) -> None:
         """Let the handler before have them."""
-        self._say(page, self._stop)
+        self._say(page, _STOP)
 
     def _say(self, page: int, word: int) -> None:
         place = self._word(page)
-        was_paused = place.value == self._pause
+        was_paused = place.value == _PAUSE
         place.value = word
         if was_paused:
-            self._system_call(_SYSTEM_CALL_FUTEX, page + WORD_DISTANCE, _FUTEX_WAKE_PRIVATE, 1)
+            self._system_call(_SYSTEM_CALL_FUTEX, page - WORD_DISTANCE, _FUTEX_WAKE_PRIVATE, 1)
 
     @staticmethod
     def _word(page: int) -> ctypes.c_uint32:
-        return ctypes.c_uint32.from_address(page + WORD_DISTANCE)
+        return ctypes.c_uint32.from_address(page - WORD_DISTANCE)

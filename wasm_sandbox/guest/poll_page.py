@@ -61,7 +61,7 @@ class PollPage:
             self._span = address, size
             if memory is not None and self._trap_signals.pausing is not None:
                 self._pausing = self._trap_signals.pausing, memory
-                self._trap_signals.pausing.go_on(address)
+                self._trap_signals.pausing.adopt(address)
             if self._closed:
                 self._stop()
 
