@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from pathlib import Path
 
 import wasmtime
 
 from wasm_sandbox import Limits
+from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
 from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.outcome import Outcome
@@ -32,6 +34,13 @@ def settled(guests: GuestEngine) -> InstancePool:
     while guests.running_guests and time.monotonic() < deadline:
         time.sleep(0.005)
     return guests.image().instances
+
+
+def cache_with_code(directory: Path, counts_fuel: bool = True) -> ImageCache:
+    """A cache that has the code of the default image, in an image of another name, and not that image."""
+    cache = ImageCache(directory)
+    cache.add("another-image", process_engine().image(counts_fuel=counts_fuel).path.read_bytes())
+    return cache
 
 
 @cache

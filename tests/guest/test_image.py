@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import wasmtime
 
+from tests.engines import cache_with_code
 from wasm_sandbox.errors import ImageError
+from wasm_sandbox.guest import preparation
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.image import compile_key, image_id, load_image
-from wasm_sandbox.guest.image_file import memory_part
-from wasm_sandbox.guest.own_memory import OwnMemoryEngine
-from wasm_sandbox.guest.preparation import pre_initialise
+from wasm_sandbox.guest.image import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
+from wasm_sandbox.guest.image_file import image_parts
+from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
+from wasm_sandbox.guest.preparation import Step, pre_initialise
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS
+from wasm_sandbox.guest.snapshot import Snapshot
+from wasm_sandbox.guest.wasm_binary import MalformedModule
 
 PREPARE = """
 import sys
@@ -33,23 +39,57 @@ print(len(steps), result.func_return)
 
 
 def test_two_processes_that_race_prepare_the_image_once(tmp_path: Path) -> None:
-    environ = {**os.environ, DIRECTORY_VARIABLE: str(tmp_path / "cache")}
+    environ = {**os.environ, DIRECTORY_VARIABLE: str(cache_with_code(tmp_path / "cache").directory)}
     processes = [
         subprocess.Popen([sys.executable, "-c", PREPARE], env=environ, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     outputs = sorted(p.communicate(timeout=110)[0].split() for p in processes)
     assert [p.returncode for p in processes] == [0, 0]
-    assert outputs == [["1", "1"], ["3", "1"]]  # steps told about (one is waiting for the other), result
+    prepared = "2" if is_supported() else "3"  # without compiling, or with it
+    assert outputs == [["1", "1"], [prepared, "1"]]  # steps told about (one is waiting for the other), result
 
 
-def test_a_snapshot_is_the_same_every_time() -> None:
-    module = find_artifact().read()
-    scripts = ["import json, pydantic, random\nrandom.random()\nprint(id(object()), hash('x'))"]
-    first, second = (hashlib.sha256(pre_initialise(module, ("json",), scripts).module()).hexdigest() for _ in range(2))
-    assert first == second
-    other = hashlib.sha256(pre_initialise(module, ("json", "csv"), scripts).module()).hexdigest()
-    assert other != first
+def memory_of(path: Path) -> bytes:
+    parts = image_parts(path)
+    assert parts is not None
+    return parts.read_memory(path)
+
+
+def code_of(path: Path) -> bytes:
+    parts = image_parts(path)
+    assert parts is not None
+    return parts.read_code(path)
+
+
+def own_engine() -> OwnMemoryEngine:
+    engine = process_engine().image().engine
+    if not isinstance(engine, OwnMemoryEngine):
+        pytest.skip("the image's memory is in its module here")
+    return engine
+
+
+Initialise = Callable[..., Snapshot]
+SCRIPT = "import json, pydantic, random\nrandom.random()\nprint(id(object()), hash('x'))"
+
+
+@lru_cache
+def expected_snapshot() -> Snapshot:
+    return pre_initialise(find_artifact().read(), ("json",), [SCRIPT])
+
+
+@pytest.fixture(params=["compiled for this use", "in the compiled code of the image"])
+def initialise(request: pytest.FixtureRequest) -> Initialise:
+    """Both ways to start the built guest before its snapshot."""
+    built = find_artifact().read()
+    if request.param == "compiled for this use":
+        return partial(pre_initialise, built)
+    return partial(pre_initialise, built, compiled=(own_engine(), code_of(process_engine().image().path)))
+
+
+def test_a_snapshot_is_the_same_every_time_and_however_the_guest_was_compiled(initialise: Initialise) -> None:
+    assert initialise(("json",), [SCRIPT]) == expected_snapshot()
+    assert initialise(("json", "csv"), [SCRIPT]).memory != expected_snapshot().memory
 
 
 def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
@@ -110,26 +150,87 @@ def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkey
         (("json",), ["import os; os._exit(3)"], "cannot be initialised"),
     ],
 )
-def test_a_guest_that_cannot_be_initialised_says_why(preload: tuple[str, ...], scripts: list[str], reason: str) -> None:
+def test_a_guest_that_cannot_be_initialised_says_why(
+    preload: tuple[str, ...], scripts: list[str], reason: str, initialise: Initialise
+) -> None:
     with pytest.raises(ImageError, match=reason):
-        pre_initialise(find_artifact().read(), preload, scripts)
+        initialise(preload, scripts)
+
+
+@pytest.mark.parametrize("script", ["while True: pass", "import time\nwhile True: time.sleep(0.01)"])
+def test_a_guest_that_never_ends_to_start_is_stopped(
+    script: str, initialise: Initialise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wasm_sandbox.guest.preparation.PREPARE_SECONDS", 2.0)
+    with pytest.raises(ImageError, match=r"it took more than 2 s; it said: still here"):
+        initialise(("json",), ["import sys; print('still here', file=sys.stderr)", script])
+
+
+def test_a_guest_that_takes_all_memory_to_start_is_stopped(
+    initialise: Initialise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wasm_sandbox.guest.preparation.MAX_SCRATCH_BYTES", 64 << 20)
+    with pytest.raises(ImageError, match="MemoryError"):
+        initialise(("json",), ["x = bytearray(1 << 30)"])
+
+
+STARTED = """(module
+  (memory (export "memory") 1) (table (export "__indirect_function_table") 2 funcref)
+  (global $n (export "n") (mut i32) (i32.const 5))
+  (elem (i32.const 0) $zero)
+  (func $zero (export "_initialize") (CHANGE))
+  (func (export "sandbox_alloc") (param i32) (result i32) (i32.const 64))
+  (func (export "sandbox_init") (param i32) (result i32) (i32.store (i32.const 32) (i32.const -1)) (i32.const 0))
+  (func (export "sandbox_run") (param i32) (result i32) (i32.const 0))
+  (func (export "sandbox_seal") (result i32) (i32.const 0)))"""
+
+
+@pytest.mark.parametrize("change", ["global.set $n (i32.const 6)", "table.set (i32.const 1) (ref.func $zero)"])
+def test_a_guest_whose_start_changes_more_than_its_memory_is_refused(change: str) -> None:
+    module = STARTED.replace("CHANGE", "nop")
+    assert pre_initialise(bytes(wasmtime.wat2wasm(module)), scripts=[]).memory[32:40] == b"\xff" * 4 + bytes(4)
+    module = STARTED.replace("CHANGE", change)
+    with pytest.raises(ImageError, match="changed the function table or a global"):
+        pre_initialise(bytes(wasmtime.wat2wasm(module)), scripts=[])
+
+
+def test_an_image_takes_the_code_of_another_one_of_its_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, default = own_engine(), process_engine().image()
+    cache = cache_with_code(tmp_path / "cache")
+    steps: list[str] = []
+
+    def prepared(wanted: Wanted) -> bytes:
+        return preparation.prepare(engine, wanted, [Step("a step", "import csv")])
+
+    def load(identity: str) -> LoadedImage:
+        steps.clear()
+        return load_prepared(engine, identity, prepared, steps.append, cache)
+
+    loaded = load("another")
+    assert steps == ["unpacking the guest", "starting CPython and importing its library"]  # and nothing is compiled
+    assert code_of(loaded.path) == code_of(default.path)
+    assert memory_of(loaded.path) != memory_of(default.path)
+
+    with cache.path("another-image").open("r+b") as file:  # a damaged one is not taken
+        file.write(b"x")
+    loaded.path.unlink()
+    monkeypatch.setattr(preparation, "meter", Mock(side_effect=MalformedModule("it would be compiled")))
+    with pytest.raises(ImageError, match="it would be compiled"):
+        load("a third one")
 
 
 def test_the_variant_without_fuel_is_made_from_the_memory_of_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = process_engine().image().engine
-    if not isinstance(engine, OwnMemoryEngine):
-        pytest.skip("the image's memory is in its module here")
-    cache = ImageCache(tmp_path / "cache")
+    engine = own_engine()
+    cache = cache_with_code(tmp_path / "cache", counts_fuel=False)
     cache.add(compile_key(image_id(find_artifact())), process_engine().image().path.read_bytes())
     steps: list[str] = []
     loaded = load_image(engine, steps.append, cache, counts_fuel=False)
-    assert steps == ["unpacking the guest", "compiling for this machine"]  # and the guest is not started again
-    ours, other = memory_part(loaded.path), memory_part(process_engine().image().path)
-    assert ours is not None
-    assert other is not None
-    assert (ours.globals, ours.read(loaded.path)) == (other.globals, other.read(process_engine().image().path))
+    assert steps == []  # the guest is not started again
+    assert memory_of(loaded.path) == memory_of(process_engine().image().path)
+    assert code_of(loaded.path) == code_of(process_engine().image(counts_fuel=False).path)
+    assert code_of(loaded.path) != code_of(process_engine().image().path)
 
 
 def test_a_module_that_is_no_guest_is_refused() -> None:

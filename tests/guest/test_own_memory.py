@@ -18,7 +18,7 @@ from wasm_sandbox import Limits
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.engine import GuestEngine
-from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, MemoryPart, memory_part, with_memory
+from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.guest.instances import MAX_IDLE
 from wasm_sandbox.guest.outcome import Ending
 from wasm_sandbox.guest.own_memory import (
@@ -30,7 +30,6 @@ from wasm_sandbox.guest.own_memory import (
     is_supported,
 )
 from wasm_sandbox.guest.request import ExecutionRequest
-from wasm_sandbox.guest.snapshot import Snapshot
 from wasm_sandbox.guest.wasi import LiveSurroundings
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
@@ -64,11 +63,9 @@ def test_after_a_run_of_any_kind_its_memory_is_the_images_to_the_byte(kind: str,
     limits = {"a deadline": {"timeout_seconds": 0.3}, "no fuel left": {"fuel": 10_000_000}}.get(name, {})
     assert run(guests, script, **limits).ending is ending
     image = guests.image()
-    part = memory_part(image.path)
+    part = image_parts(image.path)
     assert part is not None
-    with image.path.open("rb") as file:
-        file.seek(part.offset)
-        expected = file.read(part.size)
+    expected = part.read_memory(image.path)
     slots = idle_slots(guests)
     assert slots
     for slot in slots:
@@ -342,18 +339,17 @@ def test_threads_that_make_instances_at_once_get_their_own_memories() -> None:
 # -- the file ----------------------------------------------------------------------------------------
 
 
-def test_memory_and_globals_are_found_again_in_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "image.cwasm"
-    snapshot = Snapshot(b"", bytes(range(256)) * 1024, {"stack": 2**31, "other": -1})
-    path.write_bytes(with_memory(b"code" * 1000, snapshot))
-    assert path.read_bytes().startswith(b"code" * 1000)
-    part = memory_part(path)
-    assert part == MemoryPart(ALIGNMENT_BYTES, len(snapshot.memory), snapshot.globals)
-    assert part.read(path) == snapshot.memory
+def test_code_and_memory_are_found_again_in_the_file(tmp_path: Path) -> None:
+    path, key, code, memory = tmp_path / "image.cwasm", bytes(range(32)), b"code" * 1000, bytes(range(256)) * 1024
+    path.write_bytes(with_memory(key, code, memory))
+    assert path.read_bytes().startswith(code)
+    parts = image_parts(path)
+    assert parts == ImageParts(key, len(code), ALIGNMENT_BYTES, len(memory))
+    assert (parts.read_code(path), parts.read_memory(path)) == (code, memory)
 
 
 @pytest.mark.parametrize("part", [slice(0, -1), slice(1, None), slice(0, 10), slice(0, 0)])
 def test_a_file_that_is_not_whole_has_no_memory(tmp_path: Path, part: slice) -> None:
     path = tmp_path / "image.cwasm"
-    path.write_bytes(with_memory(b"code", Snapshot(b"", bytes(65536), {}))[part])
-    assert memory_part(path) is None
+    path.write_bytes(with_memory(bytes(32), b"code", bytes(65536))[part])
+    assert image_parts(path) is None

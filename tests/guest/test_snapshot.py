@@ -6,7 +6,14 @@ import pytest
 import wasmtime
 
 from wasm_sandbox.guest import wasm_binary as wb
-from wasm_sandbox.guest.snapshot import SnapshotError, data_segments, mutable_globals, take_snapshot
+from wasm_sandbox.guest.snapshot import (
+    Snapshot,
+    SnapshotError,
+    data_segments,
+    initial_memory,
+    mutable_globals,
+    without_data,
+)
 
 COUNTER = """(module
   (memory (export "memory") 1 10)
@@ -25,32 +32,56 @@ def wasm(text: str) -> bytes:
 
 
 def test_the_new_module_starts_where_the_old_instance_stood() -> None:
-    module = wasm(COUNTER)
     memory = bytearray(2 * wb.PAGE_BYTES)
     memory[8:13], memory[100:104], memory[-1] = b"start", b"\xff" * 4, 7
-    new = take_snapshot(module, bytes(memory), {"n": -3, "big": 2**40}, frozenset({"init"})).module()
+    new = Snapshot(wasm(COUNTER), bytes(memory)).module(frozenset({"init"}))
 
     store = wasmtime.Store()
     instance = wasmtime.Instance(store, wasmtime.Module(store.engine, new), [])
     exports = instance.exports(store)
     assert "init" not in exports
-    assert [exports[f](store) for f in ("read", "count", "fixed")] == [-1, -3, 9]
-    assert exports["big"].value(store) == 2**40
+    assert [exports[f](store) for f in ("read", "count", "fixed")] == [-1, 5, 9]
+    assert exports["big"].value(store) == -7
     assert bytes(exports["memory"].read(store)) == bytes(memory)
 
 
 def test_without_data_the_memory_has_its_size_and_no_content() -> None:
-    new = take_snapshot(wasm(COUNTER), b"x" * 3 * wb.PAGE_BYTES, {"n": 5, "big": 0}, frozenset())
     store = wasmtime.Store()
-    exports = wasmtime.Instance(store, wasmtime.Module(store.engine, new.without_data), []).exports(store)
-    assert bytes(exports["memory"].read(store)) == bytes(len(new.memory))
+    module = wasmtime.Module(store.engine, without_data(wasm(COUNTER)))
+    exports = wasmtime.Instance(store, module, []).exports(store)
+    assert bytes(exports["memory"].read(store)) == bytes(wb.PAGE_BYTES)
     assert exports["count"](store) == 5
+
+
+def test_the_memory_that_a_module_starts_with_is_known_without_an_instance() -> None:
+    high = '(module (memory 65536) (data (i32.const 3) "a") (data (i32.const -65536) "bc") (data (i32.const 64) ""))'
+    for text, expected in [
+        (COUNTER, (1, [(8, b"start")])),
+        ("(module (memory 2))", (2, [])),
+        (high, (65536, [(3, b"a"), (2**32 - 65536, b"bc"), (64, b"")])),
+    ]:
+        size, segments = initial_memory(wasm(text))
+        assert (size // wb.PAGE_BYTES, list(segments)) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '(module (memory 1) (data "passive"))',
+        '(module (memory 1) (memory 1) (data (memory 1) (i32.const 0) "other"))',
+        '(module (memory 1) (global i32 (i32.const 1)) (data (global.get 0) "x"))',
+        '(module (memory 1) (data (i32.add (i32.const 1) (i32.const 1)) "x"))',
+    ],
+)
+def test_segments_of_another_kind_are_refused(text: str) -> None:
+    with pytest.raises(wb.MalformedModule, match="data segment"):
+        list(initial_memory(wasm(text))[1])
 
 
 def test_code_is_kept_to_the_byte() -> None:
     module = wasm(COUNTER)
-    new = take_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 0, "big": 0}, frozenset()).module()
-    assert dict(wb.sections(new))[wb.CODE] == dict(wb.sections(module))[wb.CODE]
+    for new in (Snapshot(module, bytes(wb.PAGE_BYTES)).module(), without_data(module)):
+        assert dict(wb.sections(new))[wb.CODE] == dict(wb.sections(module))[wb.CODE]
 
 
 @pytest.mark.parametrize(
@@ -68,18 +99,15 @@ def test_a_module_whose_state_cannot_be_captured_is_refused(text: str, reason: s
         mutable_globals(wasm(text))
 
 
-def test_missing_globals_and_half_pages_are_refused() -> None:
-    with pytest.raises(SnapshotError, match="no value for the mutable globals big"):
-        take_snapshot(wasm(COUNTER), bytes(wb.PAGE_BYTES), {"n": 1}, frozenset())
+def test_half_a_page_is_refused() -> None:
     with pytest.raises(SnapshotError, match="whole number of pages"):
-        take_snapshot(wasm(COUNTER), bytes(5), {"n": 1, "big": 1}, frozenset())
+        Snapshot(wasm(COUNTER), bytes(5)).module()
 
 
 def test_passive_segments_do_not_survive() -> None:
     """Their use would be wrong after the snapshot; without a data count the result does not validate."""
     text = '(module (memory 1) (data "x") (func (memory.init 0 (i32.const 0) (i32.const 0) (i32.const 1))))'
-    new = take_snapshot(wasm(text), bytes(wb.PAGE_BYTES), {}, frozenset())
-    for module in (new.module(), new.without_data):
+    for module in (Snapshot(wasm(text), bytes(wb.PAGE_BYTES)).module(), without_data(wasm(text))):
         with pytest.raises(wasmtime.WasmtimeError):
             wasmtime.Module(wasmtime.Engine(), module)
 
@@ -100,4 +128,4 @@ def test_signed_numbers_are_written_as_webassembly_reads_them(value: int) -> Non
 @pytest.mark.parametrize("module", [b"", b"\0asm", b"MZ" * 10, wasm(COUNTER)[:-4]])
 def test_bytes_that_are_no_module_are_refused(module: bytes) -> None:
     with pytest.raises(ValueError, match=r"module|cut"):
-        take_snapshot(module, bytes(wb.PAGE_BYTES), {"n": 1, "big": 1}, frozenset())
+        Snapshot(module, bytes(wb.PAGE_BYTES)).module()

@@ -205,13 +205,13 @@ class MemoryCreator:
     # Nothing may be raised across the C frames below: what cannot be done is an error for wasmtime.
 
     def _new_memory(
-        self, _env: int, _type: Any, minimum: int, _maximum: int, _reserved: int, _guard: int, result: Any
+        self, _env: int, _type: Any, minimum: int, maximum: int, _reserved: int, _guard: int, result: Any
     ) -> int:
         try:
             offered = getattr(self._offered, "memories", None)
             if offered is None:
                 memory, is_made = self._make(minimum), True
-            elif offered and offered[0].size == minimum:
+            elif offered and minimum <= offered[0].size <= maximum:
                 memory, is_made = offered.pop(0), False
             else:
                 return self._error("the memory that is offered to the guest has another size")

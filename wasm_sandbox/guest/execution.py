@@ -16,7 +16,7 @@ from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.instances import FreshInstance
-from wasm_sandbox.guest.metering import FUEL_EXPORT, POLL_EXPORT
+from wasm_sandbox.guest.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.pipe import OutputPipe
@@ -30,7 +30,6 @@ from wasm_sandbox.guest.watchdog import Watchdog
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
 MAX_REPORT_BYTES = 1 << 20
-INEXHAUSTIBLE_FUEL = 2**63 - 1  # centuries: for an image that counts it, where there is none that does not
 NEAR_CEILING_BYTES = 1 << 20
 
 _TRAPS = wasmtime.TrapCode

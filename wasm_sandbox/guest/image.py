@@ -20,7 +20,7 @@ from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.command import Command
-from wasm_sandbox.guest.image_file import memory_part
+from wasm_sandbox.guest.image_file import image_parts
 from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.metering import METERING_FORMAT
 from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, is_supported
@@ -29,7 +29,7 @@ from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 
@@ -40,8 +40,10 @@ class Wanted(NamedTuple):
     progress: Progress
     counts_fuel: bool = True
     """Whether fuel is taken down in its code."""
-    sibling: Path | None = None
-    """The file of the image that differs in that alone, if it is there."""
+    code_from: Path | None = None
+    """The file of an image whose code is the same, if there is one."""
+    memory_from: Path | None = None
+    """The file of the image that differs in the code alone, if it is there."""
 
 
 Prepare = Callable[[Wanted], bytes]
@@ -124,10 +126,18 @@ def compile_key(image: str, own_memory: bool | None = None, counts_fuel: bool = 
     """
     if own_memory is None:
         own_memory = is_supported()
+    return f"{image[:16]}-{_compiled_digest(image, own_memory, counts_fuel).hex()[:16]}"
+
+
+def code_key(artifact: Artifact, counts_fuel: bool) -> bytes:
+    """Names the compiled code of a guest whose memory is ours, whatever image it is for."""
+    return _compiled_digest(artifact.sha256, True, counts_fuel)
+
+
+def _compiled_digest(what: str, own_memory: bool, counts_fuel: bool) -> bytes:
     machine = [wasmtime_version(), sys.platform, platform.machine()]
-    parts = [image, METERING_FORMAT, *machine, ENGINE_SETTINGS, own_memory, counts_fuel]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{image[:16]}-{digest[:16]}"
+    parts = [what, METERING_FORMAT, *machine, ENGINE_SETTINGS, own_memory, counts_fuel]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def load_image(
@@ -188,8 +198,12 @@ def load_prepared(
     key = compile_key(identity, own_memory, counts_fuel)
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
-        sibling = cache.find(compile_key(identity, own_memory, not counts_fuel))
-        wanted = Wanted(find_artifact(), progress, counts_fuel, sibling)
+        wanted = Wanted(find_artifact(), progress, counts_fuel)
+        if own_memory and pre_initialised:
+            wanted = wanted._replace(
+                code_from=_with_code(cache, code_key(wanted.artifact, counts_fuel)),
+                memory_from=cache.find(compile_key(identity, own_memory, not counts_fuel), full_check=True),
+            )
         module = _prepare_once(guest_engine, cache, key, prepare, wanted)
     if module is None:
         raise ImageError(
@@ -197,6 +211,18 @@ def load_prepared(
         )
     cache.note_use(key)
     return link(guest_engine, identity, cache.path(key), module, files or {}, pre_initialised)
+
+
+def _with_code(cache: ImageCache, key: bytes) -> Path | None:
+    """The file of an image in the cache with this code."""
+    for entry in reversed(cache.entries()):
+        try:
+            parts = image_parts(entry.path)
+        except OSError:  # another process may be quicker
+            continue
+        if parts and parts.code_key == key and cache.find(entry.key, full_check=True):
+            return entry.path
+    return None
 
 
 def link(
@@ -216,16 +242,17 @@ def link(
     functions = HostFunctions(linker, module)
     memory = _memory_in(path, guest_engine)
     instances = InstancePool(guest_engine, linker.instantiate_pre(module), memory, ahead=pre_initialised)
-    return LoadedImage(identity, path, guest_engine, instances, functions, memory_bytes_of(module), Hold(path), files)
+    memory_bytes = memory.size + PAGE_BYTES if memory else memory_bytes_of(module)
+    return LoadedImage(identity, path, guest_engine, instances, functions, memory_bytes, Hold(path), files)
 
 
 def _memory_in(path: Path, guest_engine: wasmtime.Engine) -> ImageMemory | None:
     try:
-        part = memory_part(path)
-        if part is None:
+        parts = image_parts(path)
+        if parts is None:
             return None
         if isinstance(guest_engine, OwnMemoryEngine):
-            return guest_engine.image_memory(path, part)
+            return guest_engine.image_memory(path, parts)
     except OSError as error:
         raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
     raise ImageError(f"the image {path} was compiled for a system whose linear memory this library makes itself")

@@ -25,6 +25,9 @@ from wasm_sandbox.guest import wasm_binary as wb
 FUEL_EXPORT = "wasm_sandbox_fuel"
 """The exported global: units of fuel that are left. It starts at 0."""
 
+INEXHAUSTIBLE_FUEL = 2**63 - 1
+"""Centuries: for code that counts fuel where none is to be counted."""
+
 POLL_EXPORT = "wasm_sandbox_poll"
 """The exported memory, of one page."""
 

@@ -15,16 +15,16 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import wasmtime
 
 from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
-from wasm_sandbox.guest.address_space import READ, READ_WRITE, AddressSpace, PageScanner
-from wasm_sandbox.guest.image_file import MemoryPart
+from wasm_sandbox.guest.image_file import ImageParts
 from wasm_sandbox.guest.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
@@ -89,6 +89,10 @@ class PollMemory(PlainMemory):
         self._space.protect(self.address - WORD_DISTANCE, WORD_PAGE_BYTES, READ_WRITE)
         self.size = size
 
+    def close(self) -> None:
+        """Make it unreadable: the guest is stopped at its next charge."""
+        self._space.protect(self.address, self.size, NO_ACCESS)
+
     def restore(self) -> None:
         """Readable again after it was closed."""
         self._space.protect(self.address, self.size, READ)
@@ -100,12 +104,12 @@ class ImageMemory:
     Args:
         space: system calls.
         path: the image's file.
-        part: where in it the memory is.
+        parts: where in it the memory is.
         scanner: finds the pages of a slot to put back; without one all of them come anew.
     """
 
-    def __init__(self, space: AddressSpace, path: Path, part: MemoryPart, scanner: PageScanner | None) -> None:
-        self.offset, self.size = part.offset, part.size
+    def __init__(self, space: AddressSpace, path: Path, parts: ImageParts, scanner: PageScanner | None) -> None:
+        self.offset, self.size = parts.offset, parts.size
         self._space, self._scanner = space, scanner
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -124,15 +128,27 @@ class ImageMemory:
             os.close(self.descriptor)
 
 
-class Slot:
-    """The memories of one guest of an image: its linear memory, as the image has it, and its poll page."""
+class Memories:
+    """The memories of one guest: its linear memory, of so many bytes at first, and its poll page."""
+
+    def __init__(self, space: AddressSpace, size: int) -> None:
+        self.linear = PlainMemory(space, size)
+        self.poll = PollMemory(space, PAGE_BYTES)
+
+    def __del__(self) -> None:
+        for memory in (getattr(self, "linear", None), getattr(self, "poll", None)):
+            if memory is not None:
+                memory.release()
+
+
+class Slot(Memories):
+    """The memories of one guest of an image, which are kept: its linear memory is as the image has it."""
 
     def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
         self._space, self._image, self._scanner = space, image, scanner
-        self.linear = PlainMemory(space, 0)
+        super().__init__(space, 0)
         space.map_file(self.linear.address, image.size, READ_WRITE, image.descriptor, image.offset)
         self.linear.size = image.size
-        self.poll = PollMemory(space, PAGE_BYTES)
 
     @property
     def poll_span(self) -> tuple[int, int]:
@@ -167,11 +183,6 @@ class Slot:
             _log.debug("pages cannot be looked for: %s", error)
             return None
 
-    def __del__(self) -> None:
-        for memory in (getattr(self, "linear", None), getattr(self, "poll", None)):
-            if memory is not None:
-                memory.release()
-
 
 class OwnMemoryEngine(wasmtime.Engine):
     """A wasmtime engine whose instances have memory of ours.
@@ -192,12 +203,31 @@ class OwnMemoryEngine(wasmtime.Engine):
         """Whether slots are put back page by page; else their pages come anew."""
         return self._scanner is not None
 
-    def image_memory(self, path: Path, part: MemoryPart) -> ImageMemory:
+    def image_memory(self, path: Path, parts: ImageParts) -> ImageMemory:
         """The memory of an image in a file; raises OSError if it cannot be mapped."""
-        return ImageMemory(self._space, path, part, self._scanner)
+        return ImageMemory(self._space, path, parts, self._scanner)
+
+    def unstarted(self, size: int, segments: Iterable[tuple[int, bytes]]) -> Memories:
+        """The memories of a guest that has not been started.
+
+        Args:
+            size: its bytes.
+            segments: what of it is not zero: (address, bytes).
+
+        Raises:
+            OSError: the system gives none.
+            ValueError: a segment is outside of it.
+        """
+        memories = Memories(self._space, size)
+        base, move = memories.linear.address, ctypes.memmove
+        for address, data in segments:
+            if address + len(data) > size:
+                raise ValueError("a data segment is outside of the memory")
+            move(base + address, data, len(data))
+        return memories
 
     @contextmanager
-    def offering(self, slot: Slot) -> Iterator[None]:
+    def offering(self, slot: Memories) -> Iterator[None]:
         """The instance that this thread makes meanwhile gets the memories of a slot."""
         with self._creator.offering((slot.linear, slot.poll)):
             yield

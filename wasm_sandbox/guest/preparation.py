@@ -1,4 +1,4 @@
-"""Making the compiled image: unpack the guest, start it once, capture it, compile it. Seconds, once per machine."""
+"""Making an image: unpack the guest, compile it, start it once, capture it. Seconds, once per machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import _capi, snapshot
 from wasm_sandbox.guest.artifact import Artifact
-from wasm_sandbox.guest.image import Wanted
-from wasm_sandbox.guest.image_file import memory_part, with_memory
-from wasm_sandbox.guest.metering import meter, meter_code
+from wasm_sandbox.guest.image import Wanted, code_key
+from wasm_sandbox.guest.image_file import image_parts, with_memory
+from wasm_sandbox.guest.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, MeteredCode, meter, meter_code
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.request import ExecutionRequest
@@ -28,7 +28,10 @@ from wasm_sandbox.guest.wasm_binary import MalformedModule
 
 PREPARE_SECONDS = 600.0
 _TABLE = "__indirect_function_table"
-_ONCE_ONLY = frozenset({"_initialize", "sandbox_init", "sandbox_seal", _TABLE})
+ONCE_ONLY = frozenset({"_initialize", "sandbox_init", "sandbox_seal", _TABLE})
+"""Exports that no instance of a snapshot needs."""
+
+_STARTING, _COMPILING = "starting CPython and importing its library", "compiling for this machine"
 
 MAX_SCRATCH_BYTES = 2048 * MIB
 """What a guest may take while it is prepared."""
@@ -63,35 +66,60 @@ def prepare(guest_engine: wasmtime.Engine, wanted: Wanted, steps: Sequence[Step]
     Raises:
         ArtifactError, ImageError: as `load_image`.
     """
-    part = memory_part(wanted.sibling) if wanted.sibling else None
-    wanted.progress("unpacking the guest")
-    built = wanted.artifact.read()
-    own_memory = isinstance(guest_engine, OwnMemoryEngine)
+    if isinstance(guest_engine, OwnMemoryEngine):
+        return _code_and_memory(guest_engine, wanted, steps)
+    built = _unpacked(wanted.artifact, wanted.progress)
     with ThreadPoolExecutor(1, "wasm-sandbox-metering") as beside:
         metered = beside.submit(meter_code, built, wanted.counts_fuel)  # while the guest is compiled and started
-        if wanted.sibling and part:  # the same guest, compiled otherwise: it need not be started again
-            initialised = snapshot.take_snapshot(built, part.read(wanted.sibling), part.globals, _ONCE_ONLY)
-        else:
-            initialised = _started(built, wanted.progress, steps)
-    wanted.progress("compiling for this machine")
-    try:
-        plain = initialised.without_data if own_memory else initialised.module()
-        module = meter(plain, wanted.counts_fuel, metered.result())
-        code = bytes(wasmtime.Module(guest_engine, module).serialize())
-    except (MalformedModule, wasmtime.WasmtimeError) as error:
-        raise ImageError(f"the pre-initialised guest does not compile: {error}") from error
-    return with_memory(code, initialised) if own_memory else code
+        wanted.progress(_STARTING)
+        initialised = pre_initialise(built, steps=steps, progress=wanted.progress)
+    wanted.progress(_COMPILING)
+    return _compiled(guest_engine, initialised.module(ONCE_ONLY), wanted.counts_fuel, metered.result())
 
 
 def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:
     """The pre-initialised guest of the default image, or of one that takes further steps; raises as `prepare`."""
+    built = _unpacked(artifact, progress)
+    progress(_STARTING)
+    return pre_initialise(built, steps=steps, progress=progress)
+
+
+def _unpacked(artifact: Artifact, progress: Progress) -> bytes:
     progress("unpacking the guest")
-    return _started(artifact.read(), progress, steps)
+    return artifact.read()
 
 
-def _started(module: bytes, progress: Progress, steps: Sequence[Step]) -> snapshot.Snapshot:
-    progress("starting CPython and importing its library")
-    return pre_initialise(module, steps=steps, progress=progress)
+def _code_and_memory(engine: OwnMemoryEngine, wanted: Wanted, steps: Sequence[Step]) -> bytes:
+    """The file of an image with its memory: the code is the guest's alone, and the memory what its start-up leaves.
+
+    Each is taken from another image's file if it is there. Otherwise the guest is started in its own compiled code.
+    """
+    key = code_key(wanted.artifact, wanted.counts_fuel)
+    code = memory = None
+    try:
+        if wanted.code_from and (parts := image_parts(wanted.code_from)):
+            code = parts.read_code(wanted.code_from)
+        if wanted.memory_from and (parts := image_parts(wanted.memory_from)):
+            memory = parts.read_memory(wanted.memory_from)
+    except OSError as error:
+        _log.info("another image cannot be read (%s): doing all of its work again", error)
+    if code is not None and memory is not None:
+        return with_memory(key, code, memory)
+    built = _unpacked(wanted.artifact, wanted.progress)
+    if code is None:
+        wanted.progress(_COMPILING)
+        code = _compiled(engine, snapshot.without_data(built), wanted.counts_fuel)
+    if memory is None:
+        wanted.progress(_STARTING)
+        memory = pre_initialise(built, steps=steps, progress=wanted.progress, compiled=(engine, code)).memory
+    return with_memory(key, code, memory)
+
+
+def _compiled(engine: wasmtime.Engine, module: bytes, counts_fuel: bool, metered: MeteredCode | None = None) -> bytes:
+    try:
+        return bytes(wasmtime.Module(engine, meter(module, counts_fuel, metered)).serialize())
+    except (MalformedModule, wasmtime.WasmtimeError) as error:
+        raise ImageError(f"the guest does not compile: {error}") from error
 
 
 def pre_initialise(
@@ -100,6 +128,7 @@ def pre_initialise(
     scripts: list[str] | None = None,
     steps: Sequence[Step] = (),
     progress: Progress = _log.debug,
+    compiled: tuple[OwnMemoryEngine, bytes] | None = None,
 ) -> snapshot.Snapshot:
     """A guest that starts where the given one stands after its start-up, imports and warm-up.
 
@@ -109,16 +138,19 @@ def pre_initialise(
         scripts: warm-up scripts, run in order; the default image's when not given.
         steps: further scripts, run after these.
         progress: told about every step.
+        compiled: its metered code without data, and the engine that it was compiled for; if not given, it is compiled
+            for this one use.
 
     Returns:
-        The pre-initialised module and its memory. The same inputs give the same bytes.
+        The guest and its memory. The same inputs give the same bytes, however it was compiled.
 
     Raises:
         ImageError: the guest reported a failure, or its state cannot be captured.
     """
-    scratch_module, scratch_engine = _compile_scratch(module)
-    linker = wasmtime.Linker(scratch_engine)
-    functions = HostFunctions(linker, scratch_module)
+    if scripts is None:
+        scripts = warm_up_scripts()
+    all_steps = [*(Step("a warm-up script", script) for script in scripts), *steps]
+    scratch = _Ready(module, *compiled) if compiled else _Quick(module)
     world = World(
         environ=[],
         stdout=OutputPipe(MIB),
@@ -126,20 +158,16 @@ def pre_initialise(
         surroundings=FixedSurroundings(),
         deadline=time.monotonic() + PREPARE_SECONDS,
     )
-    if scripts is None:
-        scripts = warm_up_scripts()
-    all_steps = [*(Step("a warm-up script", script) for script in scripts), *steps]
-    store = wasmtime.Store(scratch_engine)
+    functions = HostFunctions(scratch.linker, scratch.module)
+    store = wasmtime.Store(scratch.engine)
     store.set_limits(memory_size=MAX_SCRATCH_BYTES)
-    store.set_epoch_deadline(1)
-    last_word = threading.Timer(PREPARE_SECONDS, scratch_engine.increment_epoch)
+    last_word = threading.Timer(PREPARE_SECONDS, scratch.stop)
     last_word.daemon = True
     functions.enter(world)
     try:
+        instance = world.instance = scratch.instance(store)
         last_word.start()
-        instance = world.instance = _capi.Instance(store, linker.instantiate_pre(scratch_module))
-        globals_wanted = snapshot.mutable_globals(module)
-        memory, globals_ = _initialise(instance, world, globals_wanted, preload, all_steps, progress)
+        memory = _initialise(instance, world, snapshot.mutable_globals(module), preload, all_steps, progress)
     except (_capi.GuestStopped, snapshot.SnapshotError) as error:
         too_long = world.halt_reason() is Halt.DEADLINE
         reason = f"it took more than {PREPARE_SECONDS:g} s" if too_long else str(error)
@@ -155,35 +183,65 @@ def pre_initialise(
             f"the image takes {len(memory) >> 20} MiB of memory, at most {most >> 20} MiB leave room for a run; "
             "preload less"
         )
-    try:
-        return snapshot.take_snapshot(module, memory, globals_, _ONCE_ONLY)
-    except (snapshot.SnapshotError, ValueError) as error:
-        raise ImageError(f"the guest cannot be captured: {error}") from error
+    return snapshot.Snapshot(module, memory)
 
 
-def _compile_scratch(module: bytes) -> tuple[wasmtime.Module, wasmtime.Engine]:
-    """Compile for one short use: a deadline but no fuel, the quickest compiler that this machine has.
+class _Quick:
+    """A guest compiled for one short use: a deadline but no fuel, the quickest compiler that this machine has.
 
     Expected of the baseline compiler: a third of Cranelift's time. Measured: 2.0 s instead of 6.7 s.
     """
-    config = _scratch_configuration()
-    try:
-        _capi.use_baseline_compiler(config)
-        quick = wasmtime.Engine(config)
-        return wasmtime.Module(quick, module), quick
-    except wasmtime.WasmtimeError as error:
-        _log.debug("no baseline compiler here (%s): using Cranelift", error)
-    config = _scratch_configuration()
-    config.cranelift_opt_level = "none"
-    slow = wasmtime.Engine(config)
-    return wasmtime.Module(slow, module), slow
+
+    def __init__(self, module: bytes) -> None:
+        self.engine, self.module = self._compiled(module)
+        self.linker = wasmtime.Linker(self.engine)
+        self.stop = self.engine.increment_epoch
+
+    def instance(self, store: wasmtime.Store) -> _capi.Instance:
+        store.set_epoch_deadline(1)
+        return _capi.Instance(store, self.linker.instantiate_pre(self.module))
+
+    @classmethod
+    def _compiled(cls, module: bytes) -> tuple[wasmtime.Engine, wasmtime.Module]:
+        config = cls._configuration()
+        try:
+            _capi.use_baseline_compiler(config)
+            quick = wasmtime.Engine(config)
+            return quick, wasmtime.Module(quick, module)
+        except wasmtime.WasmtimeError as error:
+            _log.debug("no baseline compiler here (%s): using Cranelift", error)
+        config = cls._configuration()
+        config.cranelift_opt_level = "none"
+        slow = wasmtime.Engine(config)
+        return slow, wasmtime.Module(slow, module)
+
+    @staticmethod
+    def _configuration() -> wasmtime.Config:
+        config = wasmtime.Config()
+        config.max_wasm_stack = WASM_STACK_BYTES
+        config.epoch_interruption = True  # a package that is imported may never come to an end
+        return config
 
 
-def _scratch_configuration() -> wasmtime.Config:
-    config = wasmtime.Config()
-    config.max_wasm_stack = WASM_STACK_BYTES
-    config.epoch_interruption = True  # a package that is imported may never come to an end
-    return config
+class _Ready:
+    """A guest that is started in the code that its instances will run."""
+
+    def __init__(self, module: bytes, engine: OwnMemoryEngine, code: bytes) -> None:
+        self.engine = engine
+        self.linker = wasmtime.Linker(engine)
+        try:
+            self.module = wasmtime.Module.deserialize(engine, code)
+            self._memories = engine.unstarted(*snapshot.initial_memory(module))
+        except (wasmtime.WasmtimeError, ValueError, OSError) as error:
+            raise ImageError(f"the guest cannot be initialised: {error}") from error
+        self.stop = self._memories.poll.close
+
+    def instance(self, store: wasmtime.Store) -> _capi.Instance:
+        pre = self.linker.instantiate_pre(self.module)
+        with self.engine.offering(self._memories):
+            instance = _capi.Instance(store, pre, self._memories.linear)
+        instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL)
+        return instance
 
 
 def _initialise(
@@ -193,9 +251,13 @@ def _initialise(
     preload: tuple[str, ...],
     steps: Sequence[Step],
     progress: Progress,
-) -> tuple[bytes, dict[str, int]]:
-    """Drive the scratch instance through its life before the snapshot; its memory and globals then."""
-    table = instance.table_entries(_TABLE)
+) -> bytes:
+    """Drive the scratch instance through its life before the snapshot; its memory then."""
+
+    def besides_memory() -> tuple[list[bytes], list[int]]:
+        return instance.table_entries(_TABLE), [instance.global_value(name) for name in globals_]
+
+    before = besides_memory()
     instance.call("_initialize")
     names = ",".join(preload).encode() + b"\0"
     address = instance.call("sandbox_alloc", len(names))
@@ -210,10 +272,10 @@ def _initialise(
         world.stdin = step.stdin
         _expect_zero(instance.call("sandbox_run", address), step.what, world)
     _expect_zero(instance.call("sandbox_seal"), "sandbox_seal", world)
-    if instance.table_entries(_TABLE) != table:
-        raise snapshot.SnapshotError("its start-up changed the function table")
+    if besides_memory() != before:
+        raise snapshot.SnapshotError("its start-up changed the function table or a global")
     _, size = instance.memory()
-    return instance.read(0, size), {name: instance.global_value(name) for name in globals_}
+    return instance.read(0, size)
 
 
 def _expect_zero(code: int, what: str, world: World) -> None:

@@ -1,13 +1,14 @@
-"""Pre-initialisation: write an instance's memory and globals back into its module.
+"""Pre-initialisation: write an instance's memory back into its module.
 
 The idea is that of Wizer (https://github.com/bytecodealliance/wizer): run the expensive start-up once,
 then make a module whose initial state is what the start-up left. It is only right for a module with
-one memory of its own, no start function, a table that start-up did not change, and mutable globals
-that can all be read; each is checked.
+one memory of its own, no start function, and a table and mutable globals that start-up left as they
+were; each is checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wasm_sandbox.guest import wasm_binary as wb
@@ -16,6 +17,7 @@ CHUNK_BYTES = 4096
 JOINED_GAP_CHUNKS = 3  # a gap smaller than this costs less than another segment
 
 _ZERO_CHUNK = bytes(CHUNK_BYTES)
+_DATA = frozenset({wb.CUSTOM, wb.DATA, wb.DATA_COUNT})
 
 
 class SnapshotError(RuntimeError):
@@ -40,8 +42,8 @@ def mutable_globals(module: bytes) -> list[str]:
     exports = wb.read_exports(bodies.get(wb.EXPORT, b"\0"))
     by_index = {e.index: e.name for e in exports if e.kind == wb.EXPORT_GLOBAL}
     names = []
-    for index, global_ in enumerate(wb.read_globals(bodies.get(wb.GLOBAL, b"\0"))):
-        if global_.mutable:
+    for index, is_mutable in enumerate(wb.mutable_globals(bodies.get(wb.GLOBAL, b"\0"))):
+        if is_mutable:
             if index not in by_index:
                 raise SnapshotError(f"mutable global {index} is not exported: its value cannot be read")
             names.append(by_index[index])
@@ -63,54 +65,50 @@ def data_segments(memory: bytes) -> list[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A guest that has been started, as a module and its memory."""
+    """A guest that has been started."""
 
-    without_data: bytes
-    """The module with the memory's size but not its content: whoever makes instances sees to that."""
+    built: bytes
+    """The module that was run."""
     memory: bytes
-    globals: dict[str, int]
-    """The mutable ones, by the names under which the module that was run exported them."""
+    """Its whole linear memory, a multiple of 64 KiB."""
 
-    def module(self) -> bytes:
-        """The module with all that it needs."""
-        # Last in a module, after the code. Without a data count section, code that used passive segments
-        # would no longer validate: compiling the result proves that there is none.
-        return self.without_data + wb.section(wb.DATA, wb.active_data(data_segments(self.memory)))
+    def module(self, dropped_exports: frozenset[str] = frozenset()) -> bytes:
+        """The module that starts with this memory; its code is untouched.
+
+        Args:
+            dropped_exports: functions that must not run a second time.
+
+        Raises:
+            SnapshotError: as `mutable_globals`, or the memory is not a whole number of pages.
+        """
+        mutable_globals(self.built)
+        if len(self.memory) % wb.PAGE_BYTES:
+            raise SnapshotError("the memory is not a whole number of pages")
+        out = [wb.HEADER]
+        for number, body in wb.sections(without_data(self.built)):
+            match number:
+                case wb.MEMORY:
+                    new = wb.memory_with_minimum(body, len(self.memory) // wb.PAGE_BYTES)
+                case wb.EXPORT:
+                    new = wb.write_exports([e for e in wb.read_exports(body) if e.name not in dropped_exports])
+                case _:
+                    new = body
+            out.append(wb.section(number, new))
+        # Last in a module, after the code.
+        return b"".join(out) + wb.section(wb.DATA, wb.active_data(data_segments(self.memory)))
 
 
-def take_snapshot(module: bytes, memory: bytes, globals_: dict[str, int], dropped_exports: frozenset[str]) -> Snapshot:
-    """A module that starts with this memory and these mutable globals; its code is untouched.
+def without_data(module: bytes) -> bytes:
+    """A module whose memory starts empty: whoever makes instances sees to its content.
 
-    Args:
-        module: the module that was run, as bytes.
-        memory: its whole linear memory, a multiple of 64 KiB.
-        globals_: export name -> value, for each name of `mutable_globals`.
-        dropped_exports: functions that must not run a second time.
-
-    Raises:
-        SnapshotError: as `mutable_globals`, or a value is missing.
+    It is the same for all snapshots of a guest. Without a data count section, code that used passive segments no
+    longer validates: compiling it proves that there is none.
     """
-    names = mutable_globals(module)
-    if missing := [name for name in names if name not in globals_]:
-        raise SnapshotError(f"no value for the mutable globals {', '.join(missing)}")
-    if len(memory) % wb.PAGE_BYTES:
-        raise SnapshotError("the memory is not a whole number of pages")
-    out = [wb.HEADER]
-    for number, body in wb.sections(module):
-        match number:
-            case wb.CUSTOM | wb.DATA | wb.DATA_COUNT:
-                continue
-            case wb.MEMORY:
-                new = wb.memory_with_minimum(body, len(memory) // wb.PAGE_BYTES)
-            case wb.GLOBAL:
-                remaining = iter(names)
-                entries = [
-                    g.with_value(globals_[next(remaining)]) if g.mutable else g.encoded for g in wb.read_globals(body)
-                ]
-                new = wb.unsigned(len(entries)) + b"".join(entries)
-            case wb.EXPORT:
-                new = wb.write_exports([e for e in wb.read_exports(body) if e.name not in dropped_exports])
-            case _:
-                new = body
-        out.append(wb.section(number, new))
-    return Snapshot(b"".join(out), memory, globals_)
+    parts = [wb.section(number, body) for number, body in wb.sections(module) if number not in _DATA]
+    return b"".join([wb.HEADER, *parts])
+
+
+def initial_memory(module: bytes) -> tuple[int, Iterator[tuple[int, bytes]]]:
+    """What the memory of a module starts as: its bytes, and its segments, as `data_segments` has them."""
+    bodies = dict(wb.sections(module))
+    return wb.minimum_pages(bodies[wb.MEMORY]) * wb.PAGE_BYTES, wb.read_active_data(bodies.get(wb.DATA, b"\0"))

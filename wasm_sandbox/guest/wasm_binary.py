@@ -5,9 +5,9 @@ Format: https://webassembly.github.io/spec/core/binary/ (sections, vectors and L
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 HEADER = b"\0asm\x01\0\0\0"
 PAGE_BYTES = 65536
@@ -21,7 +21,10 @@ IMPORT_FUNCTION, IMPORT_TABLE, IMPORT_MEMORY, IMPORT_GLOBAL = range(4)
 _END = 0x0B
 _I32_CONST, _I64_CONST, _F32_CONST, _F64_CONST = 0x41, 0x42, 0x43, 0x44
 _CONST_BYTES = {_F32_CONST: 4, _F64_CONST: 8}
-_I32, _I64 = 0x7F, 0x7E
+
+
+_SEGMENT = re.compile(rb"\x00\x41([\x80-\xff]{0,4}[\x00-\x7f])\x0b")
+"""What an active data segment of memory 0 begins with: its address, a constant."""
 
 
 class MalformedModule(ValueError):
@@ -126,24 +129,11 @@ def write_exports(exports: list[Export]) -> bytes:
     return unsigned(len(exports)) + b"".join(export.encode() for export in exports)
 
 
-class Global(NamedTuple):
-    """One entry of the global section: its bytes, and how to write it with another value."""
-
-    type: int
-    mutable: bool
-    encoded: bytes
-
-    def with_value(self, value: int) -> bytes:
-        if self.type not in (_I32, _I64):
-            raise MalformedModule(f"a mutable global of type {self.type:#x} cannot be set")
-        return bytes([self.type, 1, _I32_CONST if self.type == _I32 else _I64_CONST]) + signed(value) + bytes([_END])
-
-
-def read_globals(body: bytes) -> list[Global]:
-    """The globals of a module whose initialisers are constants."""
+def mutable_globals(body: bytes) -> list[bool]:
+    """Which of a module's globals are mutable; their initialisers are constants."""
     reader, found = Reader(body), []
     for _ in range(reader.unsigned()):
-        start, type_, mutable, opcode = reader.at, reader.byte(), reader.byte(), reader.byte()
+        _type, mutable, opcode = reader.byte(), reader.byte(), reader.byte()
         if opcode in (_I32_CONST, _I64_CONST):
             reader.unsigned()
         elif opcode in _CONST_BYTES:
@@ -152,8 +142,16 @@ def read_globals(body: bytes) -> list[Global]:
             raise MalformedModule(f"a global is initialised by opcode {opcode:#x}, not by a constant")
         if reader.byte() != _END:
             raise MalformedModule("a global's initialiser is not one constant")
-        found.append(Global(type_, bool(mutable), body[start : reader.at]))
+        found.append(bool(mutable))
     return found
+
+
+def minimum_pages(body: bytes) -> int:
+    """How many pages the first memory of a memory section has from the start."""
+    reader = Reader(body)
+    reader.unsigned()
+    reader.byte()
+    return reader.unsigned()
 
 
 def memory_with_minimum(body: bytes, pages: int) -> bytes:
@@ -176,6 +174,23 @@ def active_data(segments: list[tuple[int, bytes]]) -> bytes:
         as_i32 = address - (1 << 32) if address >= 1 << 31 else address
         parts += [b"\0", bytes([_I32_CONST]), signed(as_i32), bytes([_END]), unsigned(len(data)), data]
     return b"".join(parts)
+
+
+def read_active_data(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """What `active_data` writes; raises `MalformedModule` for segments of any other kind."""
+    reader = Reader(body)
+    for _ in range(reader.unsigned()):  # a hundred thousand of them, where an optimiser has left out zeros
+        head = _SEGMENT.match(body, reader.at)
+        if head is None:
+            raise MalformedModule("a data segment is passive, of another memory, or at no constant address")
+        reader.at = head.end()
+        address, shift = 0, 0
+        for byte in head[1]:
+            address |= (byte & 0x7F) << shift
+            shift += 7
+        if byte & 0x40:
+            address -= 1 << shift
+        yield address & 0xFFFFFFFF, reader.take(reader.unsigned())
 
 
 def _skip_limits(reader: Reader) -> None:

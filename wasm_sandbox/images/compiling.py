@@ -13,8 +13,9 @@ import wasmtime
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.image_file import with_memory
 from wasm_sandbox.guest.metering import meter
+from wasm_sandbox.guest.preparation import ONCE_ONLY
 from wasm_sandbox.guest.settings import WASM_STACK_BYTES, engine_configuration, wasmtime_version
-from wasm_sandbox.guest.snapshot import Snapshot
+from wasm_sandbox.guest.snapshot import Snapshot, without_data
 
 COMPILE_SECONDS = 1800.0
 
@@ -69,9 +70,9 @@ def compile_for(snapshot: Snapshot, triple: str, command: str | None) -> bytes:
         ImageError: it does not compile.
     """
     if "-linux-" in triple:  # where linear memory is ours (`own_memory.is_supported`)
-        code = _compiled(meter(snapshot.without_data), triple, command, own_memory=True)
-        return with_memory(code, snapshot)
-    return _compiled(meter(snapshot.module()), triple, command, own_memory=False)
+        code = _compiled(meter(without_data(snapshot.built)), triple, command, own_memory=True)
+        return with_memory(bytes(32), code, snapshot.memory)  # no key: no other image is made from it
+    return _compiled(meter(snapshot.module(ONCE_ONLY)), triple, command, own_memory=False)
 
 
 def _compiled(module: bytes, triple: str, command: str | None, own_memory: bool) -> bytes:
