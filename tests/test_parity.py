@@ -105,6 +105,13 @@ async def test_a_tool_gives_the_same_result_in_both(case: Case, execute: Execute
     assert ours == theirs
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_the_third_call_gives_the_same_result_as_the_first(case: Case) -> None:
+    """From the third call on a tool is not compiled any more (`guest/tool_codes.py`)."""
+    results = [observed(await sandbox(WasmToolSandbox, case).run(case.state)) for _ in range(3)]
+    assert results[2] == results[0]
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if case.differs is not None], ids=lambda case: case.name)
 async def test_a_documented_difference_is_one(case: Case, execute: Execute) -> None:
     """Section 12."""

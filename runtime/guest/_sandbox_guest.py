@@ -48,7 +48,7 @@ class _Template:
 
     def __init__(self, opening, closing, class_block):
         self.opening, self.closing = opening, closing
-        self.padding = "\n" * opening.count("\n")
+        self.padding = "pass" + "\n" * opening.count("\n")  # no text after it is a docstring
         self.names = self._executed(opening)
         self.class_names = self._executed(class_block)
         before, after = closing.split(class_block)
@@ -93,11 +93,22 @@ def register_template(opening, closing, class_block):
     _templates.append(_Template(opening, closing, class_block))
 
 
-def begin(script_name, script, tool_name, first_line, line_count, _cache=linecache.cache, _compile=compile):
+def begin(
+    script_name,
+    script,
+    tool_name,
+    first_line,
+    line_count,
+    code,
+    _cache=linecache.cache,
+    _compile=compile,
+    _loads=marshal.loads,
+):
     """Make the source lines of this run known, and recognise a prepared script.
 
     Returns None for a script to be compiled whole, else: the names that its opening binds, the code of
-    its middle, and the function that gives the code of its closing.
+    its middle up to the tool or all of it, the code from the tool on if the host has that (what `compile_ahead` made)
+    or None, and the function that gives the code of its closing.
     """
     _source.script_name, _source.script = script_name, script
     _source.tool_name, _source.first_line, _source.line_count = tool_name, first_line, line_count
@@ -105,20 +116,49 @@ def begin(script_name, script, tool_name, first_line, line_count, _cache=linecac
     _cache[script_name] = (_source.script_text,)
     if line_count:
         _cache[tool_name] = (_source.tool_text,)
+    template, middle = _recognised(script)
+    if template is None:
+        return None
+    _source.closing_line = template.padding.count("\n") + middle.count("\n")
+    rest = None
+    try:
+        if code:
+            rest, middle = _loads(code), middle[: _tool_start(template, middle, first_line)]
+        first = _compile(template.padding + middle, script_name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        _source.closing_line = 0
+        return None  # the whole script will say it in its own lines
+    return template.names, first, rest, template.closing_for
+
+
+def _recognised(script):
+    """The template of a generated script and its own lines, the middle; or None twice."""
     for template in _templates:
         if script.startswith(template.opening) and script.endswith(template.closing):
             middle = script[len(template.opening) : -len(template.closing)]
             # A future import is legal only at the top of the whole script; a middle that does not end its
             # last statement does not compile alone.
-            if not middle.endswith("\n") or "__future__" in middle:
-                continue
-            try:
-                code = _compile(template.padding + middle, script_name, "exec", dont_inherit=True)
-            except (SyntaxError, ValueError, MemoryError, RecursionError):
-                return None  # the whole script will say it in its own lines
-            _source.closing_line = template.padding.count("\n") + middle.count("\n")
-            return template.names, code, template.closing_for
-    return None
+            if middle.endswith("\n") and "__future__" not in middle:
+                return template, middle
+    return None, None
+
+
+def _tool_start(template, middle, first_line):
+    """Where in the middle the tool's source starts."""
+    at = 0
+    for _ in range(first_line - 1 - template.padding.count("\n")):
+        at = middle.index("\n", at) + 1
+    return at
+
+
+def compile_ahead(script, first_line):
+    """The code of a generated script from the tool's source on, marshalled, for runs of other scripts with the same
+    lines there; None if there is none. It begins with a line of its own: no text in the tool becomes its docstring."""
+    template, middle = _recognised(script)
+    if template is None:
+        return None
+    start = _tool_start(template, middle, first_line)
+    return marshal.dumps(compile("pass\n" + middle[start:], "script.py", "exec", dont_inherit=True))
 
 
 class _Values:
@@ -157,6 +197,16 @@ def _to_tool_line(line):
     return None
 
 
+class _Frames(traceback.StackSummary):
+    """The frames of a traceback, each line of it made once: a deep recursion is the same one a thousand times."""
+
+    def format_frame_summary(self, frame, **options):
+        key = frame.filename, frame.name, frame.lineno, frame.end_lineno, frame.colno, frame.end_colno
+        if key not in self.__dict__:
+            self.__dict__[key] = super().format_frame_summary(frame, **options)
+        return self.__dict__[key]
+
+
 def _relocate(description, seen):
     """Give frames and syntax errors inside the tool's text the tool's file name and line numbers.
 
@@ -166,6 +216,7 @@ def _relocate(description, seen):
     if description is None or id(description) in seen:
         return
     seen.add(id(description))
+    description.stack.__class__ = _Frames
     for frame in description.stack:
         line = _to_tool_line(frame.lineno)
         if frame.filename == _source.script_name and line is not None:

@@ -2,7 +2,7 @@
  *
  * Life of an instance: the scratch instance that becomes the image calls sandbox_init, sandbox_run
  * for the warm-up scripts, and sandbox_seal (seal.c); a run's instance starts from that memory and
- * calls sandbox_alloc, sandbox_run and, after an exception, sandbox_report. */
+ * calls sandbox_alloc, sandbox_run and, after an exception, sandbox_report. sandbox_compile runs nothing of a script. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -18,12 +18,13 @@
 extern PyObject *PyInit__pydantic_core(void);
 extern const unsigned char sandbox_frozen[]; /* frozen.S: the blob that freeze.py writes */
 
-/* What the host writes before sandbox_run: sizes without the NUL that ends each text, then the texts, and
- * behind them the values that the script fetches instead of spelling them out (_sandbox_guest.value). */
+/* What the host writes before sandbox_run: sizes without the NUL that ends each text, then the texts, behind
+ * them the values that the script fetches instead of spelling them out (_sandbox_guest.value), and what
+ * sandbox_compile made of a script that is the same from the tool's source on, if the host has that. */
 struct request {
     uint32_t script_size, script_name_size, tool_name_size;
     uint32_t tool_first_line, tool_line_count; /* where the tool's source stands in the script; 0, 0: nowhere */
-    uint32_t values_size;
+    uint32_t values_size, code_size;
     char texts[];
 };
 
@@ -31,7 +32,7 @@ enum { INIT_OK, INIT_PRECONFIG = 101, INIT_CONFIG, INIT_PRELOAD, INIT_GUEST };
 enum { EXIT_EXCEPTION = 1 };
 
 /* Objects that are looked up once, before the snapshot. */
-static PyObject *begin, *report_of, *values_of, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
+static PyObject *begin, *report_of, *values_of, *compile_ahead, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
 static long atexit_baseline;
 
 /* Freed before an exception is described, so that an out-of-memory error can be told. */
@@ -44,7 +45,7 @@ static unsigned char *report;
 EXPORT("sandbox_alloc") void *sandbox_alloc(size_t size) { return malloc(size); }
 
 /* Address of the report of the last uncaught exception, or 0: per text (class, message, traceback)
- * a little-endian u32 size and UTF-8 bytes. */
+ * a little-endian u32 size and UTF-8 bytes. What sandbox_compile made is there too. */
 EXPORT("sandbox_report") const unsigned char *sandbox_report(void) { return report; }
 
 /* ---- start-up ------------------------------------------------------------------------------- */
@@ -136,10 +137,11 @@ static int prepare_guest(void)
     begin = attribute("_sandbox_guest", "begin");
     report_of = attribute("_sandbox_guest", "report");
     values_of = attribute("_sandbox_guest", "hold_values");
+    compile_ahead = attribute("_sandbox_guest", "compile_ahead");
     atexit_count = attribute("atexit", "_ncallbacks");
     atexit_run = attribute("atexit", "_run_exitfuncs");
     reserve = malloc(RESERVE_BYTES);
-    return environ_bytes && posix_environ && random_seed && begin && report_of && values_of && atexit_count && atexit_run && reserve ? 0 : -1;
+    return environ_bytes && posix_environ && random_seed && begin && report_of && values_of && compile_ahead && atexit_count && atexit_run && reserve ? 0 : -1;
 }
 
 /* How many exit functions are registered now. */
@@ -226,6 +228,8 @@ static void reseed_random(void)
 
 static const char *script_name_of(const struct request *r) { return r->texts + r->script_size + 1; }
 static const char *tool_name_of(const struct request *r) { return script_name_of(r) + r->script_name_size + 1; }
+static const char *values_in(const struct request *r) { return tool_name_of(r) + r->tool_name_size + 1; }
+static const char *code_in(const struct request *r) { return values_in(r) + r->values_size; }
 
 /* The request of a running script that has values; freed as soon as it has fetched them all. */
 static const struct request *holding;
@@ -244,10 +248,9 @@ static PyMethodDef release_method = {"release", release_values, METH_NOARGS, NUL
 static int hold_values(const struct request *r)
 {
     if (!r->values_size) return 0;
-    char *values = (char *)tool_name_of(r) + r->tool_name_size + 1;
     holding = r;
     PyObject *release = PyCFunction_New(&release_method, NULL);
-    PyObject *view = release ? PyMemoryView_FromMemory(values, r->values_size, PyBUF_READ) : NULL;
+    PyObject *view = release ? PyMemoryView_FromMemory((char *)values_in(r), r->values_size, PyBUF_READ) : NULL;
     PyObject *none = view ? PyObject_CallFunctionObjArgs(values_of, view, release, NULL) : NULL;
     Py_XDECREF(release);
     Py_XDECREF(view);
@@ -284,42 +287,20 @@ static void relocate(PyObject *constants, PyObject *name, int first, int count, 
     }
 }
 
-/* A script in up to two parts: the second is known only after the first has run. */
+/* A script in up to three parts: the last is known only after the others have run. */
 struct program {
     PyObject *names;   /* dict to start from, or NULL */
     PyObject *code;
-    PyObject *closing; /* called with the globals, gives the second part and how far to move its lines; or NULL */
+    PyObject *rest;    /* what is not in CODE, from the tool's source on; or NULL */
+    PyObject *closing; /* called with the globals, gives the last part and how far to move its lines; or NULL */
 };
 
 static void clear_program(struct program *p)
 {
     Py_CLEAR(p->names);
     Py_CLEAR(p->code);
+    Py_CLEAR(p->rest);
     Py_CLEAR(p->closing);
-}
-
-/* Fills in what _sandbox_guest.begin has prepared, or compiles the script whole. */
-static int compile_script(const struct request *r, struct program *p)
-{
-    const char *script = r->texts, *script_name = script_name_of(r), *tool_name = tool_name_of(r);
-    PyObject *prepared = PyObject_CallFunction(begin, "ss#s#II", script_name, script, (Py_ssize_t)r->script_size, tool_name,
-                                               (Py_ssize_t)r->tool_name_size, r->tool_first_line, r->tool_line_count);
-    if (!prepared) return -1;
-    if (PyTuple_Check(prepared) && PyTuple_GET_SIZE(prepared) == 3) {
-        p->names = Py_NewRef(PyTuple_GET_ITEM(prepared, 0));
-        p->code = Py_NewRef(PyTuple_GET_ITEM(prepared, 1));
-        p->closing = Py_NewRef(PyTuple_GET_ITEM(prepared, 2));
-    } else if (strlen(script) != r->script_size)
-        PyErr_SetString(PyExc_SyntaxError, "source code cannot contain null bytes");
-    else p->code = Py_CompileString(script, script_name, Py_file_input);
-    Py_DECREF(prepared);
-    if (p->code && r->tool_line_count) {
-        PyObject *name = PyUnicode_FromStringAndSize(tool_name, r->tool_name_size);
-        if (name) relocate(((PyCodeObject *)p->code)->co_consts, name, (int)r->tool_first_line, (int)r->tool_line_count, 0);
-        else Py_CLEAR(p->code);
-        Py_XDECREF(name);
-    }
-    return p->code ? 0 : -1;
 }
 
 /* Give a code object that was compiled apart its place in the script. */
@@ -333,6 +314,36 @@ static void move_code(PyCodeObject *code, PyObject *name, int lines)
     }
 }
 
+/* Fills in what _sandbox_guest.begin has prepared, or compiles the script whole. */
+static int compile_script(const struct request *r, struct program *p)
+{
+    const char *script = r->texts, *script_name = script_name_of(r), *tool_name = tool_name_of(r);
+    PyObject *prepared = PyObject_CallFunction(begin, "ss#s#IIy#", script_name, script, (Py_ssize_t)r->script_size, tool_name,
+                                               (Py_ssize_t)r->tool_name_size, r->tool_first_line, r->tool_line_count,
+                                               code_in(r), (Py_ssize_t)r->code_size);
+    if (!prepared) return -1;
+    if (PyTuple_Check(prepared) && PyTuple_GET_SIZE(prepared) == 4) {
+        p->names = Py_NewRef(PyTuple_GET_ITEM(prepared, 0));
+        p->code = Py_NewRef(PyTuple_GET_ITEM(prepared, 1));
+        if (PyCode_Check(PyTuple_GET_ITEM(prepared, 2))) {
+            p->rest = Py_NewRef(PyTuple_GET_ITEM(prepared, 2));
+            move_code((PyCodeObject *)p->rest, ((PyCodeObject *)p->code)->co_filename, (int)r->tool_first_line - 2);
+        }
+        p->closing = Py_NewRef(PyTuple_GET_ITEM(prepared, 3));
+    } else if (strlen(script) != r->script_size)
+        PyErr_SetString(PyExc_SyntaxError, "source code cannot contain null bytes");
+    else p->code = Py_CompileString(script, script_name, Py_file_input);
+    Py_DECREF(prepared);
+    if (p->code && r->tool_line_count) {
+        PyObject *name = PyUnicode_FromStringAndSize(tool_name, r->tool_name_size);
+        PyCodeObject *code = (PyCodeObject *)(p->rest ? p->rest : p->code);
+        if (name) relocate(code->co_consts, name, (int)r->tool_first_line, (int)r->tool_line_count, 0);
+        else Py_CLEAR(p->code);
+        Py_XDECREF(name);
+    }
+    return p->code ? 0 : -1;
+}
+
 static int run_code(PyObject *code, PyObject *globals)
 {
     PyObject *none = PyEval_EvalCode(code, globals, globals);
@@ -344,6 +355,7 @@ static int run_program(const struct program *p, PyObject *globals)
 {
     if (p->names && PyDict_Update(globals, p->names)) return -1;
     if (run_code(p->code, globals)) return -1;
+    if (p->rest && run_code(p->rest, globals)) return -1;
     if (!p->closing) return 0;
     PyObject *chosen = PyObject_CallOneArg(p->closing, globals), *code = NULL;
     int lines, failed = !chosen || !PyArg_ParseTuple(chosen, "O!i", &PyCode_Type, &code, &lines);
@@ -447,6 +459,17 @@ static int exit_code_of(PyObject *exception, int *code)
     PyErr_Clear();
     Py_XDECREF(value);
     return 0;
+}
+
+/* Compile the script of a request from the tool's source on, and run nothing: 0 and the code as the one text of the
+ * report, for later requests; or 1 if it is to be compiled when it runs. */
+EXPORT("sandbox_compile") int sandbox_compile(const struct request *r)
+{
+    PyObject *code = PyObject_CallFunction(compile_ahead, "s#I", r->texts, (Py_ssize_t)r->script_size, r->tool_first_line);
+    PyErr_Clear();
+    if (code && PyBytes_Check(code)) store_report(&code, 1);
+    Py_XDECREF(code);
+    return report ? 0 : 1;
 }
 
 /* Run the script of a request as __main__. Returns its exit code: 0, a SystemExit's code, or 1 with

@@ -22,6 +22,7 @@ from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.tool_codes import ToolCode, compile_ahead, key_of
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
@@ -75,6 +76,8 @@ def execute(
     )
     trap_signals.restore()
     page = PollPage(trap_signals)
+    key = key_of(request) if image.command is None else None
+    code = image.tool_codes.find(key) if key else None
     run = _Run(world, page, limits, started, deliver)
     mounts: Mounts | None = None
     fresh: FreshInstance | None = None
@@ -92,7 +95,7 @@ def execute(
                     stopped = error
                 else:
                     run.can_be_left = fresh.slot is not None and mounts is None
-                    stopped, exit_code, exception = _call(image, world, page, fresh, request)
+                    stopped, exit_code, exception = _call(image, world, page, fresh, request, code)
         if world.host_failure is not None:
             raise world.host_failure
         if run.is_delivered:
@@ -112,6 +115,8 @@ def execute(
             image.instances.replace(fresh)
         if mounts is not None:
             mounts.close()
+    if key and ending is Ending.EXITED and not exit_code and image.tool_codes.is_wanted(key):
+        image.tool_codes.keep(key, compile_ahead(image, request))
 
 
 class _Run:
@@ -223,15 +228,22 @@ def _refused(image: LoadedImage, world: World, limits: Limits) -> _capi.GuestSto
 
 
 def _call(
-    image: LoadedImage, world: World, page: PollPage, fresh: FreshInstance, request: ExecutionRequest
+    image: LoadedImage,
+    world: World,
+    page: PollPage,
+    fresh: FreshInstance,
+    request: ExecutionRequest,
+    code: ToolCode | None,
 ) -> tuple[_capi.GuestStopped | None, int, GuestException | None]:
     """Run: why the guest was stopped (if it was), its exit code, its exception."""
     image.host_functions.enter(world)
     instance = world.instance = fresh.instance
     try:
         instance.limit(request.limits.memory_bytes)
-        fuel = request.limits.fuel
-        instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL if fuel is None else fuel)
+        fuel = INEXHAUSTIBLE_FUEL if request.limits.fuel is None else request.limits.fuel
+        if code and code.fuel > fuel:
+            code = None  # the run ends in the compiler, as without it
+        instance.set_global(FUEL_EXPORT, fuel - code.fuel if code else fuel)
         if fresh.slot is not None:
             page.attach(*fresh.slot.poll_span, fresh.slot.poll)
         else:
@@ -242,7 +254,7 @@ def _call(
             return _call_command(world, instance, image.command, request)
         if len(request.script) + sum(map(len, request.values)) > request.limits.memory_bytes:  # perhaps gigabytes
             return _too_long(), 0, None
-        encoded = request.encode()
+        encoded = request.encode(code.data if code else b"")
         address = instance.call("sandbox_alloc", len(encoded))
         if not address:
             return _too_long(), 0, None

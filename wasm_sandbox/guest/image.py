@@ -25,11 +25,12 @@ from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.metering import METERING_FORMAT
 from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
+from wasm_sandbox.guest.tool_codes import ToolCodes
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
 
-SNAPSHOT_FORMAT = 3
+SNAPSHOT_FORMAT = 4
 """Raised when the way a snapshot is made changes: part of an image's identity."""
 
 
@@ -69,6 +70,8 @@ class LoadedImage:
     """Keeps its file in the cache."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
+    tool_codes: ToolCodes = field(default_factory=ToolCodes, repr=False)
+    """Of tools that were called in it."""
     command: Command | None = None
     """For a CPython that is a WASI command, and not our own guest."""
 

@@ -27,9 +27,14 @@ class ExecutionRequest:
     values: tuple[bytes, ...] = ()
     """What the script fetches instead of spelling it out (`ExecutionScript.values`); only our own guest has them."""
 
-    def encode(self) -> bytes:
-        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``)."""
+    def encode(self, code: bytes = b"") -> bytes:
+        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``).
+
+        Args:
+            code: of the script from the tool's source on, if there is any (`tool_codes`).
+        """
         texts = [self.script.encode(), self.script_name.encode(), self.tool_name.encode()]
         values = [part for value in self.values for part in (len(value).to_bytes(4, "little"), value)]
-        head = struct.pack("<6I", *map(len, texts), self.tool_first_line, self.tool_line_count, sum(map(len, values)))
-        return b"".join([head, *(part for text in texts for part in (text, b"\0")), *values])
+        sizes = [*map(len, texts), self.tool_first_line, self.tool_line_count, sum(map(len, values)), len(code)]
+        head = struct.pack("<7I", *sizes)
+        return b"".join([head, *(part for text in texts for part in (text, b"\0")), *values, code])

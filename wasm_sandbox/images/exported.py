@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from wasm_sandbox.image import Image
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST_NAME, CODE_NAME, FILES_NAME = "image.json", "image.cwasm", "files.zip"
 
 TARGETS: Mapping[str, str] = {

@@ -1,0 +1,135 @@
+"""Compiled code of tools that are called again and again: made in a guest of its own, kept by the host.
+
+Half of what a guest computes for a short call is the compiler, and of the script only the arguments change from call to
+call. So when the same lines come a second time, a fresh instance compiles them, and later runs get the code beside the
+script. It is made from these lines alone, nothing of them is executed meanwhile, and it is only used for the same
+lines: whoever wrote them decides about nothing but their own runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import struct
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from wasm_sandbox.errors import HostError
+from wasm_sandbox.guest import _capi
+from wasm_sandbox.guest.metering import FUEL_EXPORT
+from wasm_sandbox.guest.pipe import OutputPipe
+from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.guest.wasi import FixedSurroundings, World
+
+if TYPE_CHECKING:
+    from wasm_sandbox.guest.image import LoadedImage
+
+MAX_TOOLS = 256
+"""Those that were not called the longest are forgotten."""
+
+MAX_SOURCE_BYTES = 256 << 10
+MAX_CODE_BYTES = 64 << 10
+"""Of one tool. What is longer is compiled each time."""
+
+COMPILE_FUEL = 50_000_000
+"""Some tenths of a second; 64 KiB of code take less."""
+
+_BESIDES_FUEL, _BESIDES_FUEL_PER_BYTE = 16_000, 6
+"""What of that is not for the compiler, but for writing the code down and for reading it in a run; measured with tools of
+2 to 200 lines, whose calls then cost the same within one percent."""
+
+_log = logging.getLogger(__name__)
+
+
+class ToolCode(NamedTuple):
+    """What a guest made of a script's lines from the tool's source on."""
+
+    data: bytes
+    fuel: int
+    """What a run pays that is spared the compiler: the same call costs about the same each time."""
+
+
+class ToolCodes:
+    """The codes of one image, by the lines that they were made of."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, ToolCode | None] = OrderedDict()
+        """None for lines that were called once, and for those that cannot be compiled ahead."""
+        self._once: set[bytes] = set()
+
+    def find(self, key: bytes) -> ToolCode | None:
+        """The code of lines, if there is any."""
+        with self._lock:
+            if key not in self._known:
+                return None
+            self._known.move_to_end(key)
+            return self._known[key]
+
+    def is_wanted(self, key: bytes) -> bool:
+        """Notes that lines were called; whether they should be compiled ahead now, by whoever asks."""
+        with self._lock:
+            if key in self._once:
+                self._once.discard(key)
+                return True
+            if key not in self._known:
+                self._known[key] = None
+                self._once.add(key)
+                if len(self._known) > MAX_TOOLS:
+                    self._once.discard(self._known.popitem(last=False)[0])
+            return False
+
+    def keep(self, key: bytes, code: ToolCode | None) -> None:
+        """Give this code to all who have the same lines; None to have them compiled each time."""
+        with self._lock:
+            if key in self._known:
+                self._known[key] = code
+
+
+def key_of(request: ExecutionRequest) -> bytes | None:
+    """Names the lines of a request's script from the tool's source on; None if they are not to be compiled ahead."""
+    if not request.tool_line_count or request.limits.fuel is None or request.limits.deterministic:
+        return None
+    lines = request.script.split("\n", request.tool_first_line - 1)[-1].encode()
+    return hashlib.sha256(lines).digest() if len(lines) <= MAX_SOURCE_BYTES else None
+
+
+def compile_ahead(image: LoadedImage, request: ExecutionRequest) -> ToolCode | None:
+    """Let a fresh instance compile a request's script from the tool's source on; None if it does not."""
+    pipe = OutputPipe(0)
+    world = World([], pipe, pipe, FixedSurroundings(), deadline=time.monotonic() + request.limits.timeout_seconds)
+    try:
+        fresh = image.instances.take()
+    except (HostError, _capi.GuestStopped) as error:
+        _log.debug("nothing is compiled ahead: %s", error)
+        return None
+    image.host_functions.enter(world)
+    try:
+        return _compiled(fresh.instance, request)
+    except _capi.GuestStopped as stopped:
+        _log.debug("a tool is not compiled ahead: %s", stopped)
+        return None
+    finally:
+        image.host_functions.leave()
+        image.instances.replace(fresh)
+
+
+def _compiled(instance: _capi.Instance, request: ExecutionRequest) -> ToolCode | None:
+    instance.limit(request.limits.memory_bytes)
+    instance.set_global(FUEL_EXPORT, COMPILE_FUEL)
+    encoded = request.encode()
+    address = instance.call("sandbox_alloc", len(encoded))
+    if not address:
+        return None
+    instance.write(address, encoded)
+    if instance.call("sandbox_compile", address):
+        return None
+    spent = COMPILE_FUEL - instance.global_value(FUEL_EXPORT)
+    report = instance.call("sandbox_report")
+    (size,) = struct.unpack("<I", instance.read(report, 4))
+    if size > MAX_CODE_BYTES:
+        return None
+    fuel = max(0, spent - _BESIDES_FUEL - _BESIDES_FUEL_PER_BYTE * size)
+    return ToolCode(instance.read(report + 4, size), fuel)
