@@ -13,8 +13,13 @@ import pytest
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.guest import tool_codes
 from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.tool_codes import ToolCode, ToolCodes, key_of
+from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.script import generate_script
+
+SCHEMA: dict[str, Any] = {"parameters": {"properties": {"x": {}}}}
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def codes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ToolCodes]:
 
 def call(source: str, times: int = 4, **options: Any) -> list[ToolExecutionResult]:
     """Some calls of a tool ``f`` in a row, each with another ``x`` if it takes one."""
-    tool = Tool(name="f", source_code=source, json_schema={"parameters": {"properties": {"x": {}}}})
+    tool = Tool(name="f", source_code=source, json_schema=SCHEMA)
     results = []
     for n in range(times):
         results.append(run_tool(tool, {"x": n} if "(x" in source else {}, **options))
@@ -77,7 +82,7 @@ SOURCES = {
     "a docstring at its top": "'''Not of the script.'''\ndef f():\n    return __doc__\n",
     "a docstring after an argument": "'''Not of the script.'''\ndef f(x):\n    return __doc__\n",
     "its own source": "import inspect\ndef f(x):  # é\n    return inspect.getsource(f)\n",
-    "classes": "class A:\n    def g(self):\n        return self.__class__.__qualname__\ndef f(x):\n    return A().g()\n",
+    "classes": "class A:\n    def g(self):\n        return type(self).__qualname__\ndef f(x):\n    return A().g()\n",
     "its code": "def f(x):\n    c = f.__code__\n    return c.co_filename, c.co_firstlineno, c.co_name, c.co_qualname\n",
     "a lambda's code": "g = (\n  lambda: 0)\ndef f():\n    return g.__code__.co_firstlineno, g.__code__.co_filename\n",
     "an exception": "\n\ndef f(x):\n    def g(y):\n        return 1 / (y - y)\n    return g(x)\n",
@@ -85,14 +90,14 @@ SOURCES = {
     "no such function": "def g(x):\n    return 1\n",
     "a missing argument": "def f(x, y):\n    return 1\n",
     "annotations": "x: int = 1\ndef f():\n    return __annotations__\n",
-    "constants": "a = b'x' * 3\nb = (1, 2.5, None, True, 'é', frozenset({1}), 1j, ...)\ndef f():\n    return a, b[:5], 10**30\n",
+    "constants": "a = b'x' * 3\nb = (1, 2.5, None, True, 'é')\ndef f():\n    return a, b, 10**30\n",
     "a generator": "def f(x):\n    return [*(n for n in range(x))]\n",
     "globals of the script": "def f(x):\n    return sorted(n for n in globals() if not n.startswith('result_'))\n",
     "a match": "def f(x):\n    match [x, 1]:\n        case [int(a), 1]:\n            return a\n",
     "CRLF": "def f(x):\r\n    return 1 / 0\r\n",
     "other ends of lines": "a = '''\u2028\x0c\x1c'''\ndef f(x):\n    return 1 / 0\n",
     "an exit": "import sys\ndef f(x):\n    print('bye')\n    sys.exit(0)\n",
-    "what the script needs, taken away": "def f(x):\n    import pickle, marshal, builtins\n    builtins.compile = pickle.dumps = marshal.loads = None\n    return 1\n",
+    "what scripts need, taken away": "import marshal as m, builtins as b\ndef f():\n    b.compile = m.loads = 0\n    return 1\n",
     "awaiting": "async def f(x):\n    return x\n",
     "positional-only": "def f(x, /):\n    return x\n",
     "a syntax error": "def f(x):\n    return = 1\n",
@@ -140,16 +145,25 @@ def test_no_code_is_given_to_other_lines(codes: ToolCodes) -> None:
     assert len(known(codes)) == 8
 
 
-def test_the_same_lines_at_another_place_have_lines_of_their_own(codes: ToolCodes) -> None:
-    """How many lines precede the tool depends on its arguments and on the agent state."""
-    tool = Tool(name="f", source_code="def f(x=1, y=2):\n    return 1 / x\n", json_schema=None)
-    for args in ({"x": 0}, {"x": 0}, {"x": 0, "y": 1}, {"x": 0, "y": 1}, {"x": 0}, {"x": 0, "y": 1}):
-        for _ in range(2):
-            assert run_tool(tool, {**args, "x": 1}).func_return == 1
-            error = run_tool(tool, args).error
-            assert error is not None
-            assert error.traceback is not None
-            assert 'File "f.py", line 2, in f\n    return 1 / x\n' in error.traceback
+def test_the_same_lines_at_another_place_of_a_script_have_the_lines_of_that_place(codes: ToolCodes) -> None:
+    tool = Tool(name="f", source_code="def f(x):\n    return x\nif x: 1 / 0\n", json_schema=SCHEMA)
+    made = generate_script(tool, {"x": 0})
+    first = made.tool_first_line
+
+    def outcome(x: int, more: int) -> Outcome:
+        text = made.text.replace("x = 0\n", f"x = {x}\n" + "more = 1\n" * more)
+        limits = Limits(timeout_seconds=30)
+        request = ExecutionRequest(text, {}, limits, tool_first_line=first + more, tool_line_count=3)
+        outcome = process_engine().start(request, LiveSurroundings()).result()
+        settle()
+        return outcome
+
+    assert [outcome(0, 0).exit_code for _ in range(3)] == [0, 0, 0]
+    assert len(known(codes)) == 1
+    for more in (0, 1, 7):
+        exception = outcome(1, more).exception
+        assert exception is not None
+        assert 'File "tool.py", line 3, in <module>\n    if x: 1 / 0\n' in exception.traceback
 
 
 @pytest.mark.parametrize(
@@ -180,7 +194,6 @@ def test_a_script_that_is_no_tool_call_has_none() -> None:
     "source",
     [
         "def f(x):\n    return [" + "x," * 40_000 + "]\n",  # more code than is kept
-        "def f(x):\n    return 0" + "+(0" * 150 + ")" * 150 + "\n",
         "from __future__ import annotations\ndef f(x):\n    return 1\n",  # no prepared script
     ],
 )  # fmt: skip
@@ -225,7 +238,7 @@ def test_many_threads_that_call_many_tools_get_their_own_results(codes: ToolCode
     def work(seed: int) -> None:
         for n in range(25):
             which = (seed + n) % 5
-            tool = Tool(name="f", source_code=f"def f(x):\n    return x, {which}\n", json_schema=None)
+            tool = Tool(name="f", source_code=f"def f(x):\n    return x, {which}\n", json_schema=SCHEMA)
             result = run_tool(tool, {"x": n})
             if result.func_return not in ((n, which), [n, which]):
                 wrong.append(result)
