@@ -97,7 +97,7 @@ SOURCES = {
     "CRLF": "def f(x):\r\n    return 1 / 0\r\n",
     "other ends of lines": "a = '''\u2028\x0c\x1c'''\ndef f(x):\n    return 1 / 0\n",
     "an exit": "import sys\ndef f(x):\n    print('bye')\n    sys.exit(0)\n",
-    "what scripts need, taken away": "import marshal as m, builtins as b\ndef f():\n    b.compile = m.loads = 0\n    return 1\n",
+    "the compiler, taken away": "import builtins\ndef f():\n    builtins.compile = None\n    return 1\n",
     "awaiting": "async def f(x):\n    return x\n",
     "positional-only": "def f(x, /):\n    return x\n",
     "a syntax error": "def f(x):\n    return = 1\n",
