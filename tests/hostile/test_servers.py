@@ -57,6 +57,12 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
+def is_listening(path: Path) -> bool:
+    """Whether somebody takes connections; the socket's file is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def server(before: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     with tempfile.TemporaryDirectory() as directory:  # its name is short enough for a socket's
@@ -67,7 +73,7 @@ def server(before: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
         arguments = [*command, "--no-control-socket", *options, "served:application"]
         process = subprocess.Popen(arguments, env=environ, stderr=subprocess.PIPE, text=True)
         try:
-            while not path.exists():
+            while not is_listening(path):
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 time.sleep(0.05)
             yield process, path
