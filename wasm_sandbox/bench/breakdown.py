@@ -58,7 +58,7 @@ _STEPS = {
     "take end": "set the limits, encode the request, enter",
     "alloc begin": "allocate in the guest",
     "alloc end": "copy the script in",
-    "guest begin": "guest: restore, compile the tool, run up to it",
+    "guest begin": "guest: restore, take in the tool, run up to it",
     "tool begin": "guest: the tool",
     "tool end": "guest: wrap, pickle, frame the result",
     "write begin": "write the frame (host call)",
