@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from tests.engines import settled
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.guest import tool_codes
 from wasm_sandbox.guest.engine import process_engine
@@ -45,13 +45,11 @@ def call(source: str, times: int = 4, **options: Any) -> list[ToolExecutionResul
 
 def settle() -> None:
     """Wait until what follows a reply is done."""
-    end = time.monotonic() + 20
-    while process_engine().running_guests and time.monotonic() < end:
-        time.sleep(0.001)
+    settled(process_engine())
 
 
 def known(codes: ToolCodes) -> list[ToolCode]:
-    return [code for code in codes._known.values() if code is not None]
+    return [code for code in codes._known.values() if isinstance(code, ToolCode)]
 
 
 def test_the_third_call_has_the_code_that_was_made_after_the_second(codes: ToolCodes) -> None:
@@ -233,21 +231,12 @@ def test_the_tools_that_were_not_called_the_longest_are_forgotten(monkeypatch: p
 
 
 def test_many_threads_that_call_many_tools_get_their_own_results(codes: ToolCodes) -> None:
-    wrong: list[Any] = []
+    def one(n: int) -> ToolExecutionResult:
+        tool = Tool(name="f", source_code=f"def f(x):\n    return x, {n % 5}\n", json_schema=SCHEMA)
+        return run_tool(tool, {"x": n})
 
-    def work(seed: int) -> None:
-        for n in range(25):
-            which = (seed + n) % 5
-            tool = Tool(name="f", source_code=f"def f(x):\n    return x, {which}\n", json_schema=SCHEMA)
-            result = run_tool(tool, {"x": n})
-            if result.func_return not in ((n, which), [n, which]):
-                wrong.append(result)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(one, range(200)))
     settle()
-    assert wrong == []
+    assert [tuple(result.func_return) for result in results] == [(n, n % 5) for n in range(200)]
     assert len(known(codes)) == 5

@@ -341,6 +341,13 @@ class Instance:
             raise _stopped(error, trap.value)
         return int(values[0].i64) & 0xFFFFFFFF
 
+    def place(self, data: bytes) -> int:
+        """Copy data to where our guest's ``sandbox_alloc`` has room for it: the address, or 0 if there is no room."""
+        address = self.call("sandbox_alloc", len(data))
+        if address:
+            self.write(address, data)
+        return address
+
     def table_entries(self, name: str) -> list[bytes]:
         """The identity of every entry of an exported table of functions."""
         table = self._export(name).of.table

@@ -254,11 +254,9 @@ def _call(
             return _call_command(world, instance, image.command, request)
         if len(request.script) + sum(map(len, request.values)) > request.limits.memory_bytes:  # perhaps gigabytes
             return _too_long(), 0, None
-        encoded = request.encode(code.data if code else b"")
-        address = instance.call("sandbox_alloc", len(encoded))
+        address = instance.place(request.encode(code.data if code else b""))
         if not address:
             return _too_long(), 0, None
-        instance.write(address, encoded)
         exit_code = instance.call("sandbox_run", address)
         return None, exit_code, _read_report(instance) if exit_code else None
     except _capi.GuestStopped as stopped:

@@ -260,15 +260,13 @@ def _initialise(
     before = besides_memory()
     instance.call("_initialize")
     names = ",".join(preload).encode() + b"\0"
-    address = instance.call("sandbox_alloc", len(names))
-    instance.write(address, names)
-    _expect_zero(instance.call("sandbox_init", address), "sandbox_init", world)
+    _expect_zero(instance.call("sandbox_init", instance.place(names)), "sandbox_init", world)
     for step in steps:
         if step.progress:
             progress(step.what)
-        request = ExecutionRequest(step.script, {}, Limits()).encode()
-        address = instance.call("sandbox_alloc", len(request))
-        instance.write(address, request)
+        address = instance.place(ExecutionRequest(step.script, {}, Limits()).encode())
+        if not address:
+            raise ImageError(f"{step.what} does not fit the guest's memory")
         world.stdin = step.stdin
         _expect_zero(instance.call("sandbox_run", address), step.what, world)
     _expect_zero(instance.call("sandbox_seal"), "sandbox_seal", world)

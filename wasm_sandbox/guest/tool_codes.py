@@ -56,36 +56,33 @@ class ToolCodes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, ToolCode | None] = OrderedDict()
-        """None for lines that were called once, and for those that cannot be compiled ahead."""
-        self._once: set[bytes] = set()
+        self._known: OrderedDict[bytes, ToolCode | bool] = OrderedDict()
+        """Without code: whether another call is what it takes; else they are being compiled, or cannot be."""
 
     def find(self, key: bytes) -> ToolCode | None:
         """The code of lines, if there is any."""
         with self._lock:
-            if key not in self._known:
-                return None
-            self._known.move_to_end(key)
-            return self._known[key]
+            if key in self._known:
+                self._known.move_to_end(key)
+            code = self._known.get(key)
+        return code if isinstance(code, ToolCode) else None
 
     def is_wanted(self, key: bytes) -> bool:
         """Notes that lines were called; whether they should be compiled ahead now, by whoever asks."""
         with self._lock:
-            if key in self._once:
-                self._once.discard(key)
+            if self._known.get(key) is True:
+                self._known[key] = False
                 return True
-            if key not in self._known:
-                self._known[key] = None
-                self._once.add(key)
-                if len(self._known) > MAX_TOOLS:
-                    self._once.discard(self._known.popitem(last=False)[0])
+            self._known.setdefault(key, True)
+            if len(self._known) > MAX_TOOLS:
+                self._known.popitem(last=False)
             return False
 
     def keep(self, key: bytes, code: ToolCode | None) -> None:
         """Give this code to all who have the same lines; None to have them compiled each time."""
         with self._lock:
             if key in self._known:
-                self._known[key] = code
+                self._known[key] = code or False
 
 
 def key_of(request: ExecutionRequest) -> bytes | None:
@@ -119,12 +116,8 @@ def compile_ahead(image: LoadedImage, request: ExecutionRequest) -> ToolCode | N
 def _compiled(instance: _capi.Instance, request: ExecutionRequest) -> ToolCode | None:
     instance.limit(request.limits.memory_bytes)
     instance.set_global(FUEL_EXPORT, COMPILE_FUEL)
-    encoded = request.encode()
-    address = instance.call("sandbox_alloc", len(encoded))
-    if not address:
-        return None
-    instance.write(address, encoded)
-    if instance.call("sandbox_compile", address):
+    address = instance.place(request.encode())
+    if not address or instance.call("sandbox_compile", address):
         return None
     spent = COMPILE_FUEL - instance.global_value(FUEL_EXPORT)
     report = instance.call("sandbox_report")
