@@ -202,12 +202,15 @@ def load_prepared(
     module = _load_compiled(guest_engine, cache, key)
     if module is None:
         wanted = Wanted(find_artifact(), progress, counts_fuel)
-        if own_memory and pre_initialised:
-            wanted = wanted._replace(
-                code_from=_with_code(cache, code_key(wanted.artifact, counts_fuel)),
-                memory_from=cache.find(compile_key(identity, own_memory, not counts_fuel), full_check=True),
-            )
-        module = _prepare_once(guest_engine, cache, key, prepare, wanted)
+
+        def prepare_from_others() -> bytes:
+            if not (own_memory and pre_initialised):
+                return prepare(wanted)
+            code_from = _with_code(cache, code_key(wanted.artifact, counts_fuel))
+            memory_from = cache.find(compile_key(identity, own_memory, not counts_fuel), full_check=True)
+            return prepare(wanted._replace(code_from=code_from, memory_from=memory_from))
+
+        module = _prepare_once(guest_engine, cache, key, prepare_from_others, progress)
     if module is None:
         raise ImageError(
             f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
@@ -273,14 +276,14 @@ def min_memory_bytes(image_bytes: int) -> int:
 
 
 def _prepare_once(
-    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Prepare, wanted: Wanted
+    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Callable[[], bytes], progress: Progress
 ) -> wasmtime.Module | None:
     """Of several processes one prepares the image; the others wait, and find it done."""
-    with cache.lock(key, lambda: wanted.progress("waiting for another process that prepares the image")):
+    with cache.lock(key, lambda: progress("waiting for another process that prepares the image")):
         cache.sweep()
         module = _load_compiled(guest_engine, cache, key)
         if module is None:
-            cache.add(key, prepare(wanted))
+            cache.add(key, prepare())
             for removed in cache.prune(cache_ceiling(), keep=key):
                 _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
             module = _load_compiled(guest_engine, cache, key)
