@@ -124,7 +124,8 @@ class TestPlainData:
     )
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
-    @pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}-{str(value)[:20]!a}")
+    # Named by type alone: a set prints in an order of the process's own, and CI collects in two.
+    @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
     def test_value_comes_back_equal_and_of_its_type(self, value: Any, protocol: int) -> None:
         assert same(loads(pickle.dumps([value, value], protocol)), [value, value])
 
