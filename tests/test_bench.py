@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -24,7 +25,9 @@ from wasm_sandbox.bench.measure import (
 from wasm_sandbox.bench.plot import PlotUnavailable, draw
 from wasm_sandbox.bench.report import Report
 from wasm_sandbox.cli import cli
+from wasm_sandbox.guest import execution
 from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.guest.tool_codes import ToolCode, compile_ahead
 
 HARNESS = dedent(
     """
@@ -176,6 +179,21 @@ def test_host_calls_are_counted_by_name(breakdown: dict[str, Any]) -> None:
 def test_a_script_that_does_more_burns_more_fuel(breakdown: dict[str, Any]) -> None:
     fuel = {probe["name"]: probe["fuel"] for probe in breakdown["probes"]}
     assert fuel["an empty script"] < fuel["print(1)"] < fuel["the whole generated script, unprepared"]
+
+
+def test_no_run_is_measured_beside_what_another_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened = []
+
+    def compile_slowly(*arguments: Any) -> ToolCode | None:
+        time.sleep(0.05)
+        code = compile_ahead(*arguments)
+        happened.append("compiled")
+        return code
+
+    monkeypatch.setattr(execution, "compile_ahead", compile_slowly)
+    take_breakdown(3, happened.append)
+
+    assert happened[:4] == ["breakdown: run 1 of 5", "breakdown: run 2 of 5", "compiled", "breakdown: run 3 of 5"]
 
 
 # --- The picture ----------------------------------------------------------------------------------------

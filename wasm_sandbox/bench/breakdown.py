@@ -58,7 +58,7 @@ _STEPS = {
     "take end": "set the limits, encode the request, enter",
     "alloc begin": "allocate in the guest",
     "alloc end": "copy the script in",
-    "guest begin": "guest: restore, take in the tool, run up to it",
+    "guest begin": "guest: restore, read the tool's code, run up to it",
     "tool begin": "guest: the tool",
     "tool end": "guest: wrap, pickle, frame the result",
     "write begin": "write the frame (host call)",
@@ -180,7 +180,7 @@ def take_breakdown(rounds: int, progress: Callable[[str], None] = lambda words: 
     """
     with _marks() as marks:
         runs = []
-        for number in range(rounds + 2):  # the first two warm things up
+        for number in range(rounds + 2):  # the first two warm things up; after them the tool's code is kept
             progress(f"breakdown: run {number + 1} of {rounds + 2}")
             runs.append(_marked_run(marks))
         probes = [_probe(marks, name, text, rounds) for name, text in _PROBES.items()]
@@ -261,7 +261,7 @@ def _marked_run(marks: _Marks) -> _Run:
     marks.note("run begin")
     result = sandbox.run_tool(MARKED_TOOL, ARGUMENTS)
     marks.note("run end")
-    _wait_until(lambda: "close end" in marks.at)
+    _wait_for_the_guest_thread(marks)
     if result.func_return != 3 or marks.outcome is None:
         raise RuntimeError(f"the tool that is measured failed: {result.error}")
     return _reckon(marks, marks.outcome)
@@ -296,13 +296,14 @@ def _probe(marks: _Marks, name: str, text: str, rounds: int) -> Probe:
         marks.clear()
         outcome = run_raw(text)
         taken.append((marks.at["guest end"] - marks.at["guest begin"]) / 1000)
-        _wait_until(lambda: "close end" in marks.at)
+        _wait_for_the_guest_thread(marks)
     return Probe(name, statistics.median(taken), outcome.fuel or 0)
 
 
-def _wait_until(condition: Callable[[], bool]) -> None:
+def _wait_for_the_guest_thread(marks: _Marks) -> None:
+    """After the reply it tears down, and compiles a tool that was called twice: not beside the next run."""
     deadline = time.monotonic() + 5
-    while not condition() and time.monotonic() < deadline:
+    while "execute end" not in marks.at and time.monotonic() < deadline:
         time.sleep(0.0005)
 
 
@@ -359,7 +360,10 @@ def _marks() -> Iterator[_Marks]:
             marks.note("deliver")
             deliver(outcome)
 
-        execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, turn)
+        try:
+            execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, turn)
+        finally:
+            marks.note("execute end")
 
     def marked_call(self: _capi.Instance, name: str, *arguments: int) -> int:
         label = guest_calls.get(name)
