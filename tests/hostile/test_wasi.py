@@ -6,11 +6,14 @@ import ctypes
 import struct
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wasmtime
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wasm_sandbox.config import Limits
 from wasm_sandbox.files import HostDir
@@ -401,6 +404,36 @@ def test_a_pipe_keeps_the_head_and_the_tail() -> None:
         assert pipe.contents() == data[:100] + data[-50:]
         assert pipe.dropped_bytes == len(data) - 150
         assert pipe.written_bytes == len(data)
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=4), max_size=30), st.integers(0, 20), st.integers(0, 20))
+def test_whatever_the_writes_a_pipe_keeps_the_same_bytes(writes: list[list[int]], head: int, tail: int) -> None:
+    written = bytes(number % 251 for number in range(sum(map(sum, writes))))
+    buffer = ctypes.create_string_buffer(written, len(written) + 1)
+    pipe, at = OutputPipe(head, tail), ctypes.addressof(buffer)
+    for sizes in writes:
+        spans = []
+        for size in sizes:
+            spans.append((at, size))
+            at += size
+        pipe.write_all(spans, sum(sizes))
+    rest = written[head:]
+    assert pipe.contents() == written[:head] + rest[max(0, len(rest) - tail) :]
+    assert pipe.dropped_bytes == max(0, len(rest) - tail)
+
+
+def test_a_flood_is_kept_in_no_more_than_its_bounds() -> None:
+    buffer = ctypes.create_string_buffer(4 << 20)
+    pipe = OutputPipe(1 << 20, 17 << 20)
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            pipe.write_from(ctypes.addressof(buffer), 4 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pipe.written_bytes == 200 << 20
+    assert peak < 1.25 * (18 << 20)
 
 
 def test_a_write_that_names_one_range_a_thousand_times_copies_only_what_is_kept(

@@ -20,12 +20,15 @@ class OutputPipe:
     """Keeps the first ``head_bytes`` bytes written and the last ``tail_bytes``; what is between is dropped.
 
     The guest is never blocked and never told: a flood costs the host a bounded amount of memory
-    and, per write, no more copying than what is kept.
+    and, per write, no more copying than what is kept. Nothing that was written is moved again: the interpreter
+    lock is held meanwhile, and whoever stops guests waits for it.
     """
 
     def __init__(self, head_bytes: int, tail_bytes: int = 0) -> None:
         self._head_bytes, self._tail_bytes = head_bytes, tail_bytes
         self._head, self._tail = bytearray(), bytearray()
+        self._tail_start = 0
+        """Where the oldest byte of a full tail is, which is the next to be overwritten."""
         self.written_bytes = 0
 
     def write_from(self, address: int, size: int, following: int = 0) -> None:
@@ -45,11 +48,19 @@ class OutputPipe:
             address, size = address + taken, size - taken
         kept = min(size, self._tail_bytes - following)
         if kept > 0:
-            if kept == self._tail_bytes:
-                self._tail.clear()
-            self._tail += memory_at(address + size - kept, kept)
-            if len(self._tail) > 2 * self._tail_bytes:  # cut rarely, so that small writes stay cheap
-                del self._tail[: -self._tail_bytes]
+            self._keep_last(memory_at(address + size - kept, kept))
+
+    def _keep_last(self, data: memoryview) -> None:
+        """Put data of at most the tail's size at its end, over the oldest bytes when it is full."""
+        room = self._tail_bytes - len(self._tail)
+        self._tail += data[:room]
+        data = data[room:]
+        while data:
+            place = min(len(data), self._tail_bytes - self._tail_start)
+            with memoryview(self._tail) as tail:
+                tail[self._tail_start : self._tail_start + place] = data[:place]
+            self._tail_start = (self._tail_start + place) % self._tail_bytes
+            data = data[place:]
 
     def write_all(self, spans: Iterable[tuple[int, int]], total: int) -> None:
         """Append ranges of memory, (address, size) each, ``total`` bytes together."""
@@ -62,7 +73,7 @@ class OutputPipe:
         if not self._tail:
             return bytes(self._head)
         with memoryview(self._tail) as tail:
-            return b"".join((self._head, tail[-self._tail_bytes :]))  # megabytes: copied once
+            return b"".join((self._head, tail[self._tail_start :], tail[: self._tail_start]))  # megabytes: copied once
 
     def head(self, size: int) -> bytes:
         """The first ``size`` bytes of what was written."""
@@ -71,4 +82,4 @@ class OutputPipe:
     @property
     def dropped_bytes(self) -> int:
         """How many of the written bytes `contents` leaves out."""
-        return self.written_bytes - len(self._head) - min(len(self._tail), self._tail_bytes)
+        return self.written_bytes - len(self._head) - len(self._tail)
