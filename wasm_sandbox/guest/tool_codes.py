@@ -37,8 +37,9 @@ COMPILE_FUEL = 50_000_000
 """Some tenths of a second; 64 KiB of code take less."""
 
 _BESIDES_FUEL, _BESIDES_FUEL_PER_BYTE = 16_000, 6
-"""What of that is not for the compiler, but for writing the code down and for reading it in a run: measured with tools
-of 2 to 200 lines, whose calls then cost the same within one percent."""
+"""What of that is not for the compiler, but for writing the code down and for reading it in a run. Measured with tools
+of 2 to 200 lines, whose calls then cost the same within one percent; those of `tests/test_counts.py`, with more in
+their scripts than the tool, cost up to 4.2 % more."""
 
 _log = logging.getLogger(__name__)
 
