@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox import Image, Tool, run_tool
-from wasm_sandbox.data_directory import DIRECTORY_VARIABLE
+from wasm_sandbox.directories import DATA_VARIABLE
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.exported import export_image, this_target
 
@@ -43,7 +43,7 @@ def _milliseconds(image: Image | None) -> float:
 @pytest.mark.parametrize("name", IMAGES)
 def bench_fresh_start(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole tool call that uses no package, in turns with the default image."""
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     image = Image.build(IMAGES[name])
     contenders: list[Image | None] = [None, image]
     taken: dict[str, list[float]] = {"default": [], name: []}

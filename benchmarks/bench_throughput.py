@@ -12,11 +12,11 @@ from native import PROGRAMS
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from wasm_sandbox.bench.contenders import request_of, tool_script
-from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Ending, Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending, Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 WORK = {
     "tool": (request_of(tool_script()), 640),

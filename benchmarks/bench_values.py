@@ -13,7 +13,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, side_by_side
-from wasm_sandbox.config import MIB, Limits
+from wasm_sandbox.limits import MIB, Limits
 from wasm_sandbox.sandbox import run_tool
 from wasm_sandbox.tool import Tool
 

@@ -12,11 +12,11 @@ from wasm_sandbox import Limits
 from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
 from wasm_sandbox.guest.instances import InstancePool
-from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 ENGINES = ["of this system", "own memory, anew each time", "wasmtime's memory"]
 """The last two are what systems get that lack something; this one runs all three if it is a Linux."""

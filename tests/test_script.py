@@ -28,8 +28,8 @@ from wasm_sandbox import Limits
 from wasm_sandbox.arguments import BadArguments
 from wasm_sandbox.frame import MARKER, split_frames
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.safe_pickle import decode_envelope
 from wasm_sandbox.script import (
     RESULT_VAR_NAME,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, ValuesApart
 from wasm_sandbox.bench.contenders import request_of
-from wasm_sandbox.config import MIB
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.limits import MIB
+from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.processes.messages import decode_request, encode_request
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wasm_sandbox.base import AsyncToolSandboxBase
-    from wasm_sandbox.config import Limits, SandboxConfig
+    from wasm_sandbox.config import SandboxConfig
     from wasm_sandbox.files import HostDir
     from wasm_sandbox.image import Image
+    from wasm_sandbox.limits import Limits
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
     from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
     from wasm_sandbox.tool import Tool
@@ -39,7 +40,7 @@ _HOMES = {
     "ErrorKind": "results",
     "HostDir": "files",
     "Image": "image",
-    "Limits": "config",
+    "Limits": "limits",
     "SandboxConfig": "config",
     "Tool": "tool",
     "ToolError": "results",

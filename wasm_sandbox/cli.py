@@ -34,9 +34,9 @@ from wasm_sandbox.sizes import read_size
 # What is heavy (wasmtime, pydantic, rich) is imported where it is used, as the package's public names are:
 # `--help` and `--version` need none of it.
 if TYPE_CHECKING:
-    from wasm_sandbox.config import Limits
     from wasm_sandbox.files import HostDir
     from wasm_sandbox.isolation import Isolation
+    from wasm_sandbox.limits import Limits
     from wasm_sandbox.tool import Tool
 
 # Of a run that ended, `display.exit_code` says the code.

@@ -6,8 +6,9 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
+
+from wasm_sandbox.results import _json, _repr, document
 
 if TYPE_CHECKING:
     from wasm_sandbox.results import ToolError, ToolExecutionResult
@@ -75,16 +76,6 @@ def value_text(value: Any) -> str:
     return _json(value) or _repr(value)
 
 
-def document(result: ToolExecutionResult) -> str:
-    """The whole result as one JSON document."""
-    fields = result.model_dump()
-    text = _json(fields)
-    if text is None:  # something that JSON cannot express, such as half a surrogate pair
-        shown = {name: _repr(fields[name]) for name in ("func_return", "agent_state")}
-        text = _json({**fields, **shown}) or _json({**fields, "func_return": None, "agent_state": None})
-    return text or "{}"
-
-
 def explain(error: ToolError) -> str:
     """One line about a failed run, with what to do where that is known."""
     message = error.message.strip().partition("\n")[0]
@@ -127,23 +118,3 @@ def _whole_lines(data: bytes) -> bytes:
 def _tell_dropped(stream: str, dropped: int) -> None:
     if dropped:
         complain(f"{dropped} bytes of {stream} were dropped; keep more with --output-limit")
-
-
-def _json(value: Any) -> str | None:
-    from pydantic_core import to_json
-
-    try:
-        return to_json(value, indent=2, bytes_mode="base64", inf_nan_mode="strings", fallback=_text).decode()
-    except Exception:  # cyclic, too deep, lone surrogates, ...
-        return None
-
-
-def _text(value: Any) -> str:
-    return str(value) if isinstance(value, PurePath) else _repr(value)
-
-
-def _repr(value: Any) -> str:
-    try:
-        return repr(value)
-    except Exception as error:  # too deep, or an integer of too many digits
-        return f"<{type(value).__name__}: {error}>"

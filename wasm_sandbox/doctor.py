@@ -148,9 +148,10 @@ class _Examination:
         return "sha256 verified"
 
     def cache_directory(self) -> str:
-        from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache, cache_ceiling, cache_directory
+        from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
+        from wasm_sandbox.guest.cache import ImageCache, cache_ceiling
 
-        self.report.cache.update(path=str(cache_directory()), variable=DIRECTORY_VARIABLE)
+        self.report.cache.update(path=str(cache_directory()), variable=CACHE_VARIABLE)
         cache = ImageCache()
         try:
             with tempfile.TemporaryFile(dir=cache.directory) as file:
@@ -158,7 +159,7 @@ class _Examination:
         except OSError as error:
             raise NotFit(
                 f"{cache.directory} cannot be written ({error.strerror}): make it writable, "
-                f"or name another one in {DIRECTORY_VARIABLE}"
+                f"or name another one in {CACHE_VARIABLE}"
             ) from error
         free = shutil.disk_usage(cache.directory).free
         entries = cache.entries()
@@ -222,7 +223,7 @@ class _Examination:
     def _trial(self, isolation: Isolation) -> str:
         if "compiled_bytes" not in self.report.image:
             raise NotFit("not tried: it needs the compiled image")
-        from wasm_sandbox.config import Limits
+        from wasm_sandbox.limits import Limits
         from wasm_sandbox.plain_script import run_script
 
         limits = Limits(timeout_seconds=30)

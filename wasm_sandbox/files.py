@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wasm_sandbox.errors import InvalidFiles
 
 if TYPE_CHECKING:
-    from wasm_sandbox.config import Limits
+    from wasm_sandbox.limits import Limits
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024

@@ -10,8 +10,8 @@ from wasm_sandbox.errors import UnsupportedIsolation
 
 if TYPE_CHECKING:
     from wasm_sandbox.guest.image import ImageSource
-    from wasm_sandbox.guest.outcome import Outcome
-    from wasm_sandbox.guest.request import ExecutionRequest
+    from wasm_sandbox.outcome import Outcome
+    from wasm_sandbox.request import ExecutionRequest
 
 Isolation = Literal["thread", "process"]
 """``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker

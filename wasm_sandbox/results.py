@@ -7,6 +7,7 @@ the first model of a process that is built costs as much as importing pydantic (
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -102,3 +103,33 @@ class ToolExecutionResult(BaseModel):
     def success_flag(self) -> bool:
         """Whether the run succeeded."""
         return self.status == "success"
+
+
+def document(result: ToolExecutionResult) -> str:
+    """The whole result as one JSON document."""
+    fields = result.model_dump()
+    text = _json(fields)
+    if text is None:  # something that JSON cannot express, such as half a surrogate pair
+        shown = {name: _repr(fields[name]) for name in ("func_return", "agent_state")}
+        text = _json({**fields, **shown}) or _json({**fields, "func_return": None, "agent_state": None})
+    return text or "{}"
+
+
+def _json(value: Any) -> str | None:
+    from pydantic_core import to_json
+
+    try:
+        return to_json(value, indent=2, bytes_mode="base64", inf_nan_mode="strings", fallback=_text).decode()
+    except Exception:  # cyclic, too deep, lone surrogates, ...
+        return None
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, PurePath) else _repr(value)
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # too deep, or an integer of too many digits
+        return f"<{type(value).__name__}: {error}>"

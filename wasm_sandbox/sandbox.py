@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.base import AsyncToolSandboxBase
-from wasm_sandbox.config import Limits, SandboxConfig
+from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
 from wasm_sandbox.image import Image
 from wasm_sandbox.interpretation import failed_before_running, interpret, tool_file_name
 from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
+from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
 from wasm_sandbox.tool import Tool
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.outcome import Outcome
+    from wasm_sandbox.outcome import Outcome
 
 INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
@@ -206,7 +207,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         self, call: _Call, abandoned: Callable[[], bool] | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and how to stop it."""
-        from wasm_sandbox.guest.request import ExecutionRequest
+        from wasm_sandbox.request import ExecutionRequest
 
         request = ExecutionRequest(
             call.script.text,

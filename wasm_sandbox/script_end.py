@@ -12,7 +12,7 @@ from wasm_sandbox.frame import FrameDamage, FramedOutput
 from wasm_sandbox.interpretation import tool_file_name
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.outcome import GuestException, Outcome
+    from wasm_sandbox.outcome import GuestException, Outcome
     from wasm_sandbox.script import ExecutionScript
 
 MAX_REPORT_BYTES = 1 << 20
@@ -47,7 +47,7 @@ class ScriptEnd:
 
 def outcome_of(end: ScriptEnd, script: ExecutionScript, tool_name: str, output_bytes: int) -> Outcome:
     """The end of a script as an outcome. Its exception is read from the last traceback on standard error."""
-    from wasm_sandbox.guest.outcome import Ending, Outcome
+    from wasm_sandbox.outcome import Ending, Outcome
 
     ending = Ending.DEADLINE if end.timed_out else Ending.EXITED if end.exit_code >= 0 else Ending.TRAPPED
     return Outcome(
@@ -80,7 +80,7 @@ def value_as_output(end: ScriptEnd, max_payload: int) -> FramedOutput:
 
 
 def _exception(end: ScriptEnd, script: ExecutionScript, tool_name: str) -> GuestException | None:
-    from wasm_sandbox.guest.outcome import GuestException
+    from wasm_sandbox.outcome import GuestException
 
     text = end.stderr[-MAX_REPORT_BYTES:].decode("utf-8", "replace")
     text = text[max(text.rfind(_TRACEBACK), 0) :]

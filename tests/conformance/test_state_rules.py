@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script import generate_script
 
 TOUCH = "def f(agent_state):\n    agent_state.memo = 'seen'\n    return len(agent_state.{})\n"

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 RunScript = Callable[..., Outcome]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.config import MIB
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
+from wasm_sandbox.limits import MIB
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 

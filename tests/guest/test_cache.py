@@ -12,15 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.cache import (
-    DIRECTORY_VARIABLE,
-    SIZE_VARIABLE,
-    Hold,
-    ImageCache,
-    cache_ceiling,
-    cache_directory,
-)
+from wasm_sandbox.guest.cache import SIZE_VARIABLE, Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.engine import process_engine
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
@@ -121,7 +115,7 @@ def test_an_unfinished_write_leaves_no_entry(cache: ImageCache, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(CacheError, match=f"No space left .*{DIRECTORY_VARIABLE}"):
+    with pytest.raises(CacheError, match=f"No space left .*{CACHE_VARIABLE}"):
         cache.add("key", COMPILED)
     assert cache.find("key") is None
     assert [p.name for p in cache.directory.iterdir()] == []
@@ -193,7 +187,7 @@ def test_an_entry_that_others_can_write_is_not_found(cache: ImageCache) -> None:
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match=f"file/cache.*{DIRECTORY_VARIABLE}"):
+    with pytest.raises(CacheError, match=f"file/cache.*{CACHE_VARIABLE}"):
         ImageCache(tmp_path / "file" / "cache")
 
 
@@ -223,9 +217,9 @@ def test_a_full_disk_is_a_clear_error_and_no_entry(tmp_path: Path) -> None:
 
 
 def test_the_variable_names_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "mine"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "mine"))
     assert cache_directory() == tmp_path / "mine"
-    monkeypatch.delenv(DIRECTORY_VARIABLE)
+    monkeypatch.delenv(CACHE_VARIABLE)
     assert cache_directory().name == "wasm-sandbox"
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import Workers
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.request import ExecutionRequest
 
 
 def test_workers_are_reused_and_grow_with_demand() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.config import MIB, Limits
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Outcome
 from wasm_sandbox.guest.own_memory import is_supported
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.limits import MIB, Limits
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 RunScript = Callable[..., Outcome]
 

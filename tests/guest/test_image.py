@@ -14,10 +14,11 @@ import pytest
 import wasmtime
 
 from tests.engines import cache_with_code
+from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import preparation
 from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, ImageCache
+from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.image import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
 from wasm_sandbox.guest.image_file import image_parts
@@ -39,7 +40,7 @@ print(len(steps), result.func_return)
 
 
 def test_two_processes_that_race_prepare_the_image_once(tmp_path: Path) -> None:
-    environ = {**os.environ, DIRECTORY_VARIABLE: str(cache_with_code(tmp_path / "cache").directory)}
+    environ = {**os.environ, CACHE_VARIABLE: str(cache_with_code(tmp_path / "cache").directory)}
     processes = [
         subprocess.Popen([sys.executable, "-c", PREPARE], env=environ, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -20,7 +20,6 @@ from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_W
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.guest.instances import MAX_IDLE
-from wasm_sandbox.guest.outcome import Ending
 from wasm_sandbox.guest.own_memory import (
     ADDRESSABLE_BYTES,
     GUARD_BYTES,
@@ -29,8 +28,9 @@ from wasm_sandbox.guest.own_memory import (
     Slot,
     is_supported,
 )
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.outcome import Ending
+from wasm_sandbox.request import ExecutionRequest
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
 

@@ -17,11 +17,11 @@ import pytest
 from wasm_sandbox import Limits
 from wasm_sandbox.guest import pausing
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
-from wasm_sandbox.guest.outcome import Ending, Outcome
 from wasm_sandbox.guest.poll_page import PollPage
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.turns import Turns
 from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
+from wasm_sandbox.outcome import Ending, Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 PATIENCE_SECONDS = 60.0  # longer than any of these tests takes
 ENDLESS = "while True: pass"
@@ -240,7 +240,7 @@ CRASH = """
 import ctypes
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 process_engine().start(ExecutionRequest("pass", {{}}, Limits()), LiveSurroundings()).result()
 {how}

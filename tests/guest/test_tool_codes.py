@@ -13,10 +13,10 @@ from tests.engines import settled
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.guest import tool_codes
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.tool_codes import ToolCode, ToolCodes, key_of
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script import generate_script
 
 SCHEMA: dict[str, Any] = {"parameters": {"properties": {"x": {}}}}

@@ -11,11 +11,11 @@ import pytest
 
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Ending
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.turns import AT_ONCE, Turns
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.outcome import Ending
+from wasm_sandbox.request import ExecutionRequest
 
 LONG_SECONDS = 60.0  # longer than any of these tests takes
 

@@ -8,9 +8,9 @@ from concurrent.futures import Future
 
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 DEADLINE_SECONDS = 0.3
 

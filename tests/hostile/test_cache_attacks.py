@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, WRITING_PREFIX, ImageCache
+from wasm_sandbox.guest.cache import WRITING_PREFIX, ImageCache
 from wasm_sandbox.guest.engine import process_engine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, signals and mounts of POSIX")
@@ -52,7 +53,7 @@ except HostError as error:
 def start(directory: Path, change: str = "") -> subprocess.Popen[str]:
     """A process that runs a tool with this cache directory; ``change`` is executed before."""
     script = RUN.format(compiled=str(process_engine().image().path), change=textwrap.dedent(change))
-    environ = {**os.environ, DIRECTORY_VARIABLE: str(directory)}
+    environ = {**os.environ, CACHE_VARIABLE: str(directory)}
     command = [sys.executable, "-c", script]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -222,7 +223,7 @@ def test_on_a_full_disk_a_clear_error_is_raised_and_nothing_is_left(tmp_path: Pa
     with small_disk(tmp_path / "small", "8m") as disk:
         said = run(disk)
         assert said.startswith("CacheError cannot write ")
-        assert f"No space left on device. Free some space, or name another one in {DIRECTORY_VARIABLE}" in said
+        assert f"No space left on device. Free some space, or name another one in {CACHE_VARIABLE}" in said
         assert [path.suffix for path in disk.iterdir()] in ([], [".lock"])
 
 

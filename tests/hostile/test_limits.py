@@ -9,7 +9,7 @@ import pytest
 from tests.hostile.conftest import RunBody
 from tests.hostile.overshoot import BURNERS, overshoots, percentile
 from wasm_sandbox import ErrorKind, ToolExecutionResult
-from wasm_sandbox.config import MIB
+from wasm_sandbox.limits import MIB
 
 
 def failed(result: ToolExecutionResult) -> ErrorKind:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox import Image, Tool, run_tool
-from wasm_sandbox.data_directory import DIRECTORY_VARIABLE
+from wasm_sandbox.directories import DATA_VARIABLE
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.guest_python import parse_requirement
 
@@ -27,7 +27,7 @@ PLATFORM = sys.platform
 
 def test_a_package_is_executed_in_guests_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither while an image is made of it, nor before the first run, does a line of it run here."""
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "data"))
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "data"))
     mark = tmp_path / "mark"
     package = tmp_path / "hostile_package"
     package.mkdir()

@@ -35,10 +35,10 @@ from wasm_sandbox import (
     run_tool,
 )
 from wasm_sandbox.errors import CacheError, HostError, UnsupportedIsolation
-from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.processes import messages, pool
 from wasm_sandbox.processes.pool import MAX_PROCESSES, ProcessPool, WorkerProcess, process_pool
+from wasm_sandbox.request import ExecutionRequest
 
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/environ").exists(), reason="no /proc here")

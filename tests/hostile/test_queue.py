@@ -11,9 +11,9 @@ from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
 from wasm_sandbox.guest import workers as workers_module
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.execution import Ending, Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.guest.workers import MAX_WORKERS, Workers
+from wasm_sandbox.request import ExecutionRequest
 
 
 def start(script: str, timeout_seconds: float) -> tuple[Future[Outcome], LiveSurroundings]:

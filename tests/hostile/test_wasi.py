@@ -15,7 +15,6 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.guest import _capi, pipe
 from wasm_sandbox.guest.execution import _Run
@@ -52,6 +51,7 @@ from wasm_sandbox.guest.wasi import (
 )
 from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.limits import Limits
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.
 PREVIEW1 = {

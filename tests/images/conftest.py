@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.data_directory import DIRECTORY_VARIABLE
+from wasm_sandbox.directories import DATA_VARIABLE
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def images_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     """A data directory of the session's own: the images of these tests are nobody else's."""
     directory = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(DIRECTORY_VARIABLE, str(directory))
+        patch.setenv(DATA_VARIABLE, str(directory))
         yield directory
 
 

@@ -23,12 +23,12 @@ from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.instances import InstancePool
-from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script import generate_script
 from wasm_sandbox.tool import Tool
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from wasm_sandbox.files import GivenFiles, HostDir
-from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.stderr_traceback import move_lines
 
 _STANDARD_MODEL = "from pydantic import BaseModel, ConfigDict\n"

@@ -15,9 +15,7 @@ import wasmtime
 from wasm_sandbox.guest.execution import execute
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.interpreter import check_interpreter
-from wasm_sandbox.guest.outcome import Outcome, giving_up
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.settings import Progress, engine_configuration
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.turns import Turns
@@ -25,6 +23,8 @@ from wasm_sandbox.guest.wasi import Surroundings
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.guest.workers import Workers
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.outcome import Outcome, giving_up
+from wasm_sandbox.request import ExecutionRequest
 
 EXIT_GRACE_SECONDS = 1.0
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import wasmtime
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.guest import _capi
@@ -18,16 +17,17 @@ from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.instances import FreshInstance
 from wasm_sandbox.guest.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.guest.mounts import Mounts
-from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.tool_codes import ToolCode, compile_ahead, key_of
 from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
 from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending, GuestException, Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
 MAX_REPORT_BYTES = 1 << 20

@@ -15,7 +15,6 @@ from typing import NamedTuple, Protocol
 
 import wasmtime
 
-from wasm_sandbox.config import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
@@ -29,6 +28,7 @@ from wasm_sandbox.guest.tool_codes import ToolCodes
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions
 from wasm_sandbox.guest.wasm_binary import PAGE_BYTES
+from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 
 SNAPSHOT_FORMAT = 4
 """Raised when the way a snapshot is made changes: part of an image's identity."""

@@ -20,8 +20,8 @@ from wasm_sandbox.errors import HostError
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.pipe import OutputPipe
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import FixedSurroundings, World
+from wasm_sandbox.request import ExecutionRequest
 
 if TYPE_CHECKING:
     from wasm_sandbox.guest.image import LoadedImage

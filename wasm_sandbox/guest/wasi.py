@@ -21,7 +21,6 @@ from typing import Any
 
 import wasmtime
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.preview1 import (
@@ -46,6 +45,7 @@ from wasm_sandbox.guest.preview1 import (
 from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.limits import Limits
 
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
 EVENT_CLOCK, EVENT_FD_READ, EVENT_FD_WRITE = range(3)

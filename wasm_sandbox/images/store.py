@@ -15,9 +15,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from wasm_sandbox.data_directory import DIRECTORY_VARIABLE, data_directory
+from wasm_sandbox.directories import DATA_VARIABLE, data_directory, private_directory
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
-from wasm_sandbox.guest.cache import FileIdentity, private_directory
+from wasm_sandbox.guest.cache import FileIdentity
 from wasm_sandbox.image import Image
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
@@ -65,7 +65,7 @@ class ImageStore:
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = private_directory(
-            directory or data_directory() / "images", "the directory of images", DIRECTORY_VARIABLE
+            directory or data_directory() / "images", "the directory of images", DATA_VARIABLE
         )
 
     # -- recipes ------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class ImageStore:
         except OSError as error:
             raise CacheError(
                 f"cannot write to the directory of images {self.directory}: {error.strerror or error}. "
-                f"Free some space, or name another one in {DIRECTORY_VARIABLE}"
+                f"Free some space, or name another one in {DATA_VARIABLE}"
             ) from error
 
     def all(self) -> list[Kept]:

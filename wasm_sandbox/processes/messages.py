@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.files import GivenFiles, check_path
 from wasm_sandbox.frame import HEADER_BYTES
-from wasm_sandbox.guest.outcome import Ending, GuestException, Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending, GuestException, Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 MAX_HEAD_BYTES = 16 << 20
 """Of a reply: the exception report, at most 1 MiB of text, escaped."""

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from wasm_sandbox import errors
+from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.cache import DIRECTORY_VARIABLE, cache_directory
-from wasm_sandbox.guest.outcome import Ending, Outcome, giving_up
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.workers import Workers
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.outcome import Ending, Outcome, giving_up
 from wasm_sandbox.processes import messages
+from wasm_sandbox.request import ExecutionRequest
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
 """More runs than this wait for a worker; their deadlines start when they get one."""
@@ -49,7 +49,7 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        environ[DIRECTORY_VARIABLE] = str(cache_directory().absolute())
+        environ[CACHE_VARIABLE] = str(cache_directory().absolute())
         if exported := os.environ.get(EXPORTED_IMAGE_VARIABLE):
             environ[EXPORTED_IMAGE_VARIABLE] = str(Path(exported).expanduser().absolute())
         # A group of its own: Ctrl-C is for the host to handle, which then stops the workers.

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
-from wasm_sandbox.guest.outcome import Outcome
-from wasm_sandbox.guest.request import ExecutionRequest
 from wasm_sandbox.guest.wasi import surroundings_for
+from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.processes import messages
 from wasm_sandbox.processes.restriction import restrict
+from wasm_sandbox.request import ExecutionRequest
 
 MAX_REQUEST_BYTES = 1 << 32
 
@@ -58,7 +58,7 @@ def _silence_errors() -> None:
 
 
 def _try(engine: GuestEngine) -> None:
-    from wasm_sandbox.config import Limits
+    from wasm_sandbox.limits import Limits
 
     for script in ("print(1)", "raise ValueError", "import os; os._exit(1)"):
         engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits())).result()

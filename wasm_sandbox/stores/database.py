@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from wasm_sandbox.data_directory import DIRECTORY_VARIABLE, store_path
+from wasm_sandbox.directories import DATA_VARIABLE, store_path
 from wasm_sandbox.errors import StoreError
 
 BUSY_SECONDS = 30.0
@@ -136,11 +136,11 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
     if application != APPLICATION_ID and (version or application or tables):
-        raise StoreError(f"{path} is a database of another program; name another directory in {DIRECTORY_VARIABLE}")
+        raise StoreError(f"{path} is a database of another program; name another directory in {DATA_VARIABLE}")
     if version > SCHEMA_VERSION:
         raise StoreError(
             f"the store {path} was written by a newer wasm-sandbox (its version is {version}, this one knows "
-            f"{SCHEMA_VERSION}): upgrade wasm-sandbox, or name another directory in {DIRECTORY_VARIABLE}"
+            f"{SCHEMA_VERSION}): upgrade wasm-sandbox, or name another directory in {DATA_VARIABLE}"
         )
     return version
 
@@ -172,7 +172,7 @@ def _check_directory(directory: Path) -> None:
     if others_write or status.st_uid not in (os.geteuid(), 0):
         raise StoreError(
             f"others can write to the directory {directory} of the store: make it yours alone (chmod 700), "
-            f"or name another one in {DIRECTORY_VARIABLE}"
+            f"or name another one in {DATA_VARIABLE}"
         )
 
 
@@ -182,7 +182,7 @@ def _keep_private(path: Path) -> None:
         return
     status = path.stat()
     if status.st_uid != os.geteuid():
-        raise StoreError(f"the store {path} belongs to another user; name another directory in {DIRECTORY_VARIABLE}")
+        raise StoreError(f"the store {path} belongs to another user; name another directory in {DATA_VARIABLE}")
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         path.chmod(0o600)
 
@@ -202,7 +202,7 @@ def _explained(path: Path) -> Iterator[None]:
             ) from error
         raise StoreError(
             f"the store {path} cannot be used ({error}): check its directory and the space left there, "
-            f"or name another one in {DIRECTORY_VARIABLE}"
+            f"or name another one in {DATA_VARIABLE}"
         ) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
@@ -211,7 +211,7 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"the store {path} cannot be used ({error.strerror or error}): name a directory that you can write "
-            f"in {DIRECTORY_VARIABLE}"
+            f"in {DATA_VARIABLE}"
         ) from error
 
 

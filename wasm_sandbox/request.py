@@ -6,8 +6,8 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wasm_sandbox.config import Limits
 from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.limits import Limits
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+"""Where things are kept on this machine, and whether a directory is the user's alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from wasm_sandbox.errors import CacheError
+
+DATA_VARIABLE = "WASM_SANDBOX_DATA_DIR"
+CACHE_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
+STORE_NAME = "store.sqlite3"
+
+
+def data_directory() -> Path:
+    """The user's data: ``$WASM_SANDBOX_DATA_DIR``, else the user's data directory of this platform."""
+    if configured := os.environ.get(DATA_VARIABLE):
+        return Path(configured).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("wasm-sandbox", appauthor=False)
+
+
+def store_path() -> Path:
+    """The database of tools and variables; it exists once something has been stored."""
+    return data_directory() / STORE_NAME
+
+
+def cache_directory() -> Path:
+    """Where compiled images are kept: ``$WASM_SANDBOX_CACHE_DIR``, else the user's cache directory."""
+    if configured := os.environ.get(CACHE_VARIABLE):
+        return Path(configured).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("wasm-sandbox", appauthor=False)
+
+
+def private_directory(path: Path, what: str, variable: str) -> Path:
+    """A directory, made if need be, that nobody else can write.
+
+    Args:
+        path: where.
+        what: what messages call it.
+        variable: the environment variable that names another one.
+
+    Raises:
+        CacheError: it cannot be made, or others can write to it.
+    """
+    path = path.absolute()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = path.resolve(strict=True)
+        why = writable_by_others(path)
+    except OSError as error:
+        raise CacheError(
+            f"cannot use {what} {path}: {error.strerror or error}. Name a writable one in {variable}"
+        ) from error
+    if why is not None:
+        raise CacheError(
+            f"{what} {path} {why}: what guests are made of is only loaded from a directory that nobody else "
+            f"can write. Make it yours alone (chmod 700), or name another one in {variable}"
+        )
+    return path
+
+
+def writable_by_others(path: Path, *, of_root: bool = False) -> str | None:
+    """How another user could write to a directory or swap it, or ``None``. POSIX only: elsewhere profiles are private.
+
+    Args:
+        path: the directory, resolved.
+        of_root: whether it may be root's, as parts of a system or of a container are.
+    """
+    if os.name != "posix":
+        return None
+    me = os.geteuid()
+    status = path.stat()
+    if status.st_uid != me and not (of_root and status.st_uid == 0):
+        return f"belongs to user {status.st_uid}, not to you ({me})"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
+    for parent in path.parents:
+        status = parent.stat()
+        if status.st_uid not in (me, 0):
+            return f"lies in {parent}, which belongs to user {status.st_uid}"
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+            return f"lies in {parent}, which everybody can write"
+        if status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_ISVTX and _has_others(status.st_gid):
+            return f"lies in {parent}, which its group can write"
+    return None
+
+
+def _has_others(group: int) -> bool:
+    """Whether a group may have other members than this user: any but a group of the user's own name."""
+    import grp
+    import pwd
+
+    try:
+        name, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return True
+    return entry.gr_name != name or bool({*entry.gr_mem} - {name})
