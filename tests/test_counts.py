@@ -33,7 +33,7 @@ from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.script import ExecutionScript, generate_script
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 
 RECORD_VARIABLE = "WASM_SANDBOX_RECORD_COUNTS"
 FILE = Path(__file__).with_name("counts.json")

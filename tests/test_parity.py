@@ -27,7 +27,7 @@ from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, Tool, ToolExec
 from wasm_sandbox.base import PreparedCall
 from wasm_sandbox.frame import encode_frame
 from wasm_sandbox.script_end import ScriptEnd
-from wasm_sandbox.tool import ToolSourceError
+from wasm_sandbox.tool.definition import ToolSourceError
 
 GUEST_PYTHON = (3, 13)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "differences.md"

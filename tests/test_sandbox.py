@@ -26,7 +26,7 @@ from wasm_sandbox import (
     run_tool,
 )
 from wasm_sandbox.errors import InvalidEnvironment
-from wasm_sandbox.tool import ToolSourceError
+from wasm_sandbox.tool.definition import ToolSourceError
 
 MIB = 1 << 20
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from wasm_sandbox.simple_schema import simple_schema
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox.tool.quick_schema import simple_schema
 
 _ATOMS = [bool, int, float, str, None, Any, object, list, dict, typing.List, typing.Dict]  # noqa: UP006 - what is read
 

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 
 from wasm_sandbox.sandbox import run_tool
 from wasm_sandbox.script import generate_script
-from wasm_sandbox.tool import Tool, ToolSourceError
+from wasm_sandbox.tool.definition import Tool, ToolSourceError
 
 
 class Color(enum.Enum):

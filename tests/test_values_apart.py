@@ -19,7 +19,7 @@ from wasm_sandbox.processes.messages import decode_request, encode_request
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
 from wasm_sandbox.script import ExecutionScript, generate_script
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 
 PADDING = "x" * 3000
 RECORDS = [{"id": n, "name": f"user {n}", "score": n / 7} for n in range(2000)]

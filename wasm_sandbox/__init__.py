@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.limits import Limits
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
     from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
-    from wasm_sandbox.tool import Tool
+    from wasm_sandbox.tool.definition import Tool
 
 __version__ = "0.1.0"
 
@@ -42,7 +42,7 @@ _HOMES = {
     "Image": "image",
     "Limits": "limits",
     "SandboxConfig": "config",
-    "Tool": "tool",
+    "Tool": "tool.definition",
     "ToolError": "results",
     "ToolExecutionResult": "results",
     "Usage": "results",

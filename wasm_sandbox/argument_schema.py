@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from wasm_sandbox.plain_schema import MAX_CHARACTERS, ArgumentSchemaError, plain_schema
-from wasm_sandbox.python_source import parse_module
+from wasm_sandbox.tool.parsing import parse_module
 
 MAX_SECONDS = 10.0
 """Processor time that generating the models of one schema may take."""

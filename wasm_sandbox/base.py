@@ -26,8 +26,8 @@ from wasm_sandbox.script import (
     generate_script,
     parse_function_arguments,
 )
-from wasm_sandbox.tool import Tool
-from wasm_sandbox.tool_source import read_source
+from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox.tool.source import read_source
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.files import HostDir
     from wasm_sandbox.isolation import Isolation
     from wasm_sandbox.limits import Limits
-    from wasm_sandbox.tool import Tool
+    from wasm_sandbox.tool.definition import Tool
 
 # Of a run that ended, `display.exit_code` says the code.
 EXIT_BAD_USAGE = 2
@@ -116,7 +116,7 @@ def read_source(file: str) -> str:
 
 def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
     """The tool in a file, which is read and never executed here."""
-    from wasm_sandbox.tool import ToolSourceError
+    from wasm_sandbox.tool.definition import ToolSourceError
 
     text = read_source(file)
     try:

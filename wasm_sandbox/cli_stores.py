@@ -13,7 +13,7 @@ import click
 # The stores, and what they import, are imported where they are used: `--help` needs none of it.
 if TYPE_CHECKING:
     from wasm_sandbox.stores import LocalUser
-    from wasm_sandbox.tool import Tool
+    from wasm_sandbox.tool.definition import Tool
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
 

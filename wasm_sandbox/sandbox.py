@@ -18,7 +18,7 @@ from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from wasm_sandbox.arguments import BadArguments, ValuesApart, argument_literal, 
 from wasm_sandbox.errors import UnsupportedToolError
 from wasm_sandbox.frame import MARKER
 from wasm_sandbox.script_blocks import RESULT_VAR_NAME
-from wasm_sandbox.tool_source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
+from wasm_sandbox.tool.source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
 
 if TYPE_CHECKING:
     from wasm_sandbox.argument_schema import ArgumentModels

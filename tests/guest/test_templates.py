@@ -8,7 +8,7 @@ import pytest
 
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.script import generate_script
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 
 RunScript = Callable[..., Outcome]
 

@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import RunBody
-from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool, tool_source
+from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.guest import workers as workers_module
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.interpreter import check_interpreter
 from wasm_sandbox.guest.workers import Workers
-from wasm_sandbox.tool import ToolSourceError
+from wasm_sandbox.tool import source as tool_source
+from wasm_sandbox.tool.definition import ToolSourceError
 
 OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
 KINDS: dict[str, tuple[str, ErrorKind | None]] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 
 from wasm_sandbox.script import generate_script
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 
 PRELOAD = (
     "typing", "pickle", "sys", "base64", "struct", "hashlib", "os", "asyncio", "json", "re", "datetime", "decimal",

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from wasm_sandbox.stores.database import Database, damaged
 from wasm_sandbox.stores.organizations import organization_of
-from wasm_sandbox.tool import Tool
+from wasm_sandbox.tool.definition import Tool
 
 
 class ToolManager:

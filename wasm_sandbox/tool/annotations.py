@@ -20,7 +20,7 @@ import pydantic
 import typing_extensions
 from pydantic import BaseModel
 
-from wasm_sandbox.python_source import parse_expression
+from wasm_sandbox.tool.parsing import parse_expression
 
 _MODULES = {
     "builtins": "bool bytes dict float frozenset int list object set str tuple",

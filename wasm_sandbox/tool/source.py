@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from wasm_sandbox.python_source import parse_module
+from wasm_sandbox.tool.parsing import parse_module
 
 MAX_SOURCE_CHARACTERS = 256 << 10
 """Longer sources are not looked at: a megabyte of short statements takes the host ten seconds and 600 MB to parse."""

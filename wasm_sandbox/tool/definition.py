@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from wasm_sandbox.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.deferred import DEFER_BUILD
-from wasm_sandbox.python_source import parse_module
-from wasm_sandbox.simple_schema import simple_schema
-from wasm_sandbox.tool_source import MAX_SOURCE_CHARACTERS
+from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.tool.parsing import parse_module
+from wasm_sandbox.tool.quick_schema import simple_schema
+from wasm_sandbox.tool.source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
 
