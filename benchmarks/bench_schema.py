@@ -14,8 +14,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from wasm_sandbox import Tool
-from wasm_sandbox.argument_schema import argument_models
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.argument_models import argument_models
+from wasm_sandbox.script.generate import generate_script
 
 
 def order_schema(number: int = 0) -> dict[str, Any]:
@@ -47,7 +47,7 @@ ARGS = {"order": {"lines": [{"sku": "A", "quantity": 2}], "parent": {}}}
 
 def bench_first_schema_of_a_process(benchmark: BenchmarkFixture) -> None:
     """The whole of a fresh process: the interpreter, this library, the generator's import, one schema."""
-    program = f"from wasm_sandbox.argument_schema import argument_models; argument_models({order_schema()!r})"
+    program = f"from wasm_sandbox.script.argument_models import argument_models; argument_models({order_schema()!r})"
     benchmark.pedantic(subprocess.run, ([sys.executable, "-c", program],), {"check": True}, rounds=5)
 
 

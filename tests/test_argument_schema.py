@@ -20,11 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import wasm_sandbox.argument_schema
+import wasm_sandbox.script.argument_models
 from wasm_sandbox import ErrorKind, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
-from wasm_sandbox.argument_schema import argument_models
-from wasm_sandbox.plain_schema import ArgumentSchemaError
-from wasm_sandbox.script import RESULT_VAR_NAME, generate_script
+from wasm_sandbox.script.argument_models import argument_models
+from wasm_sandbox.script.generate import RESULT_VAR_NAME, generate_script
+from wasm_sandbox.script.schema_filter import ArgumentSchemaError
 
 ECHO = "def tool(**given):\n    return given"
 KINDS = "def tool(**given):\n    return {name: type(value).__name__ for name, value in given.items()}"
@@ -665,7 +665,7 @@ def test_nothing_of_a_schema_is_executed_here(monkeypatch: pytest.MonkeyPatch) -
 def test_a_schema_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = schema_of({"once": {"type": "integer"}})
     models = argument_models(schema)
-    monkeypatch.setattr(wasm_sandbox.argument_schema, "_generate", None)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", None)
     assert argument_models(json.loads(json.dumps(schema))) is models
 
 
@@ -673,7 +673,7 @@ def test_a_refusal_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = schema_of({"never": {"type": "string", "minLength": "many"}})
     with pytest.raises(ArgumentSchemaError, match="no models can be made"):
         argument_models(schema)
-    monkeypatch.setattr(wasm_sandbox.argument_schema, "_generate", None)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", None)
     with pytest.raises(ArgumentSchemaError, match="minLength"):
         argument_models(schema)
 
@@ -683,8 +683,8 @@ def test_a_generation_that_takes_too_long_is_given_up(monkeypatch: pytest.Monkey
         while True:
             len("")
 
-    monkeypatch.setattr(wasm_sandbox.argument_schema, "MAX_SECONDS", 0.05)
-    monkeypatch.setattr(wasm_sandbox.argument_schema, "_generate", forever)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", forever)
     profile = sys.getprofile()
     with pytest.raises(ArgumentSchemaError, match=r"more than 0\.05 seconds"):
         argument_models(schema_of({"slow": {}}))
@@ -705,13 +705,13 @@ def test_a_missing_generator_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 async def test_the_event_loop_stays_free_while_models_are_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
-    original = wasm_sandbox.argument_schema._generate
+    original = wasm_sandbox.script.argument_models._generate
 
     def slow(*schema: Any) -> Any:
         time.sleep(0.3)
         return original(*schema)
 
-    monkeypatch.setattr(wasm_sandbox.argument_schema, "_generate", slow)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", slow)
     tool = tool_with(schema_of({"free": {}}))
     running = asyncio.create_task(WasmToolSandbox("tool", {"free": 1}, None, None, tool_object=tool).run())
     turns = 0

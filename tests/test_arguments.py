@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox import Tool, run_tool
-from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, argument_literal, argument_literals
+from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, argument_literal, argument_literals
 
 INF, NAN = float("inf"), float("nan")
 

@@ -14,7 +14,7 @@ from tests.support.actors import Actor
 from tests.support.backends import IdleSandbox, NotebookSandbox
 from wasm_sandbox import AsyncToolSandboxBase, SandboxConfig, Tool, ToolExecutionResult, WasmToolSandbox
 from wasm_sandbox.errors import StoreError
-from wasm_sandbox.script import parse_function_arguments
+from wasm_sandbox.script.generate import parse_function_arguments
 from wasm_sandbox.stores import SandboxConfigManager, ToolManager, database
 
 ANN = Actor("org-a")

@@ -32,7 +32,7 @@ from wasm_sandbox.guest.tool_codes import key_of
 from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
-from wasm_sandbox.script import ExecutionScript, generate_script
+from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
 
 RECORD_VARIABLE = "WASM_SANDBOX_RECORD_COUNTS"

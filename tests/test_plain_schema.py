@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasm_sandbox.argument_schema import _known_here, argument_models
-from wasm_sandbox.plain_schema import (
+from wasm_sandbox.script.argument_models import _known_here, argument_models
+from wasm_sandbox.script.schema_filter import (
     MAX_CHARACTERS,
     MAX_DEPTH,
     MAX_ENUM_VALUES,

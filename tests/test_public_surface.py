@@ -72,7 +72,7 @@ def test_a_first_call_loads_nothing_that_only_other_calls_need() -> None:
     """But for what platformdirs loads, which finds the cache where nobody says where it is: tempfile and lzma."""
     unneeded = {
         *("asyncio", "filelock", "importlib.metadata", "socket", "sqlite3", "subprocess", "click"),
-        *("docstring_parser", "pydantic.plugin._loader", "wasmtime.component", "wasm_sandbox.argument_schema"),
+        *("docstring_parser", "pydantic.plugin._loader", "wasmtime.component", "wasm_sandbox.script.argument_models"),
         *("wasm_sandbox.guest.preparation", "wasm_sandbox.guest.snapshot", "wasm_sandbox.images.store"),
         *("wasm_sandbox.processes.pool", "wasm_sandbox.script_end", "wasm_sandbox.stores"),
     }

@@ -12,7 +12,7 @@ from wasm_sandbox.frame import split_frames
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 
 SHAPES = {"plain": "", "guarded": "\ndel sys, pickle, struct, hashlib, base64"}
 

@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import TypedDict
 
 from wasm_sandbox.sandbox import run_tool
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool, ToolSourceError
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wasm_sandbox.arguments import MAX_DEPTH, BadArguments, ValuesApart
 from wasm_sandbox.bench.contenders import request_of
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.wasi import LiveSurroundings
@@ -18,7 +17,8 @@ from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.processes.messages import decode_request, encode_request
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
-from wasm_sandbox.script import ExecutionScript, generate_script
+from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, ValuesApart
+from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
 
 PADDING = "x" * 3000

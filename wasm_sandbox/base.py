@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.directories import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
@@ -18,7 +17,8 @@ from wasm_sandbox.frame import MARKER
 from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.script import (
+from wasm_sandbox.script.arguments import BadArguments, ValuesApart
+from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
     ExecutionScript,
     UnsupportedToolError,
@@ -130,8 +130,8 @@ class AsyncToolSandboxBase(ABC):
         if schema:
             import asyncio  # a third of this library's own import time, and only needed here
 
-            from wasm_sandbox.argument_schema import argument_models
-            from wasm_sandbox.plain_schema import ArgumentSchemaError
+            from wasm_sandbox.script.argument_models import argument_models
+            from wasm_sandbox.script.schema_filter import ArgumentSchemaError
 
             with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
                 await asyncio.to_thread(argument_models, schema)  # may take a second; cached

@@ -487,9 +487,9 @@ def script(
     """Print the script that runs the tool in FILE, or the stored tool of that name; nothing is run."""
     import asyncio
 
-    from wasm_sandbox.arguments import BadArguments
     from wasm_sandbox.display import write
-    from wasm_sandbox.script import UnsupportedToolError
+    from wasm_sandbox.script.arguments import BadArguments
+    from wasm_sandbox.script.generate import UnsupportedToolError
 
     tool, _ = find_tool(file, name, args)
     sandbox = wasm_sandbox.WasmToolSandbox(tool.name, args, None, None, tool_object=tool)

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from wasm_sandbox.arguments import BadArguments, ValuesApart
 from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.errors import PackageError
@@ -17,7 +16,8 @@ from wasm_sandbox.interpretation import failed_before_running, interpret, tool_f
 from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.script import ExecutionScript, UnsupportedToolError
+from wasm_sandbox.script.arguments import BadArguments, ValuesApart
+from wasm_sandbox.script.generate import ExecutionScript, UnsupportedToolError
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
 

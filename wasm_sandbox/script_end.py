@@ -13,7 +13,7 @@ from wasm_sandbox.interpretation import tool_file_name
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import GuestException, Outcome
-    from wasm_sandbox.script import ExecutionScript
+    from wasm_sandbox.script.generate import ExecutionScript
 
 MAX_REPORT_BYTES = 1 << 20
 """So much of the end of standard error is searched for an exception."""

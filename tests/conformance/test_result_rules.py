@@ -19,7 +19,7 @@ import pytest
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.frame import split_frames
 from wasm_sandbox.safe_pickle import decode_envelope
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 
 HEAD = """
 import collections, dataclasses, datetime, decimal, enum, fractions, http, ipaddress, pathlib, uuid

@@ -12,7 +12,7 @@ from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 
 TOUCH = "def f(agent_state):\n    agent_state.memo = 'seen'\n    return len(agent_state.{})\n"
 TAKE = "def f(value):\n    return {'memo': 'seen', 'value': value}\n"

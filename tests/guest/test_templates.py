@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
 
 RunScript = Callable[..., Outcome]

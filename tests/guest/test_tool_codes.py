@@ -17,7 +17,7 @@ from wasm_sandbox.guest.tool_codes import ToolCode, ToolCodes, key_of
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 
 SCHEMA: dict[str, Any] = {"parameters": {"properties": {"x": {}}}}
 

@@ -29,7 +29,7 @@ from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.safe_pickle import decode_envelope
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
-from wasm_sandbox.script import ExecutionScript, generate_script
+from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
 
 OURS = "wasm-sandbox"

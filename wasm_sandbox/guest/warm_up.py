@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-from wasm_sandbox.script import generate_script
+from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
 
 PRELOAD = (

@@ -18,15 +18,21 @@ from itertools import accumulate
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from wasm_sandbox import script_blocks as blocks
-from wasm_sandbox.arguments import BadArguments, ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.errors import UnsupportedToolError
 from wasm_sandbox.frame import MARKER
-from wasm_sandbox.script_blocks import RESULT_VAR_NAME
+from wasm_sandbox.script import blocks
+from wasm_sandbox.script.arguments import (
+    BadArguments,
+    ValuesApart,
+    argument_literal,
+    argument_literals,
+    pickled_agent_state,
+)
+from wasm_sandbox.script.blocks import RESULT_VAR_NAME
 from wasm_sandbox.tool.source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
 
 if TYPE_CHECKING:
-    from wasm_sandbox.argument_schema import ArgumentModels
+    from wasm_sandbox.script.argument_models import ArgumentModels
 
 __all__ = [
     "RESULT_VAR_NAME",
@@ -255,7 +261,7 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> Argument
     if source.injected and isinstance(required, list):  # what is injected need not be given
         required = [name for name in required if name not in source.injected]
         args_json_schema = {**args_json_schema, "required": required}
-    from wasm_sandbox.argument_schema import argument_models  # few tools have such a schema
+    from wasm_sandbox.script.argument_models import argument_models  # few tools have such a schema
 
     models = argument_models(args_json_schema)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED
