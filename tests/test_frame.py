@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasm_sandbox import frame
-from wasm_sandbox.frame import HEADER_BYTES, MARKER, FrameDamage, encode_frame, split_frames
+from wasm_sandbox.decode import frame
+from wasm_sandbox.decode.frame import HEADER_BYTES, MARKER, FrameDamage, encode_frame, split_frames
 
 LIMIT = 1000
 

@@ -30,8 +30,8 @@ from hypothesis import strategies as st
 from pydantic import ByteSize, HttpUrl, PostgresDsn, SecretBytes, SecretStr, networks
 from pydantic_core import MultiHostUrl, Url
 
-from wasm_sandbox import plain_types
-from wasm_sandbox.safe_pickle import (
+from wasm_sandbox.decode import plain_types
+from wasm_sandbox.decode.pickle_decoder import (
     CorruptedPickle,
     DecodeError,
     DecodeLimits,

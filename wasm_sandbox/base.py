@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasm_sandbox.config import SandboxConfig
+from wasm_sandbox.decode.frame import MARKER
+from wasm_sandbox.decode.interpret import failed_before_running, interpret
 from wasm_sandbox.directories import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
-from wasm_sandbox.frame import MARKER
-from wasm_sandbox.interpretation import failed_before_running, interpret
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.script.arguments import BadArguments, ValuesApart

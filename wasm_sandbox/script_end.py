@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wasm_sandbox.frame import FrameDamage, FramedOutput
-from wasm_sandbox.interpretation import tool_file_name
+from wasm_sandbox.decode.frame import FrameDamage, FramedOutput
+from wasm_sandbox.decode.interpret import tool_file_name
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import GuestException, Outcome

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
-from wasm_sandbox.frame import split_frames
-from wasm_sandbox.safe_pickle import decode_envelope
+from wasm_sandbox.decode.frame import split_frames
+from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.script.generate import generate_script
 
 HEAD = """

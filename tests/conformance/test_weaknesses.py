@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
-from wasm_sandbox.frame import encode_frame
+from wasm_sandbox.decode.frame import encode_frame
 from wasm_sandbox.script.generate import generate_script
 
 MARKER_HEX = "92c8e49843d35fb3919da69eb3e5c5c6"

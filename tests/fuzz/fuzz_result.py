@@ -31,8 +31,8 @@ def import_what_the_host_needs() -> None:
 
 def check(data: bytes) -> None:
     """The invariant; raises if it does not hold."""
-    from wasm_sandbox.frame import encode_frame, split_frames
-    from wasm_sandbox.safe_pickle import DecodeError, loads
+    from wasm_sandbox.decode.frame import encode_frame, split_frames
+    from wasm_sandbox.decode.pickle_decoder import DecodeError, loads
 
     import_what_the_host_needs()
     began = time.monotonic()
@@ -67,8 +67,8 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["wasm_sandbox"]):
-        import wasm_sandbox.frame
-        import wasm_sandbox.safe_pickle  # noqa: F401
+        import wasm_sandbox.decode.frame
+        import wasm_sandbox.decode.pickle_decoder  # noqa: F401
     atheris.Setup(sys.argv, check)
     atheris.Fuzz()
 

@@ -11,8 +11,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from wasm_sandbox.decode.pickle_decoder import DecodeError, DecodeLimits, loads
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.safe_pickle import DecodeError, DecodeLimits, loads
 
 FIRST, SECOND = b"h\0", b"h\1"  # what is remembered of the preparation
 

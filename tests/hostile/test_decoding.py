@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.hostile.decoding import CASES, COLLIDING, Repeated, decode
-from wasm_sandbox.safe_pickle import DecodeLimits, ForbiddenPickle, loads
+from wasm_sandbox.decode.pickle_decoder import DecodeLimits, ForbiddenPickle, loads
 
 ITEMS = 20_000
 LIMITS = DecodeLimits(max_items=ITEMS)

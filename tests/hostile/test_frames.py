@@ -9,7 +9,7 @@ import pytest
 
 from tests.hostile.conftest import RunBody
 from wasm_sandbox import ErrorKind, Tool, WasmToolSandbox
-from wasm_sandbox.frame import MARKER
+from wasm_sandbox.decode.frame import MARKER
 
 FORGE = f"""
 import hashlib, os, pickle, struct, sys

@@ -20,7 +20,7 @@ from tests.fuzz import fuzz_result
 from tests.hostile.conftest import RunBody
 from tests.hostile.test_frames import FORGE
 from wasm_sandbox import ErrorKind
-from wasm_sandbox.safe_pickle import CorruptedPickle, DecodeError, ForbiddenPickle, loads
+from wasm_sandbox.decode.pickle_decoder import CorruptedPickle, DecodeError, ForbiddenPickle, loads
 
 MIB = 1 << 20
 TOUCH = "/tmp/wasm-sandbox-was-owned"

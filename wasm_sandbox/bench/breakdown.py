@@ -17,8 +17,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from wasm_sandbox import interpretation, sandbox
+from wasm_sandbox import sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
+from wasm_sandbox.decode import interpret as interpretation
 from wasm_sandbox.guest import _capi, engine, execution, wasi
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import wasm_sandbox
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedContender
-from wasm_sandbox.frame import MARKER, split_frames
+from wasm_sandbox.decode.frame import MARKER, split_frames
+from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.safe_pickle import decode_envelope
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from wasm_sandbox.decode.tracebacks import move_lines
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.stderr_traceback import move_lines
 
 _STANDARD_MODEL = "from pydantic import BaseModel, ConfigDict\n"
 _ANY_MODEL = "from _sandbox_results import BaseModel, ConfigDict\n"
@@ -50,7 +50,7 @@ class Command(NamedTuple):
     @staticmethod
     def exception(stderr: bytes, request: ExecutionRequest) -> tuple[str, str, str] | None:
         """Class, message and traceback of what ended a run, as far as its standard error tells."""
-        from wasm_sandbox.stderr_traceback import exception_of
+        from wasm_sandbox.decode.tracebacks import exception_of
 
         found = exception_of(stderr.decode("utf-8", "replace"))
         if found is None:

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.files import GivenFiles, check_path
-from wasm_sandbox.frame import HEADER_BYTES
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.request import ExecutionRequest

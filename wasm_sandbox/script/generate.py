@@ -18,8 +18,8 @@ from itertools import accumulate
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from wasm_sandbox.decode.frame import MARKER
 from wasm_sandbox.errors import UnsupportedToolError
-from wasm_sandbox.frame import MARKER
 from wasm_sandbox.script import blocks
 from wasm_sandbox.script.arguments import (
     BadArguments,

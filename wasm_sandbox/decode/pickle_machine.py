@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from wasm_sandbox.plain_types import (
+from wasm_sandbox.decode.plain_types import (
     ADVICE,
     DICT,
     GETATTR,

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from wasm_sandbox.frame import MARKER, FrameDamage, FramedOutput, split_frames
+from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, split_frames
+from wasm_sandbox.decode.pickle_decoder import decode_envelope
+from wasm_sandbox.decode.plain_types import ADVICE, CorruptedPickle, ForbiddenPickle
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.plain_types import ADVICE, CorruptedPickle, ForbiddenPickle
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
-from wasm_sandbox.safe_pickle import decode_envelope
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome

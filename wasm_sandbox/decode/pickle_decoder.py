@@ -16,8 +16,8 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any, NamedTuple
 
-from wasm_sandbox.pickle_machine import LONG, DecodeLimits, GuestClass, Machine, Node
-from wasm_sandbox.plain_types import (
+from wasm_sandbox.decode.pickle_machine import LONG, DecodeLimits, GuestClass, Machine, Node
+from wasm_sandbox.decode.plain_types import (
     ADVICE,
     DICT,
     FROZENSET,
