@@ -12,7 +12,7 @@ from pathlib import Path
 from wasm_sandbox.guest.preparation import Step
 from wasm_sandbox.guest.warm_up import closing_scripts
 
-_IN_GUEST = Path(__file__).with_name("packages_in_guest.py")
+_IN_GUEST = Path(__file__).parents[1] / "inside" / "packages.py"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
