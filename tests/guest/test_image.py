@@ -15,6 +15,7 @@ import wasmtime
 
 from tests.engines import cache_with_code
 from wasm_sandbox.directories import CACHE_VARIABLE
+from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest import preparation
 from wasm_sandbox.guest.artifact import find_artifact
@@ -24,7 +25,6 @@ from wasm_sandbox.guest.image import LoadedImage, Wanted, compile_key, image_id,
 from wasm_sandbox.guest.image_file import image_parts
 from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.preparation import Step, pre_initialise
-from wasm_sandbox.guest.settings import ENGINE_SETTINGS
 from wasm_sandbox.guest.snapshot import Snapshot
 from wasm_sandbox.guest.wasm_binary import MalformedModule
 

@@ -15,7 +15,7 @@ import wasmtime
 
 from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
-from wasm_sandbox.guest import _capi
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory

@@ -14,7 +14,7 @@ import pytest
 
 from tests.hostile.conftest import RunBody
 from tests.hostile.poison import POISONS, clean, poisoned
-from wasm_sandbox.guest import _capi
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.own_memory import ADDRESSABLE_BYTES, GUARD_BYTES, MOST_KEPT_BYTES, Slot, is_supported

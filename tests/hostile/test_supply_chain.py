@@ -24,11 +24,11 @@ from packaging.version import Version
 from runtime import sbom
 from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
+from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.image import Wanted
 from wasm_sandbox.guest.preparation import prepare
-from wasm_sandbox.guest.settings import engine_configuration
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.plain_script import run_script
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import wasmtime
 
 from wasm_sandbox.decode.frame import HEADER_BYTES
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.files import GivenFiles, joined
-from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage

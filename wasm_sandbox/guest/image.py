@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 
 import wasmtime
 
+from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS, Progress
+from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
@@ -23,7 +25,6 @@ from wasm_sandbox.guest.image_file import image_parts
 from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.metering import METERING_FORMAT
 from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, is_supported
-from wasm_sandbox.guest.settings import ENGINE_SETTINGS, Progress, wasmtime_version
 from wasm_sandbox.guest.tool_codes import ToolCodes
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions

@@ -11,8 +11,8 @@ import threading
 
 import wasmtime
 
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, Slot
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import wasmtime
 
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.files import HostDir
-from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.file_system import ZEROS
 from wasm_sandbox.guest.preview1 import (
     APPEND,

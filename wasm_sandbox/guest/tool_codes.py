@@ -16,8 +16,8 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest import _capi
 from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.wasi import FixedSurroundings, World

@@ -21,7 +21,7 @@ from typing import Any
 
 import wasmtime
 
-from wasm_sandbox.guest import _capi
+from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.preview1 import (
     EBADF,

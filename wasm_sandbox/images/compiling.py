@@ -10,11 +10,12 @@ from pathlib import Path
 
 import wasmtime
 
+from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, engine_configuration
+from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.image_file import with_memory
 from wasm_sandbox.guest.metering import meter
 from wasm_sandbox.guest.preparation import ONCE_ONLY
-from wasm_sandbox.guest.settings import WASM_STACK_BYTES, engine_configuration, wasmtime_version
 from wasm_sandbox.guest.snapshot import Snapshot, without_data
 
 COMPILE_SECONDS = 1800.0

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field, ValidationError
 
 from wasm_sandbox.directories import writable_by_others
+from wasm_sandbox.engine.binding.configuration import Progress
+from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.errors import CacheError, ImageError
 from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.image import SNAPSHOT_FORMAT, LoadedImage, image_id, link
-from wasm_sandbox.guest.settings import Progress, wasmtime_version
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.loading import BuiltSource

@@ -16,8 +16,8 @@ from wasm_sandbox.errors import ImageError
 if TYPE_CHECKING:
     import wasmtime
 
+    from wasm_sandbox.engine.binding.configuration import Progress
     from wasm_sandbox.guest.image import LoadedImage, Wanted
-    from wasm_sandbox.guest.settings import Progress
 
 MODULE_HEADER = b"\0asm\x01\0\0\0"
 COMPONENT_HEADER = b"\0asm\x0d\0\x01\0"

@@ -15,9 +15,9 @@ from wasm_sandbox.images.recipe import Recipe
 if TYPE_CHECKING:
     import wasmtime
 
+    from wasm_sandbox.engine.binding.configuration import Progress
     from wasm_sandbox.guest.image import LoadedImage, Wanted
     from wasm_sandbox.guest.preparation import Step
-    from wasm_sandbox.guest.settings import Progress
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import wasmtime
 
@@ -21,24 +20,13 @@ ENGINE_SETTINGS = {
 }
 
 
-def wasmtime_version() -> str:
-    """The installed version of wasmtime-py."""
-    # The name of its metadata directory says it; importlib.metadata costs 15 ms of every cold start.
-    site = Path(wasmtime.__file__).parents[1]
-    for directory in site.glob("wasmtime-*.dist-info"):
-        return directory.name.removeprefix("wasmtime-").removesuffix(".dist-info")
-    from importlib.metadata import version
-
-    return version("wasmtime")
-
-
 def engine_configuration(own_memory: bool = False) -> wasmtime.Config:
     """A fresh configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`).
 
     Args:
         own_memory: whether linear memory will be ours (`own_memory`).
     """
-    from wasm_sandbox.guest import _capi  # which wants the version from here
+    from wasm_sandbox.engine.binding import capi as _capi  # which wants the version from here
 
     config = wasmtime.Config()
     _capi.heed_branch_hints(config)

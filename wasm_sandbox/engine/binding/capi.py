@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import wasmtime
 
-from wasm_sandbox.guest.settings import wasmtime_version
+from wasm_sandbox.engine.binding.version import wasmtime_version
 
 try:
     from wasmtime import _ffi

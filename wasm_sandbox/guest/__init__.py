@@ -1,1 +1,0 @@
-"""The engine room: the only code that imports wasmtime."""
