@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import wasmtime
 
-from wasm_sandbox.guest import wasm_binary as wb
-from wasm_sandbox.guest.snapshot import (
+from wasm_sandbox.engine.module import binary as wb
+from wasm_sandbox.engine.module.snapshot import (
     Snapshot,
     SnapshotError,
     data_segments,

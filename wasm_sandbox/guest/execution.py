@@ -10,12 +10,12 @@ import wasmtime
 
 from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.instances import FreshInstance
-from wasm_sandbox.guest.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.guest.mounts import Mounts
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.poll_page import PollPage

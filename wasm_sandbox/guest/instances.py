@@ -12,8 +12,8 @@ import threading
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, Slot
 
 MAX_IDLE = max(4, 2 * (os.cpu_count() or 1))

@@ -17,8 +17,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.metering import FUEL_EXPORT
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.wasi import FixedSurroundings, World
 from wasm_sandbox.request import ExecutionRequest

@@ -111,9 +111,9 @@ def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> b
     """
     import wasmtime
 
-    from wasm_sandbox.guest.metering import meter
+    from wasm_sandbox.engine.module.binary import MalformedModule
+    from wasm_sandbox.engine.module.metering import meter
     from wasm_sandbox.guest.preview1 import WASI_MODULE
-    from wasm_sandbox.guest.wasm_binary import MalformedModule
 
     content = _read(path)
     _check_exports(path, content)  # before minutes may go into compiling it
@@ -138,7 +138,7 @@ def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> b
 
 
 def _check_exports(path: Path, content: bytes) -> None:
-    from wasm_sandbox.guest import wasm_binary
+    from wasm_sandbox.engine.module import binary as wasm_binary
 
     try:
         bodies = dict(wasm_binary.sections(content))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wasm_sandbox.guest import wasm_binary as wb
+from wasm_sandbox.engine.module import binary as wb
 
 CHUNK_BYTES = 4096
 JOINED_GAP_CHUNKS = 3  # a gap smaller than this costs less than another segment

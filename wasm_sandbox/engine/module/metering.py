@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from wasm_sandbox.guest import wasm_binary as wb
+from wasm_sandbox.engine.module import binary as wb
 
 FUEL_EXPORT = "wasm_sandbox_fuel"
 """The exported global: units of fuel that are left. It starts at 0."""
