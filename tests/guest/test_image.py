@@ -16,6 +16,7 @@ import wasmtime
 from tests.engines import cache_with_code
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
+from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.snapshot import Snapshot
@@ -25,7 +26,6 @@ from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.guest.image import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
-from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.preparation import Step, pre_initialise
 
 PREPARE = """

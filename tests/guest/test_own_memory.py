@@ -16,11 +16,8 @@ import wasmtime
 from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.binding import capi as _capi
-from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
-from wasm_sandbox.guest.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
-from wasm_sandbox.guest.engine import GuestEngine
-from wasm_sandbox.guest.instances import MAX_IDLE
-from wasm_sandbox.guest.own_memory import (
+from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.engine.memory.slots import (
     ADDRESSABLE_BYTES,
     GUARD_BYTES,
     MOST_KEPT_BYTES,
@@ -28,6 +25,9 @@ from wasm_sandbox.guest.own_memory import (
     Slot,
     is_supported,
 )
+from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
+from wasm_sandbox.guest.engine import GuestEngine
+from wasm_sandbox.guest.instances import MAX_IDLE
 from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
@@ -294,7 +294,7 @@ def test_an_engine_without_a_scanner_works(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("wasm_sandbox.guest.own_memory.PageScanner", refuse)
+    monkeypatch.setattr("wasm_sandbox.engine.memory.slots.PageScanner", refuse)
     assert not OwnMemoryEngine().keeps_pages
 
 
@@ -309,7 +309,7 @@ def test_the_guards_are_where_wasmtime_wants_them() -> None:
             asked.append((reserved, guard))
             return super()._new_memory(env, type_, low, high, reserved, guard, to)
 
-    from wasm_sandbox.guest import own_memory
+    from wasm_sandbox.engine.memory import slots as own_memory
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_memory._capi, "MemoryCreator", Curious)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox import Limits
-from wasm_sandbox.guest import pausing
+from wasm_sandbox.engine.memory import pausing
+from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
-from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.turns import Turns
 from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
+from wasm_sandbox.engine.memory.poll_page import PollPage
+from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.guest import pipe
 from wasm_sandbox.guest.execution import _Run
 from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.mounts import Mounts, link_mounting
 from wasm_sandbox.guest.pipe import OutputPipe
-from wasm_sandbox.guest.poll_page import PollPage
 from wasm_sandbox.guest.preview1 import (
     EBADF,
     EFAULT,
@@ -36,7 +37,6 @@ from wasm_sandbox.guest.preview1 import (
     SUCCESS,
     WASI_MODULE,
 )
-from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.wasi import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,

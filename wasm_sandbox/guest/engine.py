@@ -14,10 +14,10 @@ import wasmtime
 
 from wasm_sandbox.engine.binding.configuration import Progress, engine_configuration
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
+from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
+from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.guest.execution import execute
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
-from wasm_sandbox.guest.own_memory import OwnMemoryEngine, is_supported
-from wasm_sandbox.guest.trap_signals import TrapSignals
 from wasm_sandbox.guest.turns import Turns
 from wasm_sandbox.guest.wasi import Surroundings
 from wasm_sandbox.guest.watchdog import Watchdog

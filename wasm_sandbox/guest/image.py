@@ -17,6 +17,7 @@ import wasmtime
 
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS, Progress
 from wasm_sandbox.engine.binding.version import wasmtime_version
+from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.metering import METERING_FORMAT
@@ -25,7 +26,6 @@ from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
 from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.instances import InstancePool
-from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, is_supported
 from wasm_sandbox.guest.tool_codes import ToolCodes
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import HostFunctions

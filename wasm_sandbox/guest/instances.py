@@ -12,9 +12,9 @@ import threading
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine, Slot
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.own_memory import ImageMemory, OwnMemoryEngine, Slot
 
 MAX_IDLE = max(4, 2 * (os.cpu_count() or 1))
 """Instances of an image that wait for a run. With memory of ours, each keeps up to `own_memory.MOST_KEPT_BYTES`."""

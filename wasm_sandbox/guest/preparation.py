@@ -13,6 +13,7 @@ import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, Progress
+from wasm_sandbox.engine.memory.slots import OwnMemoryEngine
 from wasm_sandbox.engine.module import snapshot
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts, with_memory
@@ -20,7 +21,6 @@ from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL,
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact
 from wasm_sandbox.guest.image import Wanted, code_key
-from wasm_sandbox.guest.own_memory import OwnMemoryEngine
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.guest.wasi import FixedSurroundings, Halt, HostFunctions, World

@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 
-from wasm_sandbox.guest.address_space import PAGE_BYTES, READ_EXECUTE, READ_WRITE, AddressSpace
+from wasm_sandbox.engine.memory.address_space import PAGE_BYTES, READ_EXECUTE, READ_WRITE, AddressSpace
 
 GUARD_BYTES = 32 << 20
 """Before every memory of a guest: nothing can be read there. A poll page's pause word is in front of that."""

@@ -23,11 +23,11 @@ import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
+from wasm_sandbox.engine.memory.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.engine.memory.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
+from wasm_sandbox.engine.memory.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import ImageParts
-from wasm_sandbox.guest.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
-from wasm_sandbox.guest.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
-from wasm_sandbox.guest.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
 
 ADDRESSABLE_BYTES = 4 << 30
 RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES

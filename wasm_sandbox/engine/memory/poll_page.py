@@ -8,10 +8,10 @@ import os
 import threading
 from collections.abc import Callable
 
-from wasm_sandbox.guest.address_space import NO_ACCESS, AddressSpace
-from wasm_sandbox.guest.own_memory import PollMemory
-from wasm_sandbox.guest.pausing import PauseHandler
-from wasm_sandbox.guest.trap_signals import TrapSignals
+from wasm_sandbox.engine.memory.address_space import NO_ACCESS, AddressSpace
+from wasm_sandbox.engine.memory.pausing import PauseHandler
+from wasm_sandbox.engine.memory.slots import PollMemory
+from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 
 _log = logging.getLogger(__name__)
 
