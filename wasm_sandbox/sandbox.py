@@ -160,7 +160,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         call = self._prepare(agent_state, environ, config)
         if isinstance(call, ToolExecutionResult):
             return call
-        from wasm_sandbox.guest.workers import wait_for
+        from wasm_sandbox.engine.threads.guest_threads import wait_for
 
         future, cancel = self._start(call)
         try:

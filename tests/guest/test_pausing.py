@@ -17,8 +17,8 @@ import pytest
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.memory import pausing
 from wasm_sandbox.engine.memory.poll_page import PollPage
+from wasm_sandbox.engine.threads.turns import Turns
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
-from wasm_sandbox.guest.turns import Turns
 from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from wasm_sandbox.engine.threads.watchdog import STALE_ENTRIES, Watchdog
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.watchdog import STALE_ENTRIES, Watchdog
 
 
 def test_it_looks_when_the_time_has_come_and_again_when_told_so() -> None:

@@ -22,6 +22,8 @@ from typing import Any
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.threads.turns import Turn
+from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.preview1 import (
     EBADF,
@@ -42,9 +44,7 @@ from wasm_sandbox.guest.preview1 import (
     Refusal,
     vectors,
 )
-from wasm_sandbox.guest.turns import Turn
 from wasm_sandbox.guest.wasi_files import Descriptors
-from wasm_sandbox.guest.watchdog import Watchdog
 from wasm_sandbox.limits import Limits
 
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)

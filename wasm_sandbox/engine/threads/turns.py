@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from wasm_sandbox.guest.watchdog import Watchdog
+from wasm_sandbox.engine.threads.watchdog import Watchdog
 
 MOMENT_SECONDS = 0.01
 """How long a turn lasts at most, if others wait. A short run, with as many others at once as there may be, takes 3 to
