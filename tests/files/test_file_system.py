@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wasm_sandbox.files import MAX_PATH_BYTES
-from wasm_sandbox.guest.file_system import Directory, File, FileSystem, MountPoint
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint
+from wasm_sandbox.engine.world.preview1 import (
     EEXIST,
     EILSEQ,
     EINVAL,
@@ -28,6 +27,7 @@ from wasm_sandbox.guest.preview1 import (
     EXDEV,
     Refusal,
 )
+from wasm_sandbox.files import MAX_PATH_BYTES
 
 
 def file_system(files: dict[str, bytes] | None = None, *mounts: str, size: int = 1000, count: int = 100) -> FileSystem:

@@ -18,8 +18,8 @@ from wasm_sandbox import Limits
 from wasm_sandbox.engine.memory import pausing
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.threads.turns import Turns
+from wasm_sandbox.engine.world.world import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.guest.engine import GuestEngine, process_engine
-from wasm_sandbox.guest.wasi import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
@@ -241,7 +241,7 @@ import ctypes
 from wasm_sandbox import Limits
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.guest.wasi import LiveSurroundings
+from wasm_sandbox.engine.world.world import LiveSurroundings
 process_engine().start(ExecutionRequest("pass", {{}}, Limits()), LiveSurroundings()).result()
 {how}
 """

@@ -12,8 +12,8 @@ import pytest
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.threads.turns import AT_ONCE, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
+from wasm_sandbox.engine.world.world import LiveSurroundings
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.wasi import LiveSurroundings
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 

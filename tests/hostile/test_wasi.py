@@ -20,13 +20,12 @@ from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.files import HostDir
-from wasm_sandbox.guest import pipe
-from wasm_sandbox.guest.execution import _Run
-from wasm_sandbox.guest.file_system import FileSystem
-from wasm_sandbox.guest.mounts import Mounts, link_mounting
-from wasm_sandbox.guest.pipe import OutputPipe
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world import pipe
+from wasm_sandbox.engine.world.descriptors import Descriptors
+from wasm_sandbox.engine.world.file_system import FileSystem
+from wasm_sandbox.engine.world.mounts import Mounts, link_mounting
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.preview1 import (
     EBADF,
     EFAULT,
     EINVAL,
@@ -38,7 +37,7 @@ from wasm_sandbox.guest.preview1 import (
     SUCCESS,
     WASI_MODULE,
 )
-from wasm_sandbox.guest.wasi import (
+from wasm_sandbox.engine.world.world import (
     CLOCK_MONOTONIC,
     CLOCK_REALTIME,
     CLOCK_THREAD,
@@ -51,7 +50,8 @@ from wasm_sandbox.guest.wasi import (
     World,
     environ_block,
 )
-from wasm_sandbox.guest.wasi_files import Descriptors
+from wasm_sandbox.files import HostDir
+from wasm_sandbox.guest.execution import _Run
 from wasm_sandbox.limits import Limits
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.

@@ -25,7 +25,8 @@ from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.guest import engine, execution, wasi
+from wasm_sandbox.engine.world import world as wasi
+from wasm_sandbox.guest import engine, execution
 from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.guest.image import ImageSource, LoadedImage, load_image
 from wasm_sandbox.guest.instances import InstancePool

@@ -15,16 +15,16 @@ from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
+from wasm_sandbox.engine.world.descriptors import Descriptors
+from wasm_sandbox.engine.world.file_system import FileSystem
+from wasm_sandbox.engine.world.mounts import Mounts
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.world import Halt, Surroundings, World, environ_block
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
-from wasm_sandbox.guest.file_system import FileSystem
 from wasm_sandbox.guest.image import LoadedImage
 from wasm_sandbox.guest.instances import FreshInstance
-from wasm_sandbox.guest.mounts import Mounts
-from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.tool_codes import ToolCode, compile_ahead, key_of
-from wasm_sandbox.guest.wasi import Halt, Surroundings, World, environ_block
-from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.request import ExecutionRequest

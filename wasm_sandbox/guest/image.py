@@ -21,6 +21,7 @@ from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine, is_su
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.metering import METERING_FORMAT
+from wasm_sandbox.engine.world.world import HostFunctions
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
@@ -28,7 +29,6 @@ from wasm_sandbox.guest.command import Command
 from wasm_sandbox.guest.instances import InstancePool
 from wasm_sandbox.guest.tool_codes import ToolCodes
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
-from wasm_sandbox.guest.wasi import HostFunctions
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 
 SNAPSHOT_FORMAT = 4
@@ -84,7 +84,7 @@ class LoadedImage:
     @cached_property
     def mounting(self) -> wasmtime.InstancePre:
         """What runs with mounts need beside the guest; made for the first of them."""
-        from wasm_sandbox.guest.mounts import link_mounting
+        from wasm_sandbox.engine.world.mounts import link_mounting
 
         return link_mounting(self.engine)
 

@@ -18,12 +18,12 @@ from wasm_sandbox.engine.module import snapshot
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts, with_memory
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, MeteredCode, meter, meter_code
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.world import FixedSurroundings, Halt, HostFunctions, World
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.guest.artifact import Artifact
 from wasm_sandbox.guest.image import Wanted, code_key
-from wasm_sandbox.guest.pipe import OutputPipe
 from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
-from wasm_sandbox.guest.wasi import FixedSurroundings, Halt, HostFunctions, World
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.request import ExecutionRequest
 

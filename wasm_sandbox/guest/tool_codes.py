@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.world import FixedSurroundings, World
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.pipe import OutputPipe
-from wasm_sandbox.guest.wasi import FixedSurroundings, World
 from wasm_sandbox.request import ExecutionRequest
 
 if TYPE_CHECKING:

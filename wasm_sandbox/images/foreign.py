@@ -113,7 +113,7 @@ def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> b
 
     from wasm_sandbox.engine.module.binary import MalformedModule
     from wasm_sandbox.engine.module.metering import meter
-    from wasm_sandbox.guest.preview1 import WASI_MODULE
+    from wasm_sandbox.engine.world.preview1 import WASI_MODULE
 
     content = _read(path)
     _check_exports(path, content)  # before minutes may go into compiling it

@@ -14,10 +14,8 @@ from collections.abc import Mapping
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
-from wasm_sandbox.errors import InvalidFiles
-from wasm_sandbox.files import HostDir
-from wasm_sandbox.guest.file_system import ZEROS
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world.file_system import ZEROS
+from wasm_sandbox.engine.world.preview1 import (
     APPEND,
     CREATE,
     DIRECTORY,
@@ -37,6 +35,8 @@ from wasm_sandbox.guest.preview1 import (
     WASI_MODULE,
     Refusal,
 )
+from wasm_sandbox.errors import InvalidFiles
+from wasm_sandbox.files import HostDir
 
 BUFFER_BYTES = len(ZEROS)
 _PATH, _OTHER_PATH, _VECTOR, _RESULT, _BUFFER = 0, 16384, 32768, 32784, 65536

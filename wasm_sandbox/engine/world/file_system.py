@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world.preview1 import (
     EEXIST,
     EILSEQ,
     EINVAL,
@@ -25,6 +24,7 @@ from wasm_sandbox.guest.preview1 import (
     EXDEV,
     Refusal,
 )
+from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
 
 SCRATCH = "tmp"
 """A directory that is always there, where programs expect it."""

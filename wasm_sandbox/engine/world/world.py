@@ -24,8 +24,9 @@ import wasmtime
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.guest.pipe import OutputPipe
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world.descriptors import Descriptors
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.preview1 import (
     EBADF,
     EFAULT,
     EINVAL,
@@ -44,7 +45,6 @@ from wasm_sandbox.guest.preview1 import (
     Refusal,
     vectors,
 )
-from wasm_sandbox.guest.wasi_files import Descriptors
 from wasm_sandbox.limits import Limits
 
 CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)

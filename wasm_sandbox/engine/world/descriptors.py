@@ -11,10 +11,10 @@ import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from wasm_sandbox.guest.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
-from wasm_sandbox.guest.mounts import Mount
-from wasm_sandbox.guest.pipe import memory_at
-from wasm_sandbox.guest.preview1 import (
+from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
+from wasm_sandbox.engine.world.mounts import Mount
+from wasm_sandbox.engine.world.pipe import memory_at
+from wasm_sandbox.engine.world.preview1 import (
     ALL_RIGHTS,
     APPEND,
     CREATE,
