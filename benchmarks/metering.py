@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from native import PROGRAMS, seconds_in_guest
 
+from wasm_sandbox.engine.compiled import loading as image
 from wasm_sandbox.engine.module import metering
-from wasm_sandbox.guest import image
 
 VARIANTS = {"no metering": (False, False), "deadline": (False, True), "fuel": (True, False)}
 """Whether fuel is counted, and whether the poll page is read. The second is what ``Limits(fuel=None)`` gives."""

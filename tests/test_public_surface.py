@@ -73,7 +73,11 @@ def test_a_first_call_loads_nothing_that_only_other_calls_need() -> None:
     unneeded = {
         *("asyncio", "filelock", "importlib.metadata", "socket", "sqlite3", "subprocess", "click"),
         *("docstring_parser", "pydantic.plugin._loader", "wasmtime.component", "wasm_sandbox.script.argument_models"),
-        *("wasm_sandbox.guest.preparation", "wasm_sandbox.engine.module.snapshot", "wasm_sandbox.images.store"),
+        *(
+            "wasm_sandbox.engine.compiled.preparation",
+            "wasm_sandbox.engine.module.snapshot",
+            "wasm_sandbox.images.store",
+        ),
         *("wasm_sandbox.processes.pool", "wasm_sandbox.script_end", "wasm_sandbox.stores"),
     }
     assert _after_the_first_call(f"print(sorted({unneeded!r} & {{*sys.modules}}))") == "[]\n"

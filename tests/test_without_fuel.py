@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
 from wasm_sandbox.cli import cli
-from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.image import compile_key, image_id
+from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.loading import compile_key, image_id
 
 TOOL = Tool.from_source("def triple(n: int) -> int:\n    return 3 * n\n")
 ENDLESS = Tool.from_source("def endless() -> int:\n    print('begun')\n    while True: pass\n")

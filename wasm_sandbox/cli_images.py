@@ -141,8 +141,8 @@ def show_image(*, name: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove_images(*, names: Sequence[str]) -> None:
     """Remove images: their names, what was downloaded for them, and their compiled code."""
-    from wasm_sandbox.guest.cache import ImageCache
-    from wasm_sandbox.guest.image import compile_key
+    from wasm_sandbox.engine.compiled.cache import ImageCache
+    from wasm_sandbox.engine.compiled.loading import compile_key
     from wasm_sandbox.images.loading import identity
     from wasm_sandbox.images.store import ImageStore
 
@@ -210,7 +210,7 @@ def prune_cache(*, everything: bool, older: str | None, max_size: str | None) ->
     removed.
     """
     from wasm_sandbox.cli import parse_size
-    from wasm_sandbox.guest.cache import ImageCache, cache_ceiling
+    from wasm_sandbox.engine.compiled.cache import ImageCache, cache_ceiling
     from wasm_sandbox.sizes import size_text
 
     cache = ImageCache()
@@ -240,8 +240,8 @@ def _seconds(text: str) -> float:
 
 
 def _description(kept: Kept) -> dict[str, Any]:
-    from wasm_sandbox.guest.cache import ImageCache
-    from wasm_sandbox.guest.image import compile_key, min_memory_bytes
+    from wasm_sandbox.engine.compiled.cache import ImageCache
+    from wasm_sandbox.engine.compiled.loading import compile_key, min_memory_bytes
     from wasm_sandbox.images.loading import identity
 
     image_id, recipe = identity(kept.recipe.digest), kept.recipe

@@ -19,8 +19,8 @@ from wasm_sandbox.errors import HostError
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.artifact import Artifact
-    from wasm_sandbox.guest.cache import ImageCache
+    from wasm_sandbox.engine.compiled.artifact import Artifact
+    from wasm_sandbox.engine.compiled.cache import ImageCache
     from wasm_sandbox.isolation import Isolation
 
 PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
@@ -133,7 +133,7 @@ class _Examination:
         return self.report.versions["wasmtime"]
 
     def guest_module(self) -> str:
-        from wasm_sandbox.guest.artifact import find_artifact
+        from wasm_sandbox.engine.compiled.artifact import find_artifact
 
         artifact = find_artifact()
         self.report.guest.update(
@@ -149,7 +149,7 @@ class _Examination:
 
     def cache_directory(self) -> str:
         from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-        from wasm_sandbox.guest.cache import ImageCache, cache_ceiling
+        from wasm_sandbox.engine.compiled.cache import ImageCache, cache_ceiling
 
         self.report.cache.update(path=str(cache_directory()), variable=CACHE_VARIABLE)
         cache = ImageCache()
@@ -176,7 +176,7 @@ class _Examination:
     def compiled_image(self) -> str:
         if self.artifact is None or self.cache is None:
             raise NotFit("not looked at: it needs the guest module and the cache directory")
-        from wasm_sandbox.guest.image import compile_key, image_id
+        from wasm_sandbox.engine.compiled.loading import compile_key, image_id
         from wasm_sandbox.progress import ready_image
 
         identity = image_id(self.artifact)

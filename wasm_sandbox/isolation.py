@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from wasm_sandbox.errors import UnsupportedIsolation
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.image import ImageSource
+    from wasm_sandbox.engine.compiled.loading import ImageSource
     from wasm_sandbox.outcome import Outcome
     from wasm_sandbox.request import ExecutionRequest
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
 from wasm_sandbox.display import Output
+from wasm_sandbox.engine.compiled.loading import ImageSource
 from wasm_sandbox.engine.threads.guest_threads import wait_for
 from wasm_sandbox.files import GivenFiles
-from wasm_sandbox.guest.image import ImageSource
 from wasm_sandbox.isolation import Isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome

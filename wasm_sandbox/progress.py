@@ -15,7 +15,7 @@ from wasm_sandbox.guest.engine import process_engine
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wasm_sandbox.guest.image import ImageSource, LoadedImage
+    from wasm_sandbox.engine.compiled.loading import ImageSource, LoadedImage
 
 
 Step = Callable[[str], None]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
 from wasm_sandbox.errors import ArtifactError
-from wasm_sandbox.guest.artifact import Artifact, find_artifact
 from wasm_sandbox.limits import MIB
 
 RUNTIME = Path(__file__).parents[2] / "runtime"

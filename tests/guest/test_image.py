@@ -16,17 +16,17 @@ import wasmtime
 from tests.engines import cache_with_code
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
+from wasm_sandbox.engine.compiled import preparation
+from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.cache import ImageCache
+from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
+from wasm_sandbox.engine.compiled.preparation import Step, pre_initialise
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.guest import preparation
-from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.cache import ImageCache
 from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.image import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
-from wasm_sandbox.guest.preparation import Step, pre_initialise
 
 PREPARE = """
 import sys
@@ -99,7 +99,7 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
     artifact = find_artifact()
     identity = image_id(artifact)
     assert compile_key(identity) == compile_key(identity)
-    monkeypatch.setattr("wasm_sandbox.guest.image.PRELOAD", ("json",))
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.loading.PRELOAD", ("json",))
     assert image_id(artifact) != identity
     key = compile_key(identity)
     with monkeypatch.context() as patch:
@@ -108,7 +108,7 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
     assert compile_key(identity) == key
     assert compile_key(identity, counts_fuel=False) != key
     assert compile_key(identity, own_memory=True) != compile_key(identity, own_memory=False)
-    monkeypatch.setattr("wasm_sandbox.guest.image.METERING_FORMAT", 0)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.loading.METERING_FORMAT", 0)
     assert compile_key(identity) != key
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch:
         prepared.append(args)
         return compiled
 
-    monkeypatch.setattr("wasm_sandbox.guest.preparation.prepare", prepare)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", prepare)
     cache = ImageCache(tmp_path / "cache")
     engine = type(process_engine().image().engine)()
     image = load_image(engine, cache=cache)
@@ -135,7 +135,7 @@ def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch:
 
 def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = process_engine().image().path.read_bytes()
-    monkeypatch.setattr("wasm_sandbox.guest.preparation.prepare", lambda *args: compiled)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", lambda *args: compiled)
     cache = ImageCache(tmp_path / "cache")
     engine = type(process_engine().image().engine)()
     key = compile_key(image_id(find_artifact()))
@@ -162,7 +162,7 @@ def test_a_guest_that_cannot_be_initialised_says_why(
 def test_a_guest_that_never_ends_to_start_is_stopped(
     script: str, initialise: Initialise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wasm_sandbox.guest.preparation.PREPARE_SECONDS", 2.0)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.PREPARE_SECONDS", 2.0)
     with pytest.raises(ImageError, match=r"it took more than 2 s; it said: still here"):
         initialise(("json",), ["import sys; print('still here', file=sys.stderr)", script])
 
@@ -170,7 +170,7 @@ def test_a_guest_that_never_ends_to_start_is_stopped(
 def test_a_guest_that_takes_all_memory_to_start_is_stopped(
     initialise: Initialise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wasm_sandbox.guest.preparation.MAX_SCRATCH_BYTES", 64 << 20)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.MAX_SCRATCH_BYTES", 64 << 20)
     with pytest.raises(ImageError, match="MemoryError"):
         initialise(("json",), ["x = bytearray(1 << 30)"])
 

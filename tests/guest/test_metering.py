@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox.engine.binding.configuration import engine_configuration
+from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.binary import PAGE_BYTES, MalformedModule
@@ -24,7 +25,6 @@ from wasm_sandbox.engine.module.metering import (
     meter,
     meter_code,
 )
-from wasm_sandbox.guest.artifact import find_artifact
 
 PLENTY = 1 << 40
 ENGINE = wasmtime.Engine(engine_configuration())

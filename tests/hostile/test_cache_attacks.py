@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox.directories import CACHE_VARIABLE
+from wasm_sandbox.engine.compiled.cache import WRITING_PREFIX, ImageCache
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.cache import WRITING_PREFIX, ImageCache
 from wasm_sandbox.guest.engine import process_engine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, signals and mounts of POSIX")
@@ -29,10 +29,10 @@ as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="ne
 
 RUN = """
 import os, sys, time
-import wasm_sandbox.guest.preparation as preparation
+import wasm_sandbox.engine.compiled.preparation as preparation
 from wasm_sandbox import run_tool, Tool
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.cache import ImageCache
+from wasm_sandbox.engine.compiled.cache import ImageCache
 prepared = []
 def prepare(*args):
     prepared.append(args)

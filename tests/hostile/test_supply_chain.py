@@ -25,10 +25,10 @@ from runtime import sbom
 from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
 from wasm_sandbox.engine.binding.configuration import engine_configuration
+from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.loading import Wanted
+from wasm_sandbox.engine.compiled.preparation import prepare
 from wasm_sandbox.errors import ArtifactError
-from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.image import Wanted
-from wasm_sandbox.guest.preparation import prepare
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.plain_script import run_script
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.packages import make_wheel
+from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.images import installer as installer_module
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement, tool_requirements
 from wasm_sandbox.images.installer import find_installer

@@ -10,6 +10,10 @@ import wasmtime
 
 from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.compiled.command import FAILED_EXIT_CODES, Command
+from wasm_sandbox.engine.compiled.instances import FreshInstance
+from wasm_sandbox.engine.compiled.loading import LoadedImage
+from wasm_sandbox.engine.compiled.tool_codes import ToolCode, compile_ahead, key_of
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
@@ -21,10 +25,6 @@ from wasm_sandbox.engine.world.mounts import Mounts
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.world import Halt, Surroundings, World, environ_block
 from wasm_sandbox.files import GivenFiles, joined
-from wasm_sandbox.guest.command import FAILED_EXIT_CODES, Command
-from wasm_sandbox.guest.image import LoadedImage
-from wasm_sandbox.guest.instances import FreshInstance
-from wasm_sandbox.guest.tool_codes import ToolCode, compile_ahead, key_of
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.request import ExecutionRequest

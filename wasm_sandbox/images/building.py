@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from packaging.requirements import Requirement
 
 from wasm_sandbox.engine.binding.configuration import Progress
+from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.image import Image
 from wasm_sandbox.images.adaptations import added_files

@@ -18,9 +18,9 @@ from pydantic import BaseModel, Field, ValidationError
 from wasm_sandbox.directories import writable_by_others
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.version import wasmtime_version
+from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.loading import SNAPSHOT_FORMAT, LoadedImage, image_id, link
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.guest.artifact import find_artifact
-from wasm_sandbox.guest.image import SNAPSHOT_FORMAT, LoadedImage, image_id, link
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.loading import BuiltSource
@@ -85,8 +85,8 @@ def export_image(
         ValueError: the target is unknown, or something else is in the directory.
         ImageError: the image cannot be prepared, compiled for the target, or written.
     """
-    from wasm_sandbox.guest.preparation import prepare_snapshot
-    from wasm_sandbox.images.compiling import check_compiler, compile_for
+    from wasm_sandbox.engine.compiled.compiling import check_compiler, compile_for
+    from wasm_sandbox.engine.compiled.preparation import prepare_snapshot
 
     if target not in TARGETS:
         raise ValueError(f"{target!r} is no target that is known here; use one of {', '.join(TARGETS)}")

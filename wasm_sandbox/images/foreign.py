@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import wasmtime
 
     from wasm_sandbox.engine.binding.configuration import Progress
-    from wasm_sandbox.guest.image import LoadedImage, Wanted
+    from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted
 
 MODULE_HEADER = b"\0asm\x01\0\0\0"
 COMPONENT_HEADER = b"\0asm\x0d\0\x01\0"
@@ -75,9 +75,9 @@ class ForeignSource:
 
     def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
         """Load it from the cache, or compile it; raises as `ImageSource.load`."""
+        from wasm_sandbox.engine.compiled.command import Command
+        from wasm_sandbox.engine.compiled.loading import load_prepared
         from wasm_sandbox.files import HostDir
-        from wasm_sandbox.guest.command import Command
-        from wasm_sandbox.guest.image import load_prepared
 
         def compiled(wanted: Wanted) -> bytes:
             wanted.progress(f"compiling {self.wasm.name} for this machine")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from wasm_sandbox.engine.compiled.artifact import Artifact
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.guest.artifact import Artifact
 
 _NO_DISTRIBUTIONS = frozenset({"cpython", "zlib", "bzip2", "liblzma", "sqlite"})
 _DATA_ONLY_INSIDE = frozenset({"tzdata"})

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     import wasmtime
 
     from wasm_sandbox.engine.binding.configuration import Progress
-    from wasm_sandbox.guest.image import LoadedImage, Wanted
-    from wasm_sandbox.guest.preparation import Step
+    from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted
+    from wasm_sandbox.engine.compiled.preparation import Step
 
 
 @cache
 def identity(digest: str) -> str:
     """The id of a recipe's image with the guest of this installation: the same on every machine."""
-    from wasm_sandbox.guest.artifact import find_artifact
-    from wasm_sandbox.guest.image import image_id
-    from wasm_sandbox.guest.packages import installer
+    from wasm_sandbox.engine.compiled.artifact import find_artifact
+    from wasm_sandbox.engine.compiled.loading import image_id
+    from wasm_sandbox.engine.compiled.packages import installer
 
     parts = [image_id(find_artifact()), installer(), digest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -48,10 +48,10 @@ class BuiltSource:
 
     def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
-        from wasm_sandbox.guest.image import load_prepared
+        from wasm_sandbox.engine.compiled.loading import load_prepared
 
         def prepare(wanted: Wanted) -> bytes:
-            from wasm_sandbox.guest.preparation import prepare
+            from wasm_sandbox.engine.compiled.preparation import prepare
 
             return prepare(guest_engine, wanted, self.steps())
 
@@ -59,7 +59,7 @@ class BuiltSource:
 
     def steps(self) -> list[Step]:
         """What its preparation does beyond that of the default image."""
-        from wasm_sandbox.guest.packages import package_steps
+        from wasm_sandbox.engine.compiled.packages import package_steps
         from wasm_sandbox.images.store import ImageStore
 
         packages = ImageStore(self.directory).contents(self.recipe).packages

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.errors import ImageError, PackageError
-from wasm_sandbox.guest.artifact import find_artifact
 from wasm_sandbox.image import Image, image_of
 from wasm_sandbox.images.guest_python import GuestPython, tool_requirements
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.directories import DATA_VARIABLE, data_directory, private_directory
+from wasm_sandbox.engine.compiled.cache import FileIdentity
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
-from wasm_sandbox.guest.cache import FileIdentity
 from wasm_sandbox.image import Image
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes

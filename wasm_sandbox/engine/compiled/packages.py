@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from wasm_sandbox.guest.preparation import Step
-from wasm_sandbox.guest.warm_up import closing_scripts
+from wasm_sandbox.engine.compiled.preparation import Step
+from wasm_sandbox.engine.compiled.warm_up import closing_scripts
 
-_IN_GUEST = Path(__file__).parents[1] / "inside" / "packages.py"
+_IN_GUEST = Path(__file__).parents[2] / "inside" / "packages.py"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 

@@ -17,18 +17,18 @@ import wasmtime
 
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS, Progress
 from wasm_sandbox.engine.binding.version import wasmtime_version
+from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
+from wasm_sandbox.engine.compiled.cache import Hold, ImageCache, cache_ceiling
+from wasm_sandbox.engine.compiled.command import Command
+from wasm_sandbox.engine.compiled.instances import InstancePool
+from wasm_sandbox.engine.compiled.tool_codes import ToolCodes
+from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.metering import METERING_FORMAT
 from wasm_sandbox.engine.world.world import HostFunctions
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.guest.artifact import Artifact, find_artifact
-from wasm_sandbox.guest.cache import Hold, ImageCache, cache_ceiling
-from wasm_sandbox.guest.command import Command
-from wasm_sandbox.guest.instances import InstancePool
-from wasm_sandbox.guest.tool_codes import ToolCodes
-from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 
 SNAPSHOT_FORMAT = 4
@@ -165,7 +165,7 @@ def load_image(
     """
 
     def prepare(wanted: Wanted) -> bytes:
-        from wasm_sandbox.guest import preparation  # not needed where there is a compiled image
+        from wasm_sandbox.engine.compiled import preparation  # not needed where there is a compiled image
 
         return preparation.prepare(guest_engine, wanted)
 

@@ -13,6 +13,9 @@ import wasmtime
 
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, Progress
+from wasm_sandbox.engine.compiled.artifact import Artifact
+from wasm_sandbox.engine.compiled.loading import Wanted, code_key
+from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine
 from wasm_sandbox.engine.module import snapshot
 from wasm_sandbox.engine.module.binary import MalformedModule
@@ -21,9 +24,6 @@ from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL,
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.world import FixedSurroundings, Halt, HostFunctions, World
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.guest.artifact import Artifact
-from wasm_sandbox.guest.image import Wanted, code_key
-from wasm_sandbox.guest.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.request import ExecutionRequest
 

@@ -54,7 +54,7 @@ def find_artifact() -> Artifact:
         ArtifactError: there is none.
     """
     here = Path(__file__).parent
-    candidates = (here / "artifact", here.parents[1] / "runtime" / "artifact")
+    candidates = (here / "artifact", here.parents[2] / "runtime" / "artifact")
     for directory in candidates:
         if (directory / DESCRIPTION_NAME).is_file():
             description = json.loads((directory / DESCRIPTION_NAME).read_text())

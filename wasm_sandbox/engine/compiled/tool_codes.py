@@ -24,7 +24,7 @@ from wasm_sandbox.errors import HostError
 from wasm_sandbox.request import ExecutionRequest
 
 if TYPE_CHECKING:
-    from wasm_sandbox.guest.image import LoadedImage
+    from wasm_sandbox.engine.compiled.loading import LoadedImage
 
 MAX_TOOLS = 256
 """Those that were not called the longest are forgotten."""

@@ -62,7 +62,7 @@ class Command(NamedTuple):
 
 @cache
 def _start_text() -> str:
-    return (Path(__file__).parents[1] / "inside" / "start.py").read_text(encoding="utf-8")
+    return (Path(__file__).parents[2] / "inside" / "start.py").read_text(encoding="utf-8")
 
 
 def _with_any_model(request: ExecutionRequest) -> str:

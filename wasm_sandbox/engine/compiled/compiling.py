@@ -12,11 +12,11 @@ import wasmtime
 
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, engine_configuration
 from wasm_sandbox.engine.binding.version import wasmtime_version
+from wasm_sandbox.engine.compiled.preparation import ONCE_ONLY
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.metering import meter
 from wasm_sandbox.engine.module.snapshot import Snapshot, without_data
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.guest.preparation import ONCE_ONLY
 
 COMPILE_SECONDS = 1800.0
 
