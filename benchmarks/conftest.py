@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -26,8 +26,8 @@ from wasm_sandbox.bench.plot import PlotUnavailable, draw
 from wasm_sandbox.bench.report import Report
 from wasm_sandbox.cli import cli
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, compile_ahead
-from wasm_sandbox.guest import execution
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine.run import execution
 
 HARNESS = dedent(
     """

@@ -564,7 +564,7 @@ async def test_many_runs_at_once_each_get_their_own_result() -> None:
 
 @pytest.mark.parametrize("body", ["while True: pass", "import time; time.sleep(600)"])
 async def test_cancelling_the_task_stops_the_guest(body: str) -> None:
-    from wasm_sandbox.guest.engine import process_engine
+    from wasm_sandbox.engine.engine import process_engine
 
     engine = process_engine()
     task = asyncio.create_task(sandbox(f"def f():\n    {body}\n").run())

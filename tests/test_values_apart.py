@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox.bench.contenders import request_of
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.world.world import LiveSurroundings
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.limits import MIB
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.processes.messages import decode_request, encode_request

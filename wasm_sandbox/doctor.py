@@ -126,7 +126,7 @@ class _Examination:
 
     def wasmtime(self) -> str:
         try:
-            from wasm_sandbox.guest import engine
+            from wasm_sandbox.engine import engine
         except Exception as error:
             raise NotFit(f"wasmtime does not load: {error}; reinstall it, or install its version 50") from error
         engine.process_engine()

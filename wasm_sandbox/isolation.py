@@ -70,8 +70,8 @@ def start_guest(
         from wasm_sandbox.processes.pool import process_pool
 
         return process_pool().start(request, abandoned)
+    from wasm_sandbox.engine.engine import process_engine
     from wasm_sandbox.engine.world.world import surroundings_for
-    from wasm_sandbox.guest.engine import process_engine
 
     surroundings = surroundings_for(request.limits, abandoned)
     return process_engine().start(request, surroundings, source), surroundings.cancel

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox.display import complain
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads.guest_threads import Workers, wait_for
-from wasm_sandbox.guest.engine import process_engine
 
 if TYPE_CHECKING:
     from rich.progress import Progress

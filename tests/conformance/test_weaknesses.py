@@ -225,8 +225,8 @@ def test_the_frame_is_as_specified() -> None:
     assert framed[20:52].decode() == hashlib.md5(payload).hexdigest()
     assert framed[52:] == payload
     tool = Tool.from_source("def f() -> int:\n    return 1\n")
+    from wasm_sandbox.engine.engine import process_engine
     from wasm_sandbox.engine.world.world import LiveSurroundings
-    from wasm_sandbox.guest.engine import process_engine
     from wasm_sandbox.request import ExecutionRequest
 
     request = ExecutionRequest(generate_script(tool, {}).text, {}, Limits())

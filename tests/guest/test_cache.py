@@ -14,8 +14,8 @@ import pytest
 
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
 from wasm_sandbox.engine.compiled.cache import SIZE_VARIABLE, Hold, ImageCache, cache_ceiling
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.engine import process_engine
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 not_as_root = pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write anywhere")

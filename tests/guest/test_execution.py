@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.memory.slots import is_supported
 from wasm_sandbox.engine.world.world import LiveSurroundings
 from wasm_sandbox.files import GivenFiles, HostDir
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.limits import MIB, Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest

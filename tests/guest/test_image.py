@@ -21,16 +21,16 @@ from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
 from wasm_sandbox.engine.compiled.preparation import Step, pre_initialise
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.guest.engine import process_engine
 
 PREPARE = """
 import sys
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox import run_tool, Tool
 steps = []
 process_engine().image(steps.append)

@@ -17,6 +17,7 @@ from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
+from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.engine.memory.slots import (
     ADDRESSABLE_BYTES,
@@ -28,7 +29,6 @@ from wasm_sandbox.engine.memory.slots import (
 )
 from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.engine.world.world import LiveSurroundings
-from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox import Limits
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory import pausing
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.threads.turns import Turns
 from wasm_sandbox.engine.world.world import FixedSurroundings, LiveSurroundings
-from wasm_sandbox.guest.engine import GuestEngine, process_engine
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
@@ -239,7 +239,7 @@ def test_a_system_that_allows_no_code_of_ours_is_told_about_and_goes_without(
 CRASH = """
 import ctypes
 from wasm_sandbox import Limits
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.engine.world.world import LiveSurroundings
 process_engine().start(ExecutionRequest("pass", {{}}, Limits()), LiveSurroundings()).result()

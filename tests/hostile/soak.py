@@ -21,7 +21,7 @@ from pathlib import Path
 
 from wasm_sandbox import Limits, Tool, run_tool
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 
 MIB = 1 << 20
 ALLOWED_GROWTH_BYTES = 24 * MIB  # what the allocators of host and engine may still settle by after the warm-up

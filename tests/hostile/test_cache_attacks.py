@@ -21,8 +21,8 @@ import pytest
 
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.compiled.cache import WRITING_PREFIX, ImageCache
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.guest.engine import process_engine
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, signals and mounts of POSIX")
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")

@@ -19,7 +19,7 @@ from tests.hostile.conftest import RunBody
 from tests.hostile.deterministic_tools import BODIES, FAILING
 from wasm_sandbox import ErrorKind, Limits, Tool, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.binding.version import wasmtime_version
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 
 RUNS = 5
 

@@ -22,10 +22,10 @@ import pytest
 from tests.hostile.conftest import RunBody
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads import guest_threads as workers_module
 from wasm_sandbox.engine.threads.guest_threads import Workers
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.tool import source as tool_source
 from wasm_sandbox.tool.definition import ToolSourceError
 
@@ -173,7 +173,7 @@ def test_a_deadline_holds_after_its_watch_could_not_be_started(monkeypatch: pyte
 SETUP = """
 import asyncio, gc, sys, threading, time
 from wasm_sandbox import Limits, Tool, WasmToolSandbox, run_tool
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 def tool(body):
     return Tool(name="f", source_code="def f():\\n    " + body.replace("\\n", "\\n    "))
 def sandbox(body):

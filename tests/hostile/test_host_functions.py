@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.hostile.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
 from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.run.execution import _read_report
 from wasm_sandbox.engine.world.preview1 import ROOT
-from wasm_sandbox.guest.execution import _read_report
 
 NUMBERS = st.one_of(
     st.sampled_from(HOSTILE),

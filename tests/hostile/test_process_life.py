@@ -14,7 +14,7 @@ import pytest
 SETUP = """
 import os, sys, threading, time
 from wasm_sandbox import Limits, Tool, run_tool
-from wasm_sandbox.guest.engine import process_engine
+from wasm_sandbox.engine.engine import process_engine
 one = Tool.from_source("def one() -> int:\\n    return 1\\n")
 forever = Tool.from_source("def forever():\\n    while True: pass\\n")
 sleeper = Tool.from_source("def sleeper():\\n    import time; time.sleep(600)\\n")

@@ -8,11 +8,11 @@ from concurrent.futures import Future
 import pytest
 
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
+from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine.run.execution import Ending, Outcome
 from wasm_sandbox.engine.threads import guest_threads as workers_module
 from wasm_sandbox.engine.threads.guest_threads import MAX_WORKERS, Workers
 from wasm_sandbox.engine.world.world import LiveSurroundings
-from wasm_sandbox.guest.engine import process_engine
-from wasm_sandbox.guest.execution import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
 

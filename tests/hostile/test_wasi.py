@@ -19,6 +19,7 @@ from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
+from wasm_sandbox.engine.run.execution import _Run
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world import pipe
 from wasm_sandbox.engine.world.descriptors import Descriptors
@@ -51,7 +52,6 @@ from wasm_sandbox.engine.world.world import (
     environ_block,
 )
 from wasm_sandbox.files import HostDir
-from wasm_sandbox.guest.execution import _Run
 from wasm_sandbox.limits import Limits
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.

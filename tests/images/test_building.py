@@ -12,8 +12,8 @@ import pytest
 from tests.support.packages import make_package, make_wheel
 from wasm_sandbox import ErrorKind, Image, SandboxConfig, Tool, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.compiled import preparation
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import ImageError, ImageNotFound, PackageError
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.images.store import ImageStore
 
 pytestmark = pytest.mark.timeout(300)

@@ -20,10 +20,10 @@ from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.cli import cli
 from wasm_sandbox.engine.compiled import compiling
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.exported import (
     CODE_NAME,

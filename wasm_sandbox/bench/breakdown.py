@@ -20,16 +20,17 @@ from unittest.mock import patch
 from wasm_sandbox import sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.decode import interpret as interpretation
+from wasm_sandbox.engine import engine
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.compiled.instances import InstancePool
 from wasm_sandbox.engine.compiled.loading import ImageSource, LoadedImage, load_image
+from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
+from wasm_sandbox.engine.run import execution
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world import world as wasi
-from wasm_sandbox.guest import engine, execution
-from wasm_sandbox.guest.engine import GuestEngine
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script.generate import generate_script

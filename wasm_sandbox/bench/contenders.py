@@ -13,8 +13,8 @@ import wasm_sandbox
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedContender
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.world.world import LiveSurroundings
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest

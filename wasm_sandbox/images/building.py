@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.guest.engine import process_engine
 from wasm_sandbox.image import Image
 from wasm_sandbox.images.adaptations import added_files
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement

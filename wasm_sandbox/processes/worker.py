@@ -6,8 +6,8 @@ import os
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.world.world import surroundings_for
-from wasm_sandbox.guest.engine import GuestEngine, process_engine
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.processes import messages
 from wasm_sandbox.processes.restriction import restrict
