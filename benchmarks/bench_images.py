@@ -16,8 +16,8 @@ import pytest
 
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.directories import DATA_VARIABLE
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.exported import export_image, this_target
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "200"))
 BOUND = 1.3

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.base import AsyncToolSandboxBase
     from wasm_sandbox.config import SandboxConfig
     from wasm_sandbox.files import HostDir
-    from wasm_sandbox.image import Image
+    from wasm_sandbox.images.image import Image
     from wasm_sandbox.limits import Limits
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
     from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
@@ -39,7 +39,7 @@ _HOMES = {
     "AsyncToolSandboxBase": "base",
     "ErrorKind": "results",
     "HostDir": "files",
-    "Image": "image",
+    "Image": "images.image",
     "Limits": "limits",
     "SandboxConfig": "config",
     "Tool": "tool.definition",

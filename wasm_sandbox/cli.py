@@ -451,7 +451,7 @@ def execute(
     """
     from wasm_sandbox.display import show
     from wasm_sandbox.files import check_files
-    from wasm_sandbox.image import image_of
+    from wasm_sandbox.images.image import image_of
     from wasm_sandbox.isolation import check_isolation
     from wasm_sandbox.plain_script import run_script
     from wasm_sandbox.progress import ready_image
@@ -506,7 +506,7 @@ def script(
 def warm(named: str | None, no_fuel: bool) -> None:
     """Prepare the guest image now, so that the first run need not; with --image another one than the default."""
     from wasm_sandbox.display import write
-    from wasm_sandbox.image import image_of
+    from wasm_sandbox.images.image import image_of
     from wasm_sandbox.progress import ready_image
 
     chosen = image_of(named)

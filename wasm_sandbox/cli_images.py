@@ -64,7 +64,7 @@ def build_image(
     host; in a guest they are imported, once, and every run starts from there.
     """
     from wasm_sandbox.cli import read_source
-    from wasm_sandbox.image import Image
+    from wasm_sandbox.images.image import Image
     from wasm_sandbox.progress import in_sight
 
     pairs = [entry.partition("=") for entry in files]
@@ -169,8 +169,8 @@ def export_image(*, arguments: Sequence[str], target: str | None, compiler: str 
     network. Targets: x86_64-linux, aarch64-linux, x86_64-macos, aarch64-macos, x86_64-windows. For another one
     than this machine's own the wasmtime command of the installed version is needed.
     """
-    from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE, image_of
     from wasm_sandbox.images import exported
+    from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE, image_of
     from wasm_sandbox.progress import in_sight
     from wasm_sandbox.sizes import size_text
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasm_sandbox import __version__
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 
 if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.artifact import Artifact

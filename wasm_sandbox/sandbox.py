@@ -12,7 +12,7 @@ from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import failed_before_running, interpret, tool_file_name
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
-from wasm_sandbox.image import Image
+from wasm_sandbox.images.image import Image
 from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult

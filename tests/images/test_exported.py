@@ -24,7 +24,6 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.exported import (
     CODE_NAME,
     FILES_NAME,
@@ -34,6 +33,7 @@ from wasm_sandbox.images.exported import (
     export_image,
     this_target,
 )
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "serverless"

@@ -22,7 +22,7 @@ from wasm_sandbox.engine.threads.guest_threads import Workers
 from wasm_sandbox.engine.threads.turns import Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.world import Surroundings
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.outcome import Outcome, giving_up
 from wasm_sandbox.request import ExecutionRequest
 

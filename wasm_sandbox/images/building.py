@@ -13,9 +13,9 @@ from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.image import Image
 from wasm_sandbox.images.adaptations import added_files
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement
+from wasm_sandbox.images.image import Image
 from wasm_sandbox.images.installer import find_installer
 from wasm_sandbox.images.loading import BuiltSource
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes, inputs_digest

@@ -21,15 +21,15 @@ from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.loading import SNAPSHOT_FORMAT, LoadedImage, image_id, link
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.archive import read_archive, write_archive
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.images.loading import BuiltSource
 from wasm_sandbox.images.recipe import Contents
 
 if TYPE_CHECKING:
     import wasmtime
 
-    from wasm_sandbox.image import Image
+    from wasm_sandbox.images.image import Image
 
 FORMAT = 3
 MANIFEST_NAME, CODE_NAME, FILES_NAME = "image.json", "image.cwasm", "files.zip"

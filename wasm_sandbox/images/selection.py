@@ -10,8 +10,8 @@ from packaging.utils import canonicalize_name
 
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.errors import ImageError, PackageError
-from wasm_sandbox.image import Image, image_of
 from wasm_sandbox.images.guest_python import GuestPython, tool_requirements
+from wasm_sandbox.images.image import Image, image_of
 
 
 def choose_image(

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ValidationError
 from wasm_sandbox.directories import DATA_VARIABLE, data_directory, private_directory
 from wasm_sandbox.engine.compiled.cache import FileIdentity
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
-from wasm_sandbox.image import Image
 from wasm_sandbox.images.archive import read_archive, write_archive
+from wasm_sandbox.images.image import Image
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -20,7 +20,7 @@ from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
 from wasm_sandbox.engine.threads.guest_threads import Workers
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.outcome import Ending, Outcome, giving_up
 from wasm_sandbox.processes import messages
 from wasm_sandbox.request import ExecutionRequest

@@ -41,7 +41,7 @@ class Image:
     @property
     def has_own_guest(self) -> bool:
         """Whether it runs our own guest, and not another CPython."""
-        from wasm_sandbox.images.foreign import ForeignSource
+        from wasm_sandbox.images.other_python import ForeignSource
 
         return not isinstance(self.source, ForeignSource)
 
@@ -118,7 +118,7 @@ class Image:
         Raises:
             ImageError: a file cannot be read, or is not what it should be.
         """
-        from wasm_sandbox.images.foreign import ForeignSource
+        from wasm_sandbox.images.other_python import ForeignSource
 
         source = ForeignSource(Path(wasm).absolute(), Path(stdlib).absolute() if stdlib is not None else None)
         source.check()
