@@ -14,12 +14,12 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.world.world import LiveSurroundings
 from wasm_sandbox.limits import MIB
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.processes.messages import decode_request, encode_request
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
 from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox.workers.messages import decode_request, encode_request
 
 PADDING = "x" * 3000
 RECORDS = [{"id": n, "name": f"user {n}", "score": n / 7} for n in range(2000)]

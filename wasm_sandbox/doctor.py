@@ -215,7 +215,7 @@ class _Examination:
             ran = self._trial("process")
         except HostError as error:
             return f'isolation="process" cannot be used: {error}'
-        from wasm_sandbox.processes.pool import process_pool
+        from wasm_sandbox.workers.pool import process_pool
 
         worker = process_pool().workers[0]
         return "; ".join([ran, "with " + ", ".join(worker.restrictions), *(f"without {w}" for w in worker.lacking)])

@@ -67,7 +67,7 @@ def start_guest(
     """
     check_isolation(isolation, image=source, mounts=request.given and request.given.mounts)
     if isolation == "process":
-        from wasm_sandbox.processes.pool import process_pool
+        from wasm_sandbox.workers.pool import process_pool
 
         return process_pool().start(request, abandoned)
     from wasm_sandbox.engine.engine import process_engine

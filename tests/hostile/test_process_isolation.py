@@ -36,9 +36,9 @@ from wasm_sandbox import (
 )
 from wasm_sandbox.errors import CacheError, HostError, UnsupportedIsolation
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
-from wasm_sandbox.processes import messages, pool
-from wasm_sandbox.processes.pool import MAX_PROCESSES, ProcessPool, WorkerProcess, process_pool
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.workers import messages, pool
+from wasm_sandbox.workers.pool import MAX_PROCESSES, ProcessPool, WorkerProcess, process_pool
 
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/environ").exists(), reason="no /proc here")
@@ -331,7 +331,7 @@ def test_threads_share_the_pool() -> None:
 SETUP = """
 import os, signal, sys, threading, time
 from wasm_sandbox import Limits, Tool, run_tool
-from wasm_sandbox.processes.pool import process_pool
+from wasm_sandbox.workers.pool import process_pool
 one = Tool.from_source("def one() -> int:\\n    return 1\\n")
 forever = Tool.from_source("def forever():\\n    while True: pass\\n")
 def busy():
@@ -545,7 +545,7 @@ def test_a_restricted_process_can_compute_and_start_threads_but_touch_nothing(tm
     script = textwrap.dedent(
         f"""
         import ctypes, json, os, resource, socket, subprocess, sys, threading, time
-        from wasm_sandbox.processes.restriction import restrict
+        from wasm_sandbox.workers.restriction import restrict
         dll = ctypes.CDLL(None, use_errno=True)
         def libc(name, *arguments):
             ctypes.set_errno(0)

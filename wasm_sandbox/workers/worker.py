@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.world.world import surroundings_for
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.processes import messages
-from wasm_sandbox.processes.restriction import restrict
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.workers import messages
+from wasm_sandbox.workers.restriction import restrict
 
 MAX_REQUEST_BYTES = 1 << 32
 

@@ -22,8 +22,8 @@ from wasm_sandbox.engine.threads.guest_threads import Workers
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.outcome import Ending, Outcome, giving_up
-from wasm_sandbox.processes import messages
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.workers import messages
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
 """More runs than this wait for a worker; their deadlines start when they get one."""
@@ -35,7 +35,7 @@ WATCH_SECONDS = 0.05
 EXIT_GRACE_SECONDS = 1.0
 
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what Python itself may need to start
-_BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.processes.worker import main; main()"
+_BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.workers.worker import main; main()"
 
 _log = logging.getLogger(__name__)
 
