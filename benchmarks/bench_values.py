@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, side_by_side
 from wasm_sandbox.limits import MIB, Limits
-from wasm_sandbox.sandbox import run_tool
+from wasm_sandbox.sandbox.wasm import run_tool
 from wasm_sandbox.tool.definition import Tool
 
 SIZES = {"1 KB": 1_000, "100 KB": 100_000, "1 MB": 1_000_000, "10 MB": 10_000_000}

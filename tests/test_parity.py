@@ -24,9 +24,9 @@ from tests.executors.subprocess_sandbox import (
 )
 from tests.parity.cases import CASES, Case
 from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox
-from wasm_sandbox.base import PreparedCall
 from wasm_sandbox.decode.frame import encode_frame
-from wasm_sandbox.script_end import ScriptEnd
+from wasm_sandbox.sandbox.base import PreparedCall
+from wasm_sandbox.sandbox.script_end import ScriptEnd
 from wasm_sandbox.tool.definition import ToolSourceError
 
 GUEST_PYTHON = (3, 13)

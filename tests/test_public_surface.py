@@ -78,7 +78,7 @@ def test_a_first_call_loads_nothing_that_only_other_calls_need() -> None:
             "wasm_sandbox.engine.module.snapshot",
             "wasm_sandbox.images.store",
         ),
-        *("wasm_sandbox.workers.pool", "wasm_sandbox.script_end", "wasm_sandbox.stores"),
+        *("wasm_sandbox.workers.pool", "wasm_sandbox.sandbox.script_end", "wasm_sandbox.stores"),
     }
     assert _after_the_first_call(f"print(sorted({unneeded!r} & {{*sys.modules}}))") == "[]\n"
 

@@ -13,7 +13,7 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
-from wasm_sandbox.sandbox import run_tool
+from wasm_sandbox.sandbox.wasm import run_tool
 from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool, ToolSourceError
 

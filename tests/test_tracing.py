@@ -68,7 +68,7 @@ async def test_a_run_is_a_span_with_the_script_inside_it(spans: InMemorySpanExpo
     assert script.parent.span_id == run.context.span_id
     assert result.usage is not None
     assert attributes(run) == {
-        "code.function.name": f"wasm_sandbox.sandbox.WasmToolSandbox.{method}",
+        "code.function.name": f"wasm_sandbox.sandbox.wasm.WasmToolSandbox.{method}",
         "gen_ai.tool.name": "add",
         "wasm_sandbox.outcome": "success",
         "wasm_sandbox.fuel": result.usage.fuel,
@@ -83,7 +83,10 @@ async def test_generating_a_script_alone_is_a_span_too(spans: InMemorySpanExport
     await IdleSandbox("f", {}, None, None, tool_object=tool).generate_execution_script(None)
     (span,) = spans.get_finished_spans()
     assert span.name == "IdleSandbox.generate_execution_script"
-    assert attributes(span)["code.function.name"] == "wasm_sandbox.base.AsyncToolSandboxBase.generate_execution_script"
+    assert (
+        attributes(span)["code.function.name"]
+        == "wasm_sandbox.sandbox.base.AsyncToolSandboxBase.generate_execution_script"
+    )
 
 
 @pytest.mark.parametrize(

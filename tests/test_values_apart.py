@@ -15,7 +15,7 @@ from wasm_sandbox.engine.world.world import LiveSurroundings
 from wasm_sandbox.limits import MIB
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
-from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
+from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
 from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool

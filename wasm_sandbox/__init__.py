@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wasm_sandbox.base import AsyncToolSandboxBase
     from wasm_sandbox.config import SandboxConfig
     from wasm_sandbox.files import HostDir
     from wasm_sandbox.images.image import Image
     from wasm_sandbox.limits import Limits
     from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
-    from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
+    from wasm_sandbox.sandbox.base import AsyncToolSandboxBase
+    from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
     from wasm_sandbox.tool.definition import Tool
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncToolSandboxBase": "base",
+    "AsyncToolSandboxBase": "sandbox.base",
     "ErrorKind": "results",
     "HostDir": "files",
     "Image": "images.image",
@@ -46,8 +46,8 @@ _HOMES = {
     "ToolError": "results",
     "ToolExecutionResult": "results",
     "Usage": "results",
-    "WasmToolSandbox": "sandbox",
-    "run_tool": "sandbox",
+    "WasmToolSandbox": "sandbox.wasm",
+    "run_tool": "sandbox.wasm",
 }
 
 

@@ -35,8 +35,8 @@ from wasm_sandbox.sizes import read_size
 # `--help` and `--version` need none of it.
 if TYPE_CHECKING:
     from wasm_sandbox.files import HostDir
-    from wasm_sandbox.isolation import Isolation
     from wasm_sandbox.limits import Limits
+    from wasm_sandbox.sandbox.executors import Isolation
     from wasm_sandbox.tool.definition import Tool
 
 # Of a run that ended, `display.exit_code` says the code.
@@ -393,8 +393,8 @@ def run(
     """
     from wasm_sandbox.display import Output, show
     from wasm_sandbox.images.selection import choose_image
-    from wasm_sandbox.isolation import check_isolation
     from wasm_sandbox.progress import in_sight, ready_image
+    from wasm_sandbox.sandbox.executors import check_isolation
 
     checked = _limits(limits)
     check_isolation(isolation, image=image, mounts=mounts)
@@ -452,9 +452,9 @@ def execute(
     from wasm_sandbox.display import show
     from wasm_sandbox.files import check_files
     from wasm_sandbox.images.image import image_of
-    from wasm_sandbox.isolation import check_isolation
-    from wasm_sandbox.plain_script import run_script
     from wasm_sandbox.progress import ready_image
+    from wasm_sandbox.sandbox.executors import check_isolation
+    from wasm_sandbox.sandbox.plain_script import run_script
 
     checked = _limits(limits)
     check_isolation(isolation, image=image, mounts=mounts)

@@ -21,7 +21,7 @@ from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.artifact import Artifact
     from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.isolation import Isolation
+    from wasm_sandbox.sandbox.executors import Isolation
 
 PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 """Those that both wasmtime's wheels and its compiler are for."""
@@ -224,7 +224,7 @@ class _Examination:
         if "compiled_bytes" not in self.report.image:
             raise NotFit("not tried: it needs the compiled image")
         from wasm_sandbox.limits import Limits
-        from wasm_sandbox.plain_script import run_script
+        from wasm_sandbox.sandbox.plain_script import run_script
 
         limits = Limits(timeout_seconds=30)
         output = run_script("print(6 * 7)", name="trial.py", environ={}, limits=limits, isolation=isolation)

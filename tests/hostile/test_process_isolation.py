@@ -175,7 +175,7 @@ def test_a_tool_that_needs_another_image_is_refused_and_nothing_is_built() -> No
 
 
 def test_a_script_runs_there_too_and_its_traceback_has_its_lines() -> None:
-    from wasm_sandbox.plain_script import run_script
+    from wasm_sandbox.sandbox.plain_script import run_script
 
     output = run_script(
         "print(1)\nraise KeyError('x')", name="mine.py", environ={}, limits=Limits(), isolation="process"

@@ -30,7 +30,7 @@ from wasm_sandbox.engine.compiled.loading import Wanted
 from wasm_sandbox.engine.compiled.preparation import prepare
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.plain_script import run_script
+from wasm_sandbox.sandbox.plain_script import run_script
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -17,7 +17,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from wasm_sandbox import sandbox
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.decode import interpret as interpretation
 from wasm_sandbox.engine import engine
@@ -33,6 +32,7 @@ from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world import world as wasi
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.sandbox import wasm as sandbox
 from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
 

@@ -18,7 +18,7 @@ from wasm_sandbox.engine.world.world import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.sandbox import WasmToolSandbox, run_tool
+from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
 

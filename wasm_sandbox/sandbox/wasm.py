@@ -7,15 +7,15 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from wasm_sandbox.base import AsyncToolSandboxBase
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import failed_before_running, interpret, tool_file_name
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.files import GivenFiles, HostDir, check_files
 from wasm_sandbox.images.image import Image
-from wasm_sandbox.isolation import Isolation, check_isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
+from wasm_sandbox.sandbox.base import AsyncToolSandboxBase
+from wasm_sandbox.sandbox.executors import Isolation, check_isolation, start_guest
 from wasm_sandbox.script.arguments import BadArguments, ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript, UnsupportedToolError
 from wasm_sandbox.tool.definition import Tool

@@ -10,11 +10,11 @@ from wasm_sandbox.display import Output
 from wasm_sandbox.engine.compiled.loading import ImageSource
 from wasm_sandbox.engine.threads.guest_threads import wait_for
 from wasm_sandbox.files import GivenFiles
-from wasm_sandbox.isolation import Isolation, start_guest
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
+from wasm_sandbox.sandbox.executors import Isolation, start_guest
 
 
 def run_script(

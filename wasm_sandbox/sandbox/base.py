@@ -31,7 +31,7 @@ from wasm_sandbox.tool.source import read_source
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
-    from wasm_sandbox.script_end import ScriptEnd
+    from wasm_sandbox.sandbox.script_end import ScriptEnd
     from wasm_sandbox.stores import SandboxConfigManager
 
 
@@ -326,7 +326,7 @@ class AsyncToolSandboxBase(ABC):
         Returns:
             The result; its ``usage`` is ``None``, as nothing was measured.
         """
-        from wasm_sandbox.script_end import outcome_of, value_as_output  # for other back-ends only
+        from wasm_sandbox.sandbox.script_end import outcome_of, value_as_output  # for other back-ends only
 
         limits = limits or Limits.default()
         result = interpret(
