@@ -13,7 +13,7 @@ from wasm_sandbox.bench.contenders import local_contenders
 from wasm_sandbox.bench.foreign import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import machine, side_by_side, versions
 from wasm_sandbox.bench.report import Report
-from wasm_sandbox.cli_bench import PEERS_VARIABLE
+from wasm_sandbox.cli.bench import PEERS_VARIABLE
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "60"))
 

@@ -18,7 +18,11 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     assert program == "wasm-sandbox"
     return subprocess.run(
-        [sys.executable, "-m", "wasm_sandbox.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -40,7 +40,7 @@ def test_the_python_example_prints_what_its_comments_say(source: str, tmp_path: 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_works(line: str, tmp_path: Path) -> None:
     command = tmp_path / "wasm-sandbox"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox.cli.app "$@"\n')
     command.chmod(0o700)
     environment = {**_path(), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT, env=environment)

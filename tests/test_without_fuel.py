@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
-from wasm_sandbox.cli import cli
+from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.loading import compile_key, image_id
 

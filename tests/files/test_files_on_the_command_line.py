@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.cli_files import save_files
+from wasm_sandbox.cli.file_options import save_files
 from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.results import ToolExecutionResult
 
@@ -33,7 +33,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def command(here: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "wasm_sandbox.cli", *arguments]
+    line = [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments]
     return subprocess.run(line, cwd=here, input=stdin, capture_output=True, text=True, check=False, timeout=100)
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.packages import make_package
-from wasm_sandbox.cli import cli
+from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled.cache import ImageCache
 
 pytestmark = [pytest.mark.usefixtures("images_directory"), pytest.mark.timeout(300)]

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
-from wasm_sandbox.cli import cli
+from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled import compiling
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory

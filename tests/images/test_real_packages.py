@@ -58,7 +58,7 @@ def test_the_commands_of_the_readme_lead_from_nothing_to_a_tool_with_two_package
     block = re.search(r"^```console\n\$ pip install wasm-sandbox\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     assert block is not None
     command = tmp_path / "wasm-sandbox"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox.cli "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox.cli.app "$@"\n')
     command.chmod(0o700)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     lines = [line.removeprefix("$ ") for line in block[1].splitlines()]

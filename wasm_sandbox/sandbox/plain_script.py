@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from wasm_sandbox.cli.display import Output
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
-from wasm_sandbox.display import Output
 from wasm_sandbox.engine.compiled.loading import ImageSource
 from wasm_sandbox.engine.threads.guest_threads import wait_for
 from wasm_sandbox.files import GivenFiles

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 import wasm_sandbox
-from wasm_sandbox.cli_bench import bench
-from wasm_sandbox.cli_files import file_options, save_files, with_output
-from wasm_sandbox.cli_images import cache_verbs, image_verbs
-from wasm_sandbox.cli_stores import environment_verbs, is_tool_name, stored_tool, tool_verbs
+from wasm_sandbox.cli.bench import bench
+from wasm_sandbox.cli.file_options import file_options, save_files, with_output
+from wasm_sandbox.cli.images import cache_verbs, image_verbs
+from wasm_sandbox.cli.stores import environment_verbs, is_tool_name, stored_tool, tool_verbs
 from wasm_sandbox.errors import (
     HostError,
     ImageNotFound,
@@ -56,7 +56,7 @@ class CommandError(click.ClickException):
     exit_code = EXIT_BAD_USAGE
 
     def show(self, file: Any = None) -> None:
-        from wasm_sandbox.display import complain
+        from wasm_sandbox.cli.display import complain
 
         complain(self.message)
 
@@ -145,7 +145,7 @@ def find_tool(file: str, name: str | None, args: Mapping[str, Any]) -> tuple[Too
 
 def _tell_left_out(name: str, tool: Tool, args: Mapping[str, Any]) -> None:
     """What a tool does not take is dropped, as agents rely on; but a user may have mistyped a name."""
-    from wasm_sandbox.display import complain
+    from wasm_sandbox.cli.display import complain
 
     known = (tool.json_schema or {}).get("parameters", {}).get("properties", {})
     if unknown := [argument for argument in args if argument not in known]:
@@ -391,9 +391,9 @@ def run(
     is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
     result instead: status, value, agent state, output, error, usage and files (their content as base64).
     """
-    from wasm_sandbox.display import Output, show
+    from wasm_sandbox.cli.display import Output, show
+    from wasm_sandbox.cli.progress import in_sight, ready_image
     from wasm_sandbox.images.selection import choose_image
-    from wasm_sandbox.progress import in_sight, ready_image
     from wasm_sandbox.sandbox.executors import check_isolation
 
     checked = _limits(limits)
@@ -449,10 +449,10 @@ def execute(
     Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
     generated ones do, has its result shown as by run; any other needs no result to succeed.
     """
-    from wasm_sandbox.display import show
+    from wasm_sandbox.cli.display import show
+    from wasm_sandbox.cli.progress import ready_image
     from wasm_sandbox.files import check_files
     from wasm_sandbox.images.image import image_of
-    from wasm_sandbox.progress import ready_image
     from wasm_sandbox.sandbox.executors import check_isolation
     from wasm_sandbox.sandbox.plain_script import run_script
 
@@ -487,7 +487,7 @@ def script(
     """Print the script that runs the tool in FILE, or the stored tool of that name; nothing is run."""
     import asyncio
 
-    from wasm_sandbox.display import write
+    from wasm_sandbox.cli.display import write
     from wasm_sandbox.script.arguments import BadArguments
     from wasm_sandbox.script.generate import UnsupportedToolError
 
@@ -505,9 +505,9 @@ def script(
 @click.option("--no-fuel", is_flag=True, help="Also the one for runs whose fuel is not counted.")
 def warm(named: str | None, no_fuel: bool) -> None:
     """Prepare the guest image now, so that the first run need not; with --image another one than the default."""
-    from wasm_sandbox.display import write
+    from wasm_sandbox.cli.display import write
+    from wasm_sandbox.cli.progress import ready_image
     from wasm_sandbox.images.image import image_of
-    from wasm_sandbox.progress import ready_image
 
     chosen = image_of(named)
     for counts_fuel in (True, False) if no_fuel else (True,):
@@ -524,8 +524,8 @@ def doctor(as_json: bool) -> None:
     Shows the guest module and the image in use, the cache, sizes and versions, and runs a trivial guest.
     Exits with 0 if the host is fit, else with 1; a check that fails says what to do.
     """
-    from wasm_sandbox.display import write
-    from wasm_sandbox.doctor import examine
+    from wasm_sandbox.cli.display import write
+    from wasm_sandbox.cli.doctor import examine
 
     report = examine()
     write(sys.stdout, report.to_json() if as_json else report.to_text())
@@ -555,7 +555,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    from wasm_sandbox.display import complain
+    from wasm_sandbox.cli.display import complain
 
     try:
         code = cli.main(arguments, prog_name="wasm-sandbox", standalone_mode=False)

@@ -63,9 +63,9 @@ def build_image(
     Packages are pure Python wheels, resolved and downloaded by pip or uv. Nothing of them is executed on this
     host; in a guest they are imported, once, and every run starts from there.
     """
-    from wasm_sandbox.cli import read_source
+    from wasm_sandbox.cli.app import read_source
+    from wasm_sandbox.cli.progress import in_sight
     from wasm_sandbox.images.image import Image
-    from wasm_sandbox.progress import in_sight
 
     pairs = [entry.partition("=") for entry in files]
     if wrong := [guest for guest, equals, _ in pairs if not equals]:
@@ -169,9 +169,9 @@ def export_image(*, arguments: Sequence[str], target: str | None, compiler: str 
     network. Targets: x86_64-linux, aarch64-linux, x86_64-macos, aarch64-macos, x86_64-windows. For another one
     than this machine's own the wasmtime command of the installed version is needed.
     """
+    from wasm_sandbox.cli.progress import in_sight
     from wasm_sandbox.images import exported
     from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE, image_of
-    from wasm_sandbox.progress import in_sight
     from wasm_sandbox.sizes import size_text
 
     if len(arguments) > 2:
@@ -209,7 +209,7 @@ def prune_cache(*, everything: bool, older: str | None, max_size: str | None) ->
     Without an option: until the cache is at its ceiling, WASM_SANDBOX_CACHE_SIZE or 2G. What is in use is never
     removed.
     """
-    from wasm_sandbox.cli import parse_size
+    from wasm_sandbox.cli.app import parse_size
     from wasm_sandbox.engine.compiled.cache import ImageCache, cache_ceiling
     from wasm_sandbox.sizes import size_text
 
@@ -285,12 +285,12 @@ def _checked(work: Callable[[], T]) -> T:
 
 
 def _error(message: str) -> click.ClickException:
-    from wasm_sandbox.cli import CommandError
+    from wasm_sandbox.cli.app import CommandError
 
     return CommandError(message)
 
 
 def _print(text: str) -> None:
-    from wasm_sandbox.display import write
+    from wasm_sandbox.cli.display import write
 
     write(sys.stdout, text + "\n")

@@ -90,7 +90,7 @@ def save_files(result: ToolExecutionResult, output_dir: str | None, *, quiet: bo
     Raises:
         InvalidFiles: one has a name that is not safe here, or cannot be written; those before it are saved.
     """
-    from wasm_sandbox.display import complain
+    from wasm_sandbox.cli.display import complain
 
     if not result.files:
         return

@@ -58,7 +58,7 @@ def tool_verbs() -> None:
 )
 def add_tool(*, file: str, name: str | None, requirements: Sequence[str]) -> None:
     """Store the tool in FILE, a .py file; it is read and not run. One of the same name is replaced."""
-    from wasm_sandbox.cli import load_tool
+    from wasm_sandbox.cli.app import load_tool
     from wasm_sandbox.stores import LocalUser, ToolManager
 
     tools, user = ToolManager(), LocalUser()
@@ -186,13 +186,13 @@ def _kept(is_encrypted: bool) -> str:
 
 
 def _error(message: str) -> click.ClickException:
-    from wasm_sandbox.cli import CommandError
+    from wasm_sandbox.cli.app import CommandError
 
     return CommandError(message)
 
 
 def _print(text: str) -> None:
-    from wasm_sandbox.display import write
+    from wasm_sandbox.cli.display import write
 
     write(sys.stdout, text + "\n")
 

@@ -176,8 +176,8 @@ class _Examination:
     def compiled_image(self) -> str:
         if self.artifact is None or self.cache is None:
             raise NotFit("not looked at: it needs the guest module and the cache directory")
+        from wasm_sandbox.cli.progress import ready_image
         from wasm_sandbox.engine.compiled.loading import compile_key, image_id
-        from wasm_sandbox.progress import ready_image
 
         identity = image_id(self.artifact)
         key = compile_key(identity)
@@ -196,8 +196,8 @@ class _Examination:
         return "sha256 verified" if was_there else f"prepared now, in {seconds:.1f} s"
 
     def exported_image(self) -> str:
+        from wasm_sandbox.cli.progress import ready_image
         from wasm_sandbox.images.exported import exported_source
-        from wasm_sandbox.progress import ready_image
 
         source = exported_source()
         assert source is not None  # asked for by the variable that it reads

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wasm_sandbox.display import complain
+from wasm_sandbox.cli.display import complain
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads.guest_threads import Workers, wait_for
 

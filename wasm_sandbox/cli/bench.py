@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.bench.measure import Contender
 
 PEERS_VARIABLE = "WASM_SANDBOX_PEERS_PYTHON"
-HARNESS = Path(__file__).parents[1] / "benchmarks" / "peers.py"
+HARNESS = Path(__file__).parents[2] / "benchmarks" / "peers.py"
 """The harness of a source checkout; a wheel has none, see ``--peers-harness``."""
 
 
@@ -53,7 +53,7 @@ def bench(
     from wasm_sandbox.bench.measure import machine, side_by_side, versions
     from wasm_sandbox.bench.plot import PlotUnavailable, check_available, draw
     from wasm_sandbox.bench.report import Report
-    from wasm_sandbox.progress import ready_image
+    from wasm_sandbox.cli.progress import ready_image
 
     if plot_file is not None:
         try:
@@ -110,7 +110,7 @@ def _print(report: object, *, to_stderr: bool) -> None:
 
 
 def _write(file: str, text: str) -> None:
-    from wasm_sandbox.display import write
+    from wasm_sandbox.cli.display import write
 
     if file == "-":
         write(sys.stdout, text)
@@ -135,6 +135,6 @@ def _spinner() -> Iterator[Callable[[str], None]]:
 
 
 def _error(message: str) -> click.ClickException:
-    from wasm_sandbox.cli import CommandError
+    from wasm_sandbox.cli.app import CommandError
 
     return CommandError(message)
