@@ -12,7 +12,7 @@ import pytest
 from native import PROGRAMS, native_python, seconds_in_guest, seconds_natively
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from wasm_sandbox.bench.foreign import ForeignContenders
+from wasm_sandbox.bench.harness import ForeignContenders
 from wasm_sandbox.bench.measure import Contender, Series, side_by_side
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "9"))

@@ -10,7 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
 
 from wasm_sandbox.bench.contenders import local_contenders
-from wasm_sandbox.bench.foreign import ForeignContenders, HarnessError
+from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import machine, side_by_side, versions
 from wasm_sandbox.bench.report import Report
 from wasm_sandbox.cli.bench import PEERS_VARIABLE

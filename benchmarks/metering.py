@@ -1,6 +1,6 @@
 """A harness that runs the programs in guests with less metering than the library allows: what does it cost?
 
-Speaks as `wasm_sandbox.bench.foreign` says. It takes metering away behind the library's back, in this process only;
+Speaks as `wasm_sandbox.bench.harness` says. It takes metering away behind the library's back, in this process only;
 each variant is compiled at its first use (some 10 s, 60 MB of cache).
 """
 

@@ -1,4 +1,4 @@
-"""The harness of the peers: runs in an environment that has them (README.md), driven by `wasm_sandbox.bench.foreign`.
+"""The harness of the peers: runs in an environment that has them (README.md), driven by `wasm_sandbox.bench.harness`.
 
 Standard library only besides the peers: wasm-sandbox itself is not installed there.
 """

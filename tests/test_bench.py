@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from wasm_sandbox.bench.breakdown import take_breakdown
-from wasm_sandbox.bench.foreign import ForeignContenders, HarnessError
+from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import (
     Absent,
     ContenderFailed,

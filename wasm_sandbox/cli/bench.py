@@ -13,7 +13,7 @@ import click
 
 # What is heavy is imported where it is used: `--help` needs none of it.
 if TYPE_CHECKING:
-    from wasm_sandbox.bench.foreign import ForeignContenders
+    from wasm_sandbox.bench.harness import ForeignContenders
     from wasm_sandbox.bench.measure import Contender
 
 PEERS_VARIABLE = "WASM_SANDBOX_PEERS_PYTHON"
@@ -85,7 +85,7 @@ def bench(
 
 
 def _foreign(python: str | None, harness: str | None) -> ForeignContenders:
-    from wasm_sandbox.bench.foreign import ForeignContenders, HarnessError
+    from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 
     chosen = python or os.environ.get(PEERS_VARIABLE) or sys.executable
     program = Path(harness) if harness else HARNESS
