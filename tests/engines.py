@@ -14,7 +14,7 @@ from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.instances import InstancePool
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 

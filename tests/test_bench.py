@@ -25,9 +25,10 @@ from wasm_sandbox.bench.measure import (
 from wasm_sandbox.bench.plot import PlotUnavailable, draw
 from wasm_sandbox.bench.report import Report
 from wasm_sandbox.cli.app import cli
-from wasm_sandbox.engine.compiled.tool_codes import ToolCode, compile_ahead
+from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.run import execution
+from wasm_sandbox.engine.run.compile_ahead import compile_ahead
 
 HARNESS = dedent(
     """

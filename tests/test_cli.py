@@ -83,7 +83,7 @@ def command() -> Command:
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments],
+            [sys.executable, "-m", "wasm_sandbox", *arguments],
             input=stdin,
             capture_output=True,
             text=True,
@@ -298,7 +298,7 @@ def test_a_cache_directory_that_others_can_write_exits_with_4(command: Command, 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_cannot_be_written_is_one_line(tools: str) -> None:
-    arguments = [sys.executable, "-m", "wasm_sandbox.cli.app", "script", tools, "--tool", "leave"]
+    arguments = [sys.executable, "-m", "wasm_sandbox", "script", tools, "--tool", "leave"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (4, 1)
@@ -309,7 +309,7 @@ def test_a_reader_that_goes_away_is_no_error(tools: str) -> None:
     arguments = [
         sys.executable,
         "-m",
-        "wasm_sandbox.cli.app",
+        "wasm_sandbox",
         "run",
         tools,
         "--tool",
@@ -439,7 +439,7 @@ def test_doctor_finds_a_compiled_image_that_was_changed(command: Command, tmp_pa
 @pytest.mark.timeout(300)
 def test_the_first_run_says_that_it_prepares_the_guest_and_the_next_is_silent(tools: str, tmp_path: Path) -> None:
     environment = {**os.environ, "WASM_SANDBOX_CACHE_DIR": str(tmp_path / "cache")}
-    arguments = [sys.executable, "-m", "wasm_sandbox.cli.app", "run", tools, "--tool", "add", "--args", '{"a": 1}']
+    arguments = [sys.executable, "-m", "wasm_sandbox", "run", tools, "--tool", "add", "--args", '{"a": 1}']
     first, second = (
         subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False, timeout=280)
         for _ in range(2)
@@ -528,7 +528,7 @@ def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments],
+            [sys.executable, "-m", "wasm_sandbox", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -46,7 +46,7 @@ class Command:
 
     def run(self, arguments: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "WASM_SANDBOX_DATA_DIR": str(self.directory / "data"), **self.environ}
-        command = [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments]
+        command = [sys.executable, "-m", "wasm_sandbox", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environ, check=False)
         self.printed += done.stdout + done.stderr
         return done
@@ -111,7 +111,9 @@ def test_a_value_may_come_from_stdin_so_that_no_shell_keeps_it(command: Command,
 def test_on_a_terminal_a_value_is_asked_for_and_not_shown(command: Command, file: str, typed: str) -> None:
     command("tool", "add", file)
     environ = {**os.environ, "WASM_SANDBOX_DATA_DIR": str(command.directory / "data"), "PYTHONUTF8": "1"}
-    terminal = "import pty, sys; sys.exit(pty.spawn([sys.executable, '-m', 'wasm_sandbox.cli.app', 'env', 'set', 'TOKEN']) >> 8)"
+    terminal = (
+        "import pty, sys; sys.exit(pty.spawn([sys.executable, '-m', 'wasm_sandbox', 'env', 'set', 'TOKEN']) >> 8)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
     ) as process:

@@ -24,12 +24,12 @@ import pytest
 from wasm_sandbox.bench.contenders import request_of, run_generated
 from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.loading import LoadedImage
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import key_of
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES
 from wasm_sandbox.engine.memory.slots import Slot, is_supported
-from wasm_sandbox.engine.world.world import FixedSurroundings, LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.script.generate import ExecutionScript, generate_script

@@ -18,7 +18,7 @@ def run(command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     assert program == "wasm-sandbox"
     return subprocess.run(
-        [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments],
+        [sys.executable, "-m", "wasm_sandbox", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ import pytest
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.decode.frame import split_frames
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script.generate import generate_script
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wasm_sandbox.bench.contenders import request_of
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import MIB
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult

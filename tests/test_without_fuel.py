@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
 from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.loading import compile_key, image_id
+from wasm_sandbox.engine.compiled.identity import compile_key, image_id
 
 TOOL = Tool.from_source("def triple(n: int) -> int:\n    return 3 * n\n")
 ENDLESS = Tool.from_source("def endless() -> int:\n    print('begun')\n    while True: pass\n")

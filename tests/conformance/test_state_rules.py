@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script.generate import generate_script
 

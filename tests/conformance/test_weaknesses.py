@@ -226,7 +226,7 @@ def test_the_frame_is_as_specified() -> None:
     assert framed[52:] == payload
     tool = Tool.from_source("def f() -> int:\n    return 1\n")
     from wasm_sandbox.engine.engine import process_engine
-    from wasm_sandbox.engine.world.world import LiveSurroundings
+    from wasm_sandbox.engine.world.surroundings import LiveSurroundings
     from wasm_sandbox.request import ExecutionRequest
 
     request = ExecutionRequest(generate_script(tool, {}).text, {}, Limits())

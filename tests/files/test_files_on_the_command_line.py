@@ -33,7 +33,7 @@ def here(tmp_path: Path) -> Path:
 
 
 def command(here: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "wasm_sandbox.cli.app", *arguments]
+    line = [sys.executable, "-m", "wasm_sandbox", *arguments]
     return subprocess.run(line, cwd=here, input=stdin, capture_output=True, text=True, check=False, timeout=100)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest

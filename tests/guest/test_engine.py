@@ -11,7 +11,7 @@ import pytest
 
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads.guest_threads import Workers
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.request import ExecutionRequest
 

@@ -19,7 +19,9 @@ from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.engine.compiled import preparation
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.cache import ImageCache
-from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted, compile_key, image_id, load_image, load_prepared
+from wasm_sandbox.engine.compiled.identity import compile_key, image_id
+from wasm_sandbox.engine.compiled.loaded import LoadedImage, Wanted
+from wasm_sandbox.engine.compiled.loading import load_image, load_prepared
 from wasm_sandbox.engine.compiled.preparation import Step, pre_initialise
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported

@@ -12,7 +12,7 @@ from tests.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 

@@ -28,7 +28,7 @@ from wasm_sandbox.engine.memory.slots import (
     is_supported,
 )
 from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 

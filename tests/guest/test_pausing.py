@@ -19,7 +19,7 @@ from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory import pausing
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.threads.turns import Turns
-from wasm_sandbox.engine.world.world import FixedSurroundings, LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 

@@ -14,7 +14,7 @@ from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.engine.compiled import tool_codes
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, ToolCodes, key_of
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.script.generate import generate_script

@@ -13,7 +13,7 @@ from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads.turns import AT_ONCE, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 

@@ -19,7 +19,8 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.memory.slots import ADDRESSABLE_BYTES, GUARD_BYTES, MOST_KEPT_BYTES, Slot, is_supported
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
 from wasm_sandbox.engine.world.pipe import OutputPipe
-from wasm_sandbox.engine.world.world import LiveSurroundings, World
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.engine.world.world import World
 from wasm_sandbox.limits import MIB
 
 

@@ -12,7 +12,7 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.run.execution import Ending, Outcome
 from wasm_sandbox.engine.threads import guest_threads as workers_module
 from wasm_sandbox.engine.threads.guest_threads import MAX_WORKERS, Workers
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.request import ExecutionRequest
 
 

@@ -26,7 +26,7 @@ from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
 from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.loading import Wanted
+from wasm_sandbox.engine.compiled.loaded import Wanted
 from wasm_sandbox.engine.compiled.preparation import prepare
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.limits import Limits

@@ -24,6 +24,7 @@ from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world import pipe
 from wasm_sandbox.engine.world.descriptors import Descriptors
 from wasm_sandbox.engine.world.file_system import FileSystem
+from wasm_sandbox.engine.world.host_functions import FILE_FUNCTIONS, SERVED, HostFunctions
 from wasm_sandbox.engine.world.mounts import Mounts, link_mounting
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.preview1 import (
@@ -38,19 +39,8 @@ from wasm_sandbox.engine.world.preview1 import (
     SUCCESS,
     WASI_MODULE,
 )
-from wasm_sandbox.engine.world.world import (
-    CLOCK_MONOTONIC,
-    CLOCK_REALTIME,
-    CLOCK_THREAD,
-    FILE_FUNCTIONS,
-    SERVED,
-    FixedSurroundings,
-    Halt,
-    HostFunctions,
-    LiveSurroundings,
-    World,
-    environ_block,
-)
+from wasm_sandbox.engine.world.surroundings import CLOCK_REALTIME, FixedSurroundings, LiveSurroundings
+from wasm_sandbox.engine.world.world import CLOCK_MONOTONIC, CLOCK_THREAD, Halt, World, environ_block
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.limits import Limits
 

@@ -286,7 +286,7 @@ def f():
 
 def test_any_script_runs_too(image: Image) -> None:
     from wasm_sandbox.engine.engine import process_engine
-    from wasm_sandbox.engine.world.world import LiveSurroundings
+    from wasm_sandbox.engine.world.surroundings import LiveSurroundings
     from wasm_sandbox.request import ExecutionRequest
 
     script = "from __future__ import annotations\nimport sys\nprint(__name__, __file__, sys.argv)"

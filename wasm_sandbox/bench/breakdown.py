@@ -23,13 +23,16 @@ from wasm_sandbox.engine import engine
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.compiled.instances import InstancePool
-from wasm_sandbox.engine.compiled.loading import ImageSource, LoadedImage, load_image
+from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
+from wasm_sandbox.engine.compiled.loading import load_image
 from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.run import execution
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
+from wasm_sandbox.engine.world import host_functions
 from wasm_sandbox.engine.world import world as wasi
+from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.sandbox import wasm as sandbox
@@ -317,7 +320,7 @@ class _MarkedEngine(GuestEngine):
     def __init__(self, marks: _Marks) -> None:
         super().__init__()
         with ExitStack() as stack:
-            for name in wasi.SERVED | wasi.STREAM_FUNCTIONS:
+            for name in host_functions.SERVED | host_functions.STREAM_FUNCTIONS:
                 stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
             self._marked_image = load_image(self._engine)
 
@@ -353,7 +356,7 @@ def _marks() -> Iterator[_Marks]:
         watchdog: Watchdog,
         trap_signals: TrapSignals,
         request: ExecutionRequest,
-        surroundings: wasi.Surroundings,
+        surroundings: Surroundings,
         deliver: Callable[[Outcome], None],
         turn: Turn | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedCon
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest

@@ -177,7 +177,7 @@ class _Examination:
         if self.artifact is None or self.cache is None:
             raise NotFit("not looked at: it needs the guest module and the cache directory")
         from wasm_sandbox.cli.progress import ready_image
-        from wasm_sandbox.engine.compiled.loading import compile_key, image_id
+        from wasm_sandbox.engine.compiled.identity import compile_key, image_id
 
         identity = image_id(self.artifact)
         key = compile_key(identity)

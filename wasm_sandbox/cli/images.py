@@ -142,7 +142,7 @@ def show_image(*, name: str, as_json: bool) -> None:
 def remove_images(*, names: Sequence[str]) -> None:
     """Remove images: their names, what was downloaded for them, and their compiled code."""
     from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.engine.compiled.loading import compile_key
+    from wasm_sandbox.engine.compiled.identity import compile_key
     from wasm_sandbox.images.loading import identity
     from wasm_sandbox.images.store import ImageStore
 
@@ -241,7 +241,7 @@ def _seconds(text: str) -> float:
 
 def _description(kept: Kept) -> dict[str, Any]:
     from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.engine.compiled.loading import compile_key, min_memory_bytes
+    from wasm_sandbox.engine.compiled.identity import compile_key, min_memory_bytes
     from wasm_sandbox.images.loading import identity
 
     image_id, recipe = identity(kept.recipe.digest), kept.recipe

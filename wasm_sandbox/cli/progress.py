@@ -15,7 +15,7 @@ from wasm_sandbox.engine.threads.guest_threads import Workers, wait_for
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wasm_sandbox.engine.compiled.loading import ImageSource, LoadedImage
+    from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
 
 
 Step = Callable[[str], None]

@@ -14,14 +14,15 @@ import wasmtime
 
 from wasm_sandbox.engine.binding.configuration import Progress, engine_configuration
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
-from wasm_sandbox.engine.compiled.loading import ImageSource, LoadedImage, load_image
+from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
+from wasm_sandbox.engine.compiled.loading import load_image
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.run.execution import execute
 from wasm_sandbox.engine.threads.guest_threads import Workers
 from wasm_sandbox.engine.threads.turns import Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.engine.world.world import Surroundings
+from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
 from wasm_sandbox.outcome import Outcome, giving_up
 from wasm_sandbox.request import ExecutionRequest

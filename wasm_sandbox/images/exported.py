@@ -19,7 +19,9 @@ from wasm_sandbox.directories import writable_by_others
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.loading import SNAPSHOT_FORMAT, LoadedImage, image_id, link
+from wasm_sandbox.engine.compiled.identity import SNAPSHOT_FORMAT, image_id
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
+from wasm_sandbox.engine.compiled.loading import link
 from wasm_sandbox.errors import CacheError, ImageError
 from wasm_sandbox.images.archive import read_archive, write_archive
 from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE

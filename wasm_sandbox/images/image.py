@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.loading import ImageSource
+    from wasm_sandbox.engine.compiled.loaded import ImageSource
 
 EXPORTED_IMAGE_VARIABLE = "WASM_SANDBOX_IMAGE"
 """Names the directory of an exported image, which then is the default image of the process."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import wasmtime
 
     from wasm_sandbox.engine.binding.configuration import Progress
-    from wasm_sandbox.engine.compiled.loading import LoadedImage, Wanted
+    from wasm_sandbox.engine.compiled.loaded import LoadedImage, Wanted
     from wasm_sandbox.engine.compiled.preparation import Step
 
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def identity(digest: str) -> str:
     """The id of a recipe's image with the guest of this installation: the same on every machine."""
     from wasm_sandbox.engine.compiled.artifact import find_artifact
-    from wasm_sandbox.engine.compiled.loading import image_id
+    from wasm_sandbox.engine.compiled.identity import image_id
     from wasm_sandbox.engine.compiled.packages import installer
 
     parts = [image_id(find_artifact()), installer(), digest]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from wasm_sandbox.errors import UnsupportedIsolation
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.loading import ImageSource
+    from wasm_sandbox.engine.compiled.loaded import ImageSource
     from wasm_sandbox.outcome import Outcome
     from wasm_sandbox.request import ExecutionRequest
 
@@ -71,7 +71,7 @@ def start_guest(
 
         return process_pool().start(request, abandoned)
     from wasm_sandbox.engine.engine import process_engine
-    from wasm_sandbox.engine.world.world import surroundings_for
+    from wasm_sandbox.engine.world.surroundings import surroundings_for
 
     surroundings = surroundings_for(request.limits, abandoned)
     return process_engine().start(request, surroundings, source), surroundings.cancel

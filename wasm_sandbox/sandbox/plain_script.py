@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from wasm_sandbox.cli.display import Output
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
-from wasm_sandbox.engine.compiled.loading import ImageSource
+from wasm_sandbox.engine.compiled.loaded import ImageSource
 from wasm_sandbox.engine.threads.guest_threads import wait_for
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
-from wasm_sandbox.engine.world.world import surroundings_for
+from wasm_sandbox.engine.world.surroundings import surroundings_for
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.workers import messages

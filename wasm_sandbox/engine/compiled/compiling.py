@@ -13,9 +13,12 @@ import wasmtime
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, engine_configuration
 from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.preparation import ONCE_ONLY
+from wasm_sandbox.engine.module import binary as wasm_binary
+from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.metering import meter
 from wasm_sandbox.engine.module.snapshot import Snapshot, without_data
+from wasm_sandbox.engine.world.preview1 import WASI_MODULE
 from wasm_sandbox.errors import ImageError
 
 COMPILE_SECONDS = 1800.0
@@ -111,3 +114,51 @@ def _run(*command: str) -> str:
     if done.returncode:
         raise ImageError(f"{command[0]} failed: {done.stderr.strip()[-500:]}")
     return done.stdout
+
+
+def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> bytes:
+    """The compiled code of a WASI command.
+
+    Raises:
+        ImageError: it is none, or asks for more than WASI preview 1.
+    """
+
+    content = _read(path)
+    _check_exports(path, content)  # before minutes may go into compiling it
+    try:
+        module = wasmtime.Module(engine, meter(content, counts_fuel))
+    except (MalformedModule, wasmtime.WasmtimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ImageError(f"{path}: cannot be compiled: {reason}") from None
+    for wanted in module.imports:
+        if wanted.module != WASI_MODULE or not isinstance(wanted.type, wasmtime.FuncType):
+            raise ImageError(f"{path}: imports {wanted.module}.{wanted.name}; only {WASI_MODULE} is served")
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    try:
+        linker.instantiate_pre(module)  # only for its check of every import's type; runs get our own functions
+    except wasmtime.WasmtimeError as error:
+        raise ImageError(f"{path}: does not fit {WASI_MODULE}: {str(error).strip().splitlines()[0]}") from None
+    start = next(export.type for export in module.exports if export.name == "_start")
+    if not isinstance(start, wasmtime.FuncType) or start.params or start.results:
+        raise ImageError(f"{path}: its _start is no function without parameters and results")
+    return bytes(module.serialize())
+
+
+def _check_exports(path: Path, content: bytes) -> None:
+    try:
+        bodies = dict(wasm_binary.sections(content))
+        kinds = {export.name: export.kind for export in wasm_binary.read_exports(bodies.get(wasm_binary.EXPORT, b"\0"))}
+    except (wasm_binary.MalformedModule, UnicodeDecodeError) as error:
+        raise ImageError(f"{path}: is no WebAssembly module: {error}") from None
+    if "_start" not in kinds or kinds.get("memory") != wasm_binary.EXPORT_MEMORY:
+        raise ImageError(f"{path}: is no WASI command: it must export _start and memory")
+    if wasm_binary.START in bodies:
+        raise ImageError(f"{path}: has a start function, which would run before any limit holds; a command has none")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None

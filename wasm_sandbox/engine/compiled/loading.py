@@ -2,146 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import platform
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import wasmtime
 
-from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS, Progress
-from wasm_sandbox.engine.binding.version import wasmtime_version
-from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
+from wasm_sandbox.engine.binding.configuration import Progress
+from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.cache import Hold, ImageCache, cache_ceiling
-from wasm_sandbox.engine.compiled.command import Command
+from wasm_sandbox.engine.compiled.identity import code_key, compile_key, image_id, memory_bytes_of
 from wasm_sandbox.engine.compiled.instances import InstancePool
-from wasm_sandbox.engine.compiled.tool_codes import ToolCodes
-from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
-from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine, is_supported
+from wasm_sandbox.engine.compiled.loaded import LoadedImage, Prepare, Wanted
+from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
-from wasm_sandbox.engine.module.metering import METERING_FORMAT
-from wasm_sandbox.engine.world.world import HostFunctions
+from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
-
-SNAPSHOT_FORMAT = 4
-"""Raised when the way a snapshot is made changes: part of an image's identity."""
-
-
-class Wanted(NamedTuple):
-    """An image to be prepared."""
-
-    artifact: Artifact
-    progress: Progress
-    counts_fuel: bool = True
-    """Whether fuel is taken down in its code."""
-    code_from: Path | None = None
-    """The file of an image whose code is the same, if there is one."""
-    memory_from: Path | None = None
-    """The file of the image that differs in the code alone, if it is there."""
-
-
-Prepare = Callable[[Wanted], bytes]
-"""Makes the content of a compiled image's file from the guest module; raises as `load_image`."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """A compiled, pre-initialised guest, linked to our host functions."""
-
-    id: str
-    """Hash of everything that its memory was made from."""
-    path: Path
-    """The compiled image in the cache."""
-    engine: wasmtime.Engine
-    instances: InstancePool
-    host_functions: HostFunctions
-    memory_bytes: int
-    """What an instance has from the start; a run needs some more."""
-    hold: Hold = field(repr=False)
-    """Keeps its file in the cache."""
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    """Files that every run finds: absolute guest path -> contents."""
-    tool_codes: ToolCodes = field(default_factory=ToolCodes, repr=False)
-    """Of tools that were called in it."""
-    command: Command | None = None
-    """For a CPython that is a WASI command, and not our own guest."""
-
-    @property
-    def needed_bytes(self) -> int:
-        """The smallest memory limit that a run can have."""
-        return min_memory_bytes(self.memory_bytes)
-
-    @cached_property
-    def mounting(self) -> wasmtime.InstancePre:
-        """What runs with mounts need beside the guest; made for the first of them."""
-        from wasm_sandbox.engine.world.mounts import link_mounting
-
-        return link_mounting(self.engine)
-
-
-class ImageSource(Protocol):
-    """Where the engine gets an image from; the public `wasm_sandbox.Image` holds one."""
-
-    @property
-    def id(self) -> str:
-        """The image's identity: two sources with the same id load the same image."""
-
-    @property
-    def distributions(self) -> Mapping[str, str]:
-        """The Python distributions in it, besides what every guest has: canonical name -> version."""
-
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
-        """Load the image, preparing it if need be; called once per engine and way of counting.
-
-        Args:
-            guest_engine: the engine that will run its instances.
-            progress: told about every slow step.
-            counts_fuel: whether fuel is taken down in its code. An image that has only code with it may be
-                loaded all the same.
-
-        Raises:
-            HostError: it cannot be loaded; the message says what to do.
-        """
-
-
-def image_id(artifact: Artifact) -> str:
-    """The identity of the default image: the same on every machine."""
-    parts = [str(SNAPSHOT_FORMAT), artifact.sha256, *PRELOAD, *warm_up_scripts()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def compile_key(image: str, own_memory: bool | None = None, counts_fuel: bool = True) -> str:
-    """Names the compiled form of an image: it differs by engine version, settings and machine.
-
-    Args:
-        image: the image's id.
-        own_memory: whether linear memory is ours; by default as `GuestEngine` has it.
-        counts_fuel: whether fuel is taken down in its code.
-    """
-    if own_memory is None:
-        own_memory = is_supported()
-    return f"{image[:16]}-{_compiled_digest(image, own_memory, counts_fuel).hex()[:16]}"
-
-
-def code_key(artifact: Artifact, counts_fuel: bool) -> bytes:
-    """Names the compiled code of a guest whose memory is ours, whatever image it is for."""
-    return _compiled_digest(artifact.sha256, True, counts_fuel)
-
-
-def _compiled_digest(what: str, own_memory: bool, counts_fuel: bool) -> bytes:
-    machine = [wasmtime_version(), sys.platform, platform.machine()]
-    parts = [what, METERING_FORMAT, *machine, ENGINE_SETTINGS, own_memory, counts_fuel]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
 
 
 def load_image(
@@ -263,17 +142,6 @@ def _memory_in(path: Path, guest_engine: wasmtime.Engine) -> ImageMemory | None:
     except OSError as error:
         raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
     raise ImageError(f"the image {path} was compiled for a system whose linear memory this library makes itself")
-
-
-def memory_bytes_of(module: wasmtime.Module) -> int:
-    """The memory that every instance of a module starts with."""
-    types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
-    return sum(type_.limits.min for type_ in types) * PAGE_BYTES
-
-
-def min_memory_bytes(image_bytes: int) -> int:
-    """The smallest memory limit, in whole MiB, for an image that takes so much from the start."""
-    return max(MIN_MEMORY_BYTES, -(-(image_bytes + ROOM_BYTES) // MIB) * MIB)
 
 
 def _prepare_once(

@@ -14,15 +14,18 @@ import wasmtime
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, Progress
 from wasm_sandbox.engine.compiled.artifact import Artifact
-from wasm_sandbox.engine.compiled.loading import Wanted, code_key
+from wasm_sandbox.engine.compiled.identity import code_key
+from wasm_sandbox.engine.compiled.loaded import Wanted
 from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.engine.memory.slots import OwnMemoryEngine
 from wasm_sandbox.engine.module import snapshot
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts, with_memory
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, MeteredCode, meter, meter_code
+from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.engine.world.pipe import OutputPipe
-from wasm_sandbox.engine.world.world import FixedSurroundings, Halt, HostFunctions, World
+from wasm_sandbox.engine.world.surroundings import FixedSurroundings
+from wasm_sandbox.engine.world.world import Halt, World
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES, Limits
 from wasm_sandbox.request import ExecutionRequest

@@ -10,21 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import struct
 import threading
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
-from wasm_sandbox.engine.binding import capi as _capi
-from wasm_sandbox.engine.module.metering import FUEL_EXPORT
-from wasm_sandbox.engine.world.pipe import OutputPipe
-from wasm_sandbox.engine.world.world import FixedSurroundings, World
-from wasm_sandbox.errors import HostError
 from wasm_sandbox.request import ExecutionRequest
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.loading import LoadedImage
+    pass
 
 MAX_TOOLS = 256
 """Those that were not called the longest are forgotten."""
@@ -32,14 +25,6 @@ MAX_TOOLS = 256
 MAX_SOURCE_BYTES = 256 << 10
 MAX_CODE_BYTES = 64 << 10
 """Of one tool. What is longer is compiled each time."""
-
-COMPILE_FUEL = 50_000_000
-"""Some tenths of a second; 64 KiB of code take less."""
-
-_BESIDES_FUEL, _BESIDES_FUEL_PER_BYTE = 16_000, 6
-"""What of that is not for the compiler, but for writing the code down and for reading it in a run. Measured with tools
-of 2 to 200 lines, whose calls then cost the same within one percent; those of `tests/test_counts.py`, with more in
-their scripts than the tool, cost up to 4.2 % more."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,38 +77,3 @@ def key_of(request: ExecutionRequest) -> bytes | None:
         return None
     lines = request.script.split("\n", request.tool_first_line - 1)[-1].encode()
     return hashlib.sha256(lines).digest() if len(lines) <= MAX_SOURCE_BYTES else None
-
-
-def compile_ahead(image: LoadedImage, request: ExecutionRequest) -> ToolCode | None:
-    """Let a fresh instance compile a request's script from the tool's source on; None if it does not."""
-    pipe = OutputPipe(0)
-    world = World([], pipe, pipe, FixedSurroundings(), deadline=time.monotonic() + request.limits.timeout_seconds)
-    try:
-        fresh = image.instances.take()
-    except (HostError, _capi.GuestStopped) as error:
-        _log.debug("nothing is compiled ahead: %s", error)
-        return None
-    image.host_functions.enter(world)
-    try:
-        return _compiled(fresh.instance, request)
-    except _capi.GuestStopped as stopped:
-        _log.debug("a tool is not compiled ahead: %s", stopped)
-        return None
-    finally:
-        image.host_functions.leave()
-        image.instances.replace(fresh)
-
-
-def _compiled(instance: _capi.Instance, request: ExecutionRequest) -> ToolCode | None:
-    instance.limit(request.limits.memory_bytes)
-    instance.set_global(FUEL_EXPORT, COMPILE_FUEL)
-    address = instance.place(request.encode())
-    if not address or instance.call("sandbox_compile", address):
-        return None
-    spent = COMPILE_FUEL - instance.global_value(FUEL_EXPORT)
-    report = instance.call("sandbox_report")
-    (size,) = struct.unpack("<I", instance.read(report, 4))
-    if size > MAX_CODE_BYTES:
-        return None
-    fuel = max(0, spent - _BESIDES_FUEL - _BESIDES_FUEL_PER_BYTE * size)
-    return ToolCode(instance.read(report + 4, size), fuel)

@@ -1,6 +1,6 @@
 """Pausing guests: a signal handler of ours, in front of wasmtime's, in which a guest's thread waits.
 
-A metered guest reads its poll page at every charge (`wasm_sandbox.engine.module.metering`). If that cannot be read, the system
+A metered guest reads its poll page at every charge (`engine.module.metering`). If that cannot be read, the system
 sends the thread a signal, and wasmtime's handler for it ends the guest. The handler here comes first and looks at the
 *pause word* of the page: while it says so the thread sleeps, and then reads the page again. Java's virtual machines
 keep their threads waiting at safepoints in this way.

@@ -4,7 +4,7 @@ On POSIX an illegal operation of a guest is a signal (SIGILL, SIGSEGV ...) that 
 into a trap. `faulthandler.enable()` puts its own handlers in front, and those end the process;
 `faulthandler.disable()` puts back what was there before wasmtime. Either way, from then on any guest could
 kill the process. So the handlers are looked at before every run (a few microseconds) and put back. One of ours comes
-before wasmtime's where guests can be paused (`wasm_sandbox.engine.memory.pausing`).
+before wasmtime's where guests can be paused (`engine.memory.pausing`).
 """
 
 from __future__ import annotations

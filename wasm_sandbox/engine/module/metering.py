@@ -7,7 +7,7 @@ call of a function that is not small:
 - Fuel is an i64 global that is taken down, by one for some 32 bytes of code (`_weight`) and by one for every
   64 bytes that are moved or filled at once. Below zero the guest traps.
 - A byte is read from a second memory, the *poll page*. To stop the guest the host makes that page
-  unreadable (`wasm_sandbox.engine.memory.poll_page`); as safepoint polling does in a Java virtual machine.
+  unreadable (`engine.memory.poll_page`); as safepoint polling does in a Java virtual machine.
 
 Neither is in the guest's reach: globals and a second memory have no address in the first, and no code of the
 module names their indices.

@@ -12,18 +12,20 @@ from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.compiled.command import FAILED_EXIT_CODES, Command
 from wasm_sandbox.engine.compiled.instances import FreshInstance
-from wasm_sandbox.engine.compiled.loading import LoadedImage
-from wasm_sandbox.engine.compiled.tool_codes import ToolCode, compile_ahead, key_of
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
+from wasm_sandbox.engine.compiled.tool_codes import ToolCode, key_of
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
+from wasm_sandbox.engine.run.compile_ahead import compile_ahead
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.descriptors import Descriptors
 from wasm_sandbox.engine.world.file_system import FileSystem
 from wasm_sandbox.engine.world.mounts import Mounts
 from wasm_sandbox.engine.world.pipe import OutputPipe
-from wasm_sandbox.engine.world.world import Halt, Surroundings, World, environ_block
+from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.engine.world.world import Halt, World, environ_block
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome

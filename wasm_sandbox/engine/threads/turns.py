@@ -3,7 +3,7 @@
 More threads than processors only queue for the interpreter lock, and each time one gets it another has to be woken:
 64 short runs at once then take twice the time they need. And a thread that loses its processor while it has that lock
 keeps everybody waiting until all others that compute have had theirs: a guest's deadline passes meanwhile. So runs
-begin in turns, and a guest whose moment is over is paused (`wasm_sandbox.engine.memory.pausing`) while others wait, until its
+begin in turns, and a guest whose moment is over is paused (`engine.memory.pausing`) while others wait, until its
 next turn. Where guests cannot be paused, one whose moment is over goes on beside the others.
 """
 

@@ -1,0 +1,124 @@
+"""The clocks, the entropy and the sleep of a run, and its caller's way to end it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from random import Random
+
+from wasm_sandbox.limits import Limits
+
+CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
+
+
+NANOSECONDS = 1_000_000_000
+
+
+ABANDONED_POLL_SECONDS = 0.5
+
+
+class _Cancellable:
+    """The caller's way to end a run.
+
+    Args:
+        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+    """
+
+    def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
+        self.abandoned = abandoned
+        self._cancelled = threading.Event()
+        self._stop: Callable[[], object] | None = None
+
+    def stop_with(self, stop: Callable[[], object] | None) -> None:
+        """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
+        self._stop = stop
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if (stop := self._stop) is not None:
+            stop()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
+
+
+class LiveSurroundings(_Cancellable):
+    """Real clocks, real entropy, and a sleep that ends early on cancellation.
+
+    Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
+    earlier runs computed on the same thread, are no business of a guest.
+    """
+
+    def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
+        super().__init__(abandoned)
+        self._started = time.monotonic_ns()
+        self._cpu_before: int | None = None
+        self._clocks: tuple[Callable[[], int], ...] = (
+            time.time_ns,
+            lambda: time.monotonic_ns() - self._started,
+            self._cpu_time,
+            self._cpu_time,
+        )
+
+    def _cpu_time(self) -> int:
+        """Of the thread that runs the guest, since the first look."""
+        now = time.thread_time_ns()
+        if self._cpu_before is None:
+            self._cpu_before = now
+        return now - self._cpu_before
+
+    def clock(self, clock_id: int) -> int:
+        """Nanoseconds of one of the four preview 1 clocks."""
+        return self._clocks[clock_id]()
+
+    def entropy(self, size: int) -> bytes:
+        return os.urandom(size)
+
+    def sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.cancelled and (left := end - time.monotonic()) > 0:
+            self._cancelled.wait(min(left, threading.TIMEOUT_MAX if self.abandoned is None else ABANDONED_POLL_SECONDS))
+
+
+class FixedSurroundings(_Cancellable):
+    """Clocks that start at a fixed origin and step at every look, seeded entropy, no real sleeping.
+
+    The same guest sees the same world every time: for making snapshots, and for runs with
+    ``Limits.deterministic``. A sleep moves the clocks and takes no time; all four clocks are one.
+    """
+
+    ORIGIN = 1_700_000_000 * NANOSECONDS
+    STEP = 1_000
+    END = 2**63 - 1
+    """Where the clocks stop: a guest may sleep for centuries, and its own time is 64 bits wide."""
+
+    def __init__(self, abandoned: Callable[[], bool] | None = None, seed: int = 0) -> None:
+        super().__init__(abandoned)
+        self._now = self.ORIGIN
+        self._random = Random(seed)
+
+    def clock(self, clock_id: int) -> int:
+        self._now = min(self._now + self.STEP, self.END)
+        return self._now if clock_id == CLOCK_REALTIME else self._now - self.ORIGIN
+
+    def entropy(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+    def sleep(self, seconds: float) -> None:
+        self._now += int(seconds * NANOSECONDS)
+
+
+Surroundings = LiveSurroundings | FixedSurroundings
+
+
+def surroundings_for(limits: Limits, abandoned: Callable[[], bool] | None = None) -> Surroundings:
+    """What a run with these limits sees of the world.
+
+    Args:
+        limits: ``deterministic`` decides.
+        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+    """
+    return FixedSurroundings(abandoned) if limits.deterministic else LiveSurroundings(abandoned)
