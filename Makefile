@@ -1,7 +1,7 @@
 # Two commands do everything, each with its own set-up, each safe to repeat:
 #
 #   make demo     run an example tool in the sandbox
-#   make test     run the test suite                  (PYTEST_ARGS="tests/test_cli.py -x")
+#   make test     run the test suite                  (PYTEST_ARGS="tests/cli/test_app.py -x")
 #
 # Besides: make lint, make types, make format, make clean; make advisories (known weaknesses of what is installed and
 # of the guest, from the list in tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.executors.subprocess_sandbox import (
+from tests.parity.cases import CASES, Case
+from tests.support.subprocess_sandbox import (
     Execute,
     ForkingInterpreter,
     SubprocessToolSandbox,
     can_fork,
     execute_in_a_process,
 )
-from tests.parity.cases import CASES, Case
 from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox
 from wasm_sandbox.decode.frame import encode_frame
 from wasm_sandbox.sandbox.base import PreparedCall

@@ -1,7 +1,7 @@
 """The cache in hostile hands and hard times: a correct image is used, or a clear error is raised.
 
 Processes of their own load the image as the library does. Only its slow preparation is replaced, by the compiled
-image that is already there (`tests/guest/test_image.py` prepares a real one).
+image that is already there (`tests/engine/compiled/test_image.py` prepares a real one).
 """
 
 from __future__ import annotations

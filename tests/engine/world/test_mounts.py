@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.files.conftest import RunBody
+from tests.conftest import RunBody
 from wasm_sandbox import ErrorKind, HostDir
 
 ValueWith = Callable[..., Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.files.conftest import RunBody
+from tests.conftest import RunBody
 from wasm_sandbox import ErrorKind, HostDir, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.errors import InvalidFiles
 

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import pytest
 import wasmtime
 
-from tests.engines import cache_with_code
+from tests.support.engines import cache_with_code
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.engine.compiled import preparation

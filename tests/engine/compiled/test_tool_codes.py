@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines import settled
+from tests.support.engines import settled
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.engine.compiled import tool_codes
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, ToolCodes, key_of

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from tests.engines import ENGINES, engine, run, settled
+from tests.support.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.binding import capi as _capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE

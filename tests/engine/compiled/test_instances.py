@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engines import ENGINES, engine, run, settled
+from tests.support.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine

@@ -14,7 +14,7 @@ from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.limits import MIB
 
-RUNTIME = Path(__file__).parents[2] / "runtime"
+RUNTIME = Path(__file__).parents[3] / "runtime"
 
 
 def test_the_artifact_has_the_recorded_hash_and_size() -> None:

@@ -174,7 +174,7 @@ def test_a_file_wins_over_a_stored_tool_and_an_option_of_files_is_refused_for_to
     command("tool", "add", file, "--tool", "add")
     assert "--tool chooses a function of a FILE" in command("run", "add", "--tool", "add", code=2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     Path("add").write_text("def f():\n    return 'the file'\n")
     assert command("run", "add") == "the file\n"
 
