@@ -34,7 +34,7 @@ _FUTEX_WAKE_PRIVATE = 129
 _SYSTEM_CALL_FUTEX = 202
 
 # rdi, rsi and rdx are what every handler gets; rsi leads to siginfo_t, which has the faulting address at 16 (see
-# sigaction(2)). The system call is futex(2). Assembled with GNU as, as `tests/engine/memory/test_pausing.py` does again.
+# sigaction(2)). The system call is futex(2). Assembled with GNU as; `tests/engine/memory/test_pausing.py` repeats it.
 ASSEMBLY = """
     endbr64
     push rdi
