@@ -16,8 +16,9 @@ import pytest
 
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.directories import DATA_VARIABLE
-from wasm_sandbox.images.exported import export_image, this_target
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.images.exported import this_target
+from wasm_sandbox.images.exporting import export_image
+from wasm_sandbox.switches import IMAGE_VARIABLE
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "200"))
 BOUND = 1.3
@@ -62,7 +63,7 @@ def bench_exported_first_result(tmp_path: Path) -> None:
     """A new process with no home and no cache, from its start to the first result, beside the cached default image."""
     export_image(None, this_target(), tmp_path / "image", lambda words: None)
     root = str(Path(__file__).parents[1])
-    exported = {"HOME": "/nonexistent", "PYTHONPATH": root, EXPORTED_IMAGE_VARIABLE: str(tmp_path / "image")}
+    exported = {"HOME": "/nonexistent", "PYTHONPATH": root, IMAGE_VARIABLE: str(tmp_path / "image")}
     taken: dict[str, list[float]] = {"exported": [], "cached": []}
     for _ in range(11):
         for which, environment in (("exported", exported), ("cached", dict(os.environ))):

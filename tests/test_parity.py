@@ -24,10 +24,10 @@ from tests.support.subprocess_sandbox import (
     execute_in_a_process,
 )
 from wasm_sandbox import AsyncToolSandboxBase, ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox
+from wasm_sandbox.backends import ScriptEnd
 from wasm_sandbox.decode.frame import encode_frame
+from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.sandbox.base import PreparedCall
-from wasm_sandbox.sandbox.script_end import ScriptEnd
-from wasm_sandbox.tool.definition import ToolSourceError
 
 GUEST_PYTHON = (3, 13)
 DOCUMENT = Path(__file__).parent.parent / "docs" / "differences.md"

@@ -9,46 +9,69 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wasm_sandbox.config import SandboxConfig
-    from wasm_sandbox.files import HostDir
-    from wasm_sandbox.images.image import Image
-    from wasm_sandbox.limits import Limits
-    from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
-    from wasm_sandbox.sandbox.base import AsyncToolSandboxBase
-    from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
-    from wasm_sandbox.tool.definition import Tool
+    from wasm_sandbox.config import SandboxConfig as SandboxConfig
+    from wasm_sandbox.errors import ArgumentSchemaError as ArgumentSchemaError
+    from wasm_sandbox.errors import ArtifactError as ArtifactError
+    from wasm_sandbox.errors import BadArguments as BadArguments
+    from wasm_sandbox.errors import CacheError as CacheError
+    from wasm_sandbox.errors import HostError as HostError
+    from wasm_sandbox.errors import ImageError as ImageError
+    from wasm_sandbox.errors import ImageNotFound as ImageNotFound
+    from wasm_sandbox.errors import InvalidEnvironment as InvalidEnvironment
+    from wasm_sandbox.errors import InvalidFiles as InvalidFiles
+    from wasm_sandbox.errors import PackageError as PackageError
+    from wasm_sandbox.errors import SandboxError as SandboxError
+    from wasm_sandbox.errors import SecretError as SecretError
+    from wasm_sandbox.errors import StoreError as StoreError
+    from wasm_sandbox.errors import ToolSourceError as ToolSourceError
+    from wasm_sandbox.errors import UnsupportedIsolation as UnsupportedIsolation
+    from wasm_sandbox.errors import UnsupportedToolError as UnsupportedToolError
+    from wasm_sandbox.files import HostDir as HostDir
+    from wasm_sandbox.images.image import Image as Image
+    from wasm_sandbox.limits import Limits as Limits
+    from wasm_sandbox.results import ErrorKind as ErrorKind
+    from wasm_sandbox.results import ToolError as ToolError
+    from wasm_sandbox.results import ToolExecutionResult as ToolExecutionResult
+    from wasm_sandbox.results import Usage as Usage
+    from wasm_sandbox.sandbox.base import AsyncToolSandboxBase as AsyncToolSandboxBase
+    from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
+    from wasm_sandbox.sandbox.wasm import run_tool as run_tool
+    from wasm_sandbox.tool.definition import Tool as Tool
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AsyncToolSandboxBase",
-    "ErrorKind",
-    "HostDir",
-    "Image",
-    "Limits",
-    "SandboxConfig",
-    "Tool",
-    "ToolError",
-    "ToolExecutionResult",
-    "Usage",
-    "WasmToolSandbox",
-    "run_tool",
-]
-
 _HOMES = {
+    "ArgumentSchemaError": "errors",
+    "ArtifactError": "errors",
     "AsyncToolSandboxBase": "sandbox.base",
+    "BadArguments": "errors",
+    "CacheError": "errors",
     "ErrorKind": "results",
     "HostDir": "files",
+    "HostError": "errors",
     "Image": "images.image",
+    "ImageError": "errors",
+    "ImageNotFound": "errors",
+    "InvalidEnvironment": "errors",
+    "InvalidFiles": "errors",
     "Limits": "limits",
+    "PackageError": "errors",
     "SandboxConfig": "config",
+    "SandboxError": "errors",
+    "SecretError": "errors",
+    "StoreError": "errors",
     "Tool": "tool.definition",
     "ToolError": "results",
     "ToolExecutionResult": "results",
+    "ToolSourceError": "errors",
+    "UnsupportedIsolation": "errors",
+    "UnsupportedToolError": "errors",
     "Usage": "results",
     "WasmToolSandbox": "sandbox.wasm",
     "run_tool": "sandbox.wasm",
 }
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
 
 
 def __getattr__(name: str) -> Any:

@@ -10,14 +10,14 @@ from uuid import uuid4
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wasm_sandbox.deferred import DEFER_BUILD
-from wasm_sandbox.images.image import Image
 
 CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
 """What the id of a configuration looks like: ``sandbox-<uuid4>``."""
 
 
 def _reference(image: Any) -> Any:
-    return image.reference if isinstance(image, Image) else image
+    """The name of an `Image`; values know no images, but what has a reference goes by it."""
+    return getattr(image, "reference", image)
 
 
 class SandboxConfig(BaseModel):

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from wasm_sandbox.errors import CacheError
+from wasm_sandbox.sizes import read_size
 
 DATA_VARIABLE = "WASM_SANDBOX_DATA_DIR"
 CACHE_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
+CACHE_SIZE_VARIABLE = "WASM_SANDBOX_CACHE_SIZE"
+DEFAULT_CACHE_BYTES = 2 << 30
+"""What compiled images may take together before the ones that were not used the longest are removed."""
 STORE_NAME = "store.sqlite3"
 
 
@@ -100,3 +105,30 @@ def _has_others(group: int) -> bool:
     except KeyError:
         return True
     return entry.gr_name != name or bool({*entry.gr_mem} - {name})
+
+
+class FileIdentity(NamedTuple):
+    """What changes when a file is written to: cheap to check at every start."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileIdentity:
+        s = path.stat()
+        return cls(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+
+
+def cache_ceiling() -> int:
+    """What the cache may take, in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
+
+    Raises:
+        CacheError: the variable is no size.
+    """
+    configured = os.environ.get(CACHE_SIZE_VARIABLE)
+    try:
+        return read_size(configured) if configured else DEFAULT_CACHE_BYTES
+    except ValueError as error:
+        raise CacheError(f"{CACHE_SIZE_VARIABLE}: {error}") from None

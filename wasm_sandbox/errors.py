@@ -53,3 +53,23 @@ class StoreError(SandboxError, RuntimeError):
 
 class SecretError(StoreError):
     """A stored variable cannot be encrypted or decrypted; the message names it, never its value or a key."""
+
+
+class BadArguments(SandboxError, ValueError):
+    """A value cannot be handed to the tool; nothing was run.
+
+    Attributes:
+        argument: The argument's name, or ``None`` if the fault is not in a single one.
+    """
+
+    def __init__(self, message: str, argument: str | None = None) -> None:
+        super().__init__(message if argument is None else f"argument {argument!r}: {message}")
+        self.argument = argument
+
+
+class ArgumentSchemaError(UnsupportedToolError):
+    """A tool's ``args_json_schema`` is one of which no models can be made."""
+
+
+class ToolSourceError(SandboxError, ValueError):
+    """A source, or a function, of which no tool can be made."""

@@ -34,19 +34,19 @@ class Outcome:
     """How a run ended, before anything of its output is interpreted."""
 
     ending: Ending
-    exit_code: int
-    exception: GuestException | None
-    detail: str
+    exit_code: int = 0
+    exception: GuestException | None = None
+    detail: str = ""
     """The engine's or the host's own words for an abnormal ending."""
-    stdout: bytes
-    stderr: bytes
-    stdout_dropped_bytes: int
-    stderr_dropped_bytes: int
-    fuel: int | None
+    stdout: bytes = b""
+    stderr: bytes = b""
+    stdout_dropped_bytes: int = 0
+    stderr_dropped_bytes: int = 0
+    fuel: int | None = 0
     """None if it was not counted."""
-    wall_seconds: float
-    memory_bytes: int
-    host_calls: int
+    wall_seconds: float = 0.0
+    memory_bytes: int = 0
+    host_calls: int = 0
     files: dict[str, bytes] | None = None
     """What a guest that ended by itself left in its file system, and that it was not given so; None without one."""
 
@@ -56,21 +56,29 @@ def not_begun(waited_seconds: float) -> Outcome:
     detail = (
         f"it was not begun: for {waited_seconds:.1f} seconds so many other runs were going on that no thread was free"
     )
-    return Outcome(Ending.DEADLINE, 0, None, detail, b"", b"", 0, 0, 0, waited_seconds, 0, 0)
+    return Outcome(Ending.DEADLINE, detail=detail, wall_seconds=waited_seconds)
 
 
-def giving_up(patience_seconds: float, ready_since: Callable[[], float | None]) -> Callable[[], Outcome | None]:
-    """For `Workers.submit`: the outcome of a run that has waited too long for a thread, or None while it has not.
+class Patience:
+    """How long a run waits for a thread; see `not_begun`.
 
     Args:
-        patience_seconds: how long it may wait, from now.
-        ready_since: when, on the clock of `time.monotonic`, there was an image; None while it is still prepared.
+        seconds: how long, from now, or from when there is an image.
+        ready_since: when that was, on the clock of `time.monotonic`; None while it is still prepared.
     """
-    submitted = time.monotonic()
 
-    def give_up() -> Outcome | None:
-        ready = ready_since()
-        waited = 0.0 if ready is None else time.monotonic() - max(submitted, ready)
-        return not_begun(waited) if waited > patience_seconds else None
+    def __init__(self, seconds: float, ready_since: Callable[[], float | None]) -> None:
+        self._seconds, self._ready_since = seconds, ready_since
+        self._submitted = time.monotonic()
 
-    return give_up
+    def _began(self) -> float:
+        ready = self._ready_since()
+        return time.monotonic() if ready is None else max(self._submitted, ready)
+
+    def end(self) -> float:
+        """When it is over, as things stand, on the clock of `time.monotonic`."""
+        return self._began() + self._seconds
+
+    def result(self) -> Outcome:
+        """The outcome of the run that was not begun."""
+        return not_begun(time.monotonic() - self._began())

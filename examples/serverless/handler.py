@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from wasm_sandbox import Limits, Tool, run_tool
-from wasm_sandbox.tool.definition import ToolSourceError
+from wasm_sandbox.errors import ToolSourceError
 
 LIMITS = Limits(timeout_seconds=10, memory_bytes=128 << 20)
 

@@ -25,9 +25,8 @@ from wasm_sandbox.engine.binding.interpreter import check_interpreter
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads import guest_threads as workers_module
 from wasm_sandbox.engine.threads.guest_threads import Workers
-from wasm_sandbox.errors import HostError
+from wasm_sandbox.errors import HostError, ToolSourceError
 from wasm_sandbox.tool import source as tool_source
-from wasm_sandbox.tool.definition import ToolSourceError
 
 OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
 KINDS: dict[str, tuple[str, ErrorKind | None]] = {

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.run.execution import _read_report
 from wasm_sandbox.engine.world.preview1 import ROOT
 
@@ -75,17 +75,17 @@ def test_calls_leave_no_descriptor_of_the_host_open(with_files: bool, tmp_path: 
 
 
 @pytest.fixture
-def reporting() -> Iterator[_capi.Instance]:
+def reporting() -> Iterator[capi.Instance]:
     """A guest of 100 MiB whose report of an exception is at address 64: the test writes it."""
     engine = wasmtime.Engine()
     text = '(module (memory (export "memory") 1600) (func (export "sandbox_report") (result i32) (i32.const 64)))'
     store, linker = wasmtime.Store(engine), wasmtime.Linker(engine)
-    yield _capi.Instance(store, linker.instantiate_pre(wasmtime.Module(engine, text)))
+    yield capi.Instance(store, linker.instantiate_pre(wasmtime.Module(engine, text)))
     store.close()
 
 
 @pytest.mark.parametrize("claimed", [0, 5, 40 << 20])
-def test_a_forged_report_of_an_exception_is_bounded(reporting: _capi.Instance, claimed: int) -> None:
+def test_a_forged_report_of_an_exception_is_bounded(reporting: capi.Instance, claimed: int) -> None:
     reporting.write(64, struct.pack("<I", claimed))
     found = _read_report(reporting)
     assert found is not None
@@ -93,7 +93,7 @@ def test_a_forged_report_of_an_exception_is_bounded(reporting: _capi.Instance, c
     assert len(found.name) + len(found.message) + len(found.traceback) <= 1 << 20
 
 
-def test_a_forged_report_is_not_followed_out_of_the_guests_memory(reporting: _capi.Instance) -> None:
+def test_a_forged_report_is_not_followed_out_of_the_guests_memory(reporting: capi.Instance) -> None:
     reporting.write(64, struct.pack("<I", 2**32 - 1))
-    with pytest.raises(_capi.GuestStopped, match="outside the guest's memory"):
+    with pytest.raises(capi.GuestStopped, match="outside the guest's memory"):
         _read_report(reporting)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.hostile.conftest import RunBody
 from tests.hostile.poison import POISONS, clean, poisoned
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.memory.slots import ADDRESSABLE_BYTES, GUARD_BYTES, MOST_KEPT_BYTES, Slot, is_supported
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
@@ -46,7 +46,7 @@ def test_clean_runs_beside_poisoned_ones_are_like_the_first(first: object) -> No
 
 
 @pytest.fixture
-def fresh_instance() -> Iterator[_capi.Instance]:
+def fresh_instance() -> Iterator[capi.Instance]:
     """An instance as the next run gets it, before anything has run in it."""
     image = process_engine().image()
     fresh = image.instances.take()
@@ -62,7 +62,7 @@ def fresh_instance() -> Iterator[_capi.Instance]:
         image.instances.replace(fresh)
 
 
-def whole_memory(instance: _capi.Instance) -> bytes:
+def whole_memory(instance: capi.Instance) -> bytes:
     return instance.read(0, instance.memory()[1])
 
 
@@ -91,14 +91,14 @@ def secret(memory_before: bytes, run_body: RunBody) -> bytes:
 
 
 def test_no_byte_of_an_earlier_run_is_in_the_memory_of_the_next(
-    secret: bytes, memory_before: bytes, fresh_instance: _capi.Instance
+    secret: bytes, memory_before: bytes, fresh_instance: capi.Instance
 ) -> None:
     assert whole_memory(fresh_instance) == memory_before
     assert secret not in memory_before
 
 
 def test_memory_that_a_run_grows_by_is_clear(
-    secret: bytes, memory_before: bytes, fresh_instance: _capi.Instance
+    secret: bytes, memory_before: bytes, fresh_instance: capi.Instance
 ) -> None:
     assert fresh_instance.call("sandbox_alloc", 300 * MIB)  # it writes a few words of its own beside it
     memory = whole_memory(fresh_instance)

@@ -15,7 +15,7 @@ import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
@@ -95,7 +95,7 @@ class Probe:
             time.monotonic() + seconds,
         )
         self.functions.enter(self.world)
-        self.instance = _capi.Instance(self.store, linker.instantiate_pre(module))
+        self.instance = capi.Instance(self.store, linker.instantiate_pre(module))
         self.world.instance = self.instance
 
     def call(self, name: str, *arguments: int) -> int:
@@ -321,7 +321,7 @@ def test_poll_of_a_stream_is_ready_at_once_and_of_anything_else_an_error(probe: 
 def test_a_sleep_of_centuries_ends_at_the_deadline() -> None:
     probe = Probe(LiveSurroundings(), seconds=0.2)
     probe.instance.write(0, subscription(1, 0, timeout=2**64 - 1))
-    with pytest.raises(_capi.GuestStopped):
+    with pytest.raises(capi.GuestStopped):
         probe.call("poll_oneoff", 0, 512, 1, 1000)
     assert probe.world.halt is Halt.DEADLINE
     probe.close()
@@ -329,7 +329,7 @@ def test_a_sleep_of_centuries_ends_at_the_deadline() -> None:
 
 def test_a_large_request_for_entropy_ends_at_the_deadline() -> None:
     probe = Probe(LiveSurroundings(), seconds=-1)
-    with pytest.raises(_capi.GuestStopped):
+    with pytest.raises(capi.GuestStopped):
         probe.call("random_get", 0, PAGE)
     assert probe.world.halt is Halt.DEADLINE
     probe.close()
@@ -353,20 +353,20 @@ def test_a_host_call_of_a_guest_whose_time_is_over_is_its_last(probe: Probe, mon
     monkeypatch.setattr(watchdog, "_start", lambda: None)
     probe.world.watchdog, probe.world.deadline = watchdog, time.monotonic() - 1
     with watchdog.watch(probe.world.deadline, lambda: probe.world.halt_reason() and None):
-        with pytest.raises(_capi.GuestStopped):
+        with pytest.raises(capi.GuestStopped):
             probe.call("sched_yield")
         assert probe.world.halt is Halt.DEADLINE
 
 
 def test_exit_ends_the_guest_at_once(probe: Probe) -> None:
-    with pytest.raises(_capi.GuestStopped):
+    with pytest.raises(capi.GuestStopped):
         probe.call("proc_exit", 3)
     assert (probe.world.halt, probe.world.exit_code) == (Halt.EXIT, 3)
 
 
 def test_a_defect_of_a_host_function_stops_the_guest_and_is_kept(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe.world.surroundings, "clock", lambda clock_id: 1 / 0)
-    with pytest.raises(_capi.GuestStopped):
+    with pytest.raises(capi.GuestStopped):
         probe.call("clock_time_get", 0, 0, 0)
     assert isinstance(probe.world.host_failure, ZeroDivisionError)
 

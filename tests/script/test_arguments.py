@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox import Tool, run_tool
-from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, argument_literal, argument_literals
+from wasm_sandbox.errors import BadArguments
+from wasm_sandbox.script.arguments import MAX_DEPTH, argument_literal, argument_literals
 
 INF, NAN = float("inf"), float("nan")
 

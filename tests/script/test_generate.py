@@ -29,12 +29,11 @@ from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.script.arguments import BadArguments
 from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
     ExecutionScript,
-    UnsupportedToolError,
     detect_async,
     generate_script,
     parse_function_arguments,

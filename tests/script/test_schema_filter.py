@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wasm_sandbox.errors import ArgumentSchemaError
 from wasm_sandbox.script.argument_models import _known_here, argument_models
 from wasm_sandbox.script.schema_filter import (
     MAX_CHARACTERS,
@@ -16,7 +17,6 @@ from wasm_sandbox.script.schema_filter import (
     MAX_ENUM_VALUES,
     MAX_SCHEMAS,
     MAX_TUPLE_ITEMS,
-    ArgumentSchemaError,
     plain_schema,
 )
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from wasm_sandbox.bench.contenders import request_of
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.errors import BadArguments
 from wasm_sandbox.limits import MIB
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
-from wasm_sandbox.script.arguments import MAX_DEPTH, BadArguments, ValuesApart
+from wasm_sandbox.script.arguments import MAX_DEPTH, ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.workers.messages import decode_request, encode_request

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wasm_sandbox import AsyncToolSandboxBase, ToolExecutionResult
-from wasm_sandbox.sandbox.script_end import ScriptEnd
+from wasm_sandbox.backends import ScriptEnd
 
 TIMEOUT_SECONDS = 30
 

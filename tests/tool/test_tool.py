@@ -13,9 +13,10 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
+from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.sandbox.wasm import run_tool
 from wasm_sandbox.script.generate import generate_script
-from wasm_sandbox.tool.definition import Tool, ToolSourceError
+from wasm_sandbox.tool.definition import Tool
 
 
 class Color(enum.Enum):

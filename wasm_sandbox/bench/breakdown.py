@@ -1,43 +1,24 @@
-"""Where each microsecond of one run goes, by marks at the borders between the rooms.
+"""Where each microsecond of one run goes, by the marks at the borders between the rooms (`wasm_sandbox.events`).
 
-The library itself holds no clocks: for the time of the measurement the functions at the borders are replaced by
-ones that note the time. What they cost is in the figures, about a microsecond a mark.
+What listening costs is in the figures, about a microsecond a mark.
 """
 
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from functools import wraps
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
+from wasm_sandbox import Tool, run_tool
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
-from wasm_sandbox.decode import interpret as interpretation
-from wasm_sandbox.engine import engine
-from wasm_sandbox.engine.binding import capi as _capi
-from wasm_sandbox.engine.binding.configuration import Progress
-from wasm_sandbox.engine.compiled.instances import InstancePool
-from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
-from wasm_sandbox.engine.compiled.loading import load_image
-from wasm_sandbox.engine.engine import GuestEngine
-from wasm_sandbox.engine.memory.trap_signals import TrapSignals
-from wasm_sandbox.engine.run import execution
-from wasm_sandbox.engine.threads.turns import Turn
-from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.engine.world import host_functions
-from wasm_sandbox.engine.world import world as wasi
-from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.sandbox import wasm as sandbox
 from wasm_sandbox.script.generate import generate_script
-from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,26 +33,23 @@ MARKED_TOOL = Tool.from_source(
 )
 """A tool of two integers that reads the clock as its first and as its last act, which the host sees."""
 
-_BEGIN, _END = "begin", "end"
-
 # What happens from each mark until the next one.
 _STEPS = {
     "run begin": "set up the call, gather the environment",
     "script begin": "write the script",
     "script end": "make the request",
-    "start begin": "hand it to a guest thread",
+    "submit begin": "hand it to a guest thread",
     "execute begin": "make its world: pipes, environment, watchdog",
     "take begin": "take a fresh instance",
     "take end": "set the limits, encode the request, enter",
-    "alloc begin": "allocate in the guest",
-    "alloc end": "copy the script in",
+    "place begin": "allocate in the guest, copy the script in",
     "guest begin": "guest: restore, read the tool's code, run up to it",
     "tool begin": "guest: the tool",
     "tool end": "guest: wrap, pickle, frame the result",
     "write begin": "write the frame (host call)",
     "write end": "guest: end the script",
     "guest end": "read the outcome",
-    "deliver": "hand it back to the caller",
+    "deliver begin": "hand it back to the caller",
     "interpret begin": "read how it ended",
     "frame begin": "find and check the frame",
     "frame end": "split the output",
@@ -185,7 +163,8 @@ def take_breakdown(rounds: int, progress: Callable[[str], None] = lambda words: 
 
     The image must be ready. Other runs of this process at the same time would be mixed up with it.
     """
-    with _marks() as marks:
+    marks = _Marks()
+    with listening(marks):
         runs = []
         for number in range(rounds + 2):  # the first two warm things up; after them the tool's code is kept
             progress(f"breakdown: run {number + 1} of {rounds + 2}")
@@ -219,36 +198,34 @@ def _host_calls(runs: list[_Run]) -> list[HostCalls]:
 # --- Taking the time ------------------------------------------------------------------------------------
 
 
-@dataclass
+# Guarantees: marks come from the caller's thread and from the guest's; `settled` is set when that has nothing more
+# to do for a run.
 class _Marks:
-    """What was noted during one run; times in nanoseconds."""
+    """What is heard during one run; times in nanoseconds."""
 
-    at: dict[str, int] = field(default_factory=dict)
-    calls: list[tuple[str, int, int]] = field(default_factory=list)
-    """Host calls: name, when, how long."""
-    outcome: Outcome | None = None
+    def __init__(self) -> None:
+        self.settled = threading.Event()
+        self.clear()
 
     def clear(self) -> None:
-        self.at.clear()
-        self.calls.clear()
-        self.outcome = None
+        self.at: dict[str, int] = {}
+        self.calls: list[tuple[str, int, int]] = []
+        """Host calls: name, when, how long."""
+        self.outcome: Outcome | None = None
+        self.settled.clear()
 
-    def note(self, name: str) -> None:
-        self.at.setdefault(name, time.perf_counter_ns())
+    def began(self, mark: Mark) -> None:
+        if mark.name == "deliver":
+            self.outcome = mark.subject
 
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with a mark before and one after it."""
-        begin, end = f"{name} {_BEGIN}", f"{name} {_END}"
-
-        @wraps(function)
-        def marked(*args: Any, **kwargs: Any) -> Any:
-            self.note(begin)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.note(end)
-
-        return marked
+    def ended(self, mark: Mark) -> None:
+        if mark.name == "host call":
+            self.calls.append((mark.subject, mark.began_ns, mark.ended_ns - mark.began_ns))
+            return
+        self.at.setdefault(f"{mark.name} begin", mark.began_ns)
+        self.at.setdefault(f"{mark.name} end", mark.ended_ns)
+        if mark.name == "execute":
+            self.settled.set()
 
 
 @dataclass
@@ -265,17 +242,17 @@ class _Run:
 
 def _marked_run(marks: _Marks) -> _Run:
     marks.clear()
-    marks.note("run begin")
-    result = sandbox.run_tool(MARKED_TOOL, ARGUMENTS)
-    marks.note("run end")
+    began = time.perf_counter_ns()
+    result = run_tool(MARKED_TOOL, ARGUMENTS)
+    ended = time.perf_counter_ns()
     _wait_for_the_guest_thread(marks)
     if result.func_return != 3 or marks.outcome is None:
         raise RuntimeError(f"the tool that is measured failed: {result.error}")
-    return _reckon(marks, marks.outcome)
+    return _reckon(marks, marks.outcome, began, ended)
 
 
-def _reckon(marks: _Marks, outcome: Outcome) -> _Run:
-    at = dict(marks.at)
+def _reckon(marks: _Marks, outcome: Outcome, began: int, ended: int) -> _Run:
+    at = {**marks.at, "run begin": began, "run end": ended}
     writes = [(when, taken) for name, when, taken in marks.calls if name == "fd_write"]
     at["write begin"], at["write end"] = writes[-1][0], sum(writes[-1])
     reads = [when for name, when, _ in marks.calls if name == "clock_time_get" and when < at["write begin"]]
@@ -288,9 +265,9 @@ def _reckon(marks: _Marks, outcome: Outcome) -> _Run:
     for name, _, taken in marks.calls:
         times[name] = times.get(name, 0.0) + taken / 1000
     return _Run(
-        whole=(at["run end"] - at["run begin"]) / 1000,
+        whole=(ended - began) / 1000,
         steps=steps,
-        after=(at["close end"] - at["close begin"]) / 1000,
+        after=(at["replace end"] - at["replace begin"]) / 1000,
         calls=Counter(name for name, _, _ in marks.calls),
         call_times=times,
         outcome=outcome,
@@ -302,102 +279,11 @@ def _probe(marks: _Marks, name: str, text: str, rounds: int) -> Probe:
     for _ in range(max(3, rounds // 2)):
         marks.clear()
         outcome = run_raw(text)
-        taken.append((marks.at["guest end"] - marks.at["guest begin"]) / 1000)
         _wait_for_the_guest_thread(marks)
+        taken.append((marks.at["guest end"] - marks.at["guest begin"]) / 1000)
     return Probe(name, statistics.median(taken), outcome.fuel or 0)
 
 
 def _wait_for_the_guest_thread(marks: _Marks) -> None:
     """After the reply it tears down, and compiles a tool that was called twice: not beside the next run."""
-    deadline = time.monotonic() + 5
-    while "execute end" not in marks.at and time.monotonic() < deadline:
-        time.sleep(0.0005)
-
-
-class _MarkedEngine(GuestEngine):
-    """An engine whose host functions note what is asked of them."""
-
-    def __init__(self, marks: _Marks) -> None:
-        super().__init__()
-        with ExitStack() as stack:
-            for name in host_functions.SERVED | host_functions.STREAM_FUNCTIONS:
-                stack.enter_context(patch.object(wasi.World, name, _noted(marks, name)))
-            self._marked_image = load_image(self._engine)
-
-    def image(
-        self, progress: Progress | None = None, source: ImageSource | None = None, counts_fuel: bool = True
-    ) -> LoadedImage:
-        return self._marked_image
-
-
-def _noted(marks: _Marks, name: str) -> Callable[..., int]:
-    serve: Callable[..., int] = getattr(wasi.World, name)
-
-    @wraps(serve)
-    def noted(world: wasi.World, *args: int) -> int:
-        started = time.perf_counter_ns()
-        try:
-            return serve(world, *args)
-        finally:
-            marks.calls.append((name, started, time.perf_counter_ns() - started))
-
-    return noted
-
-
-@contextmanager
-def _marks() -> Iterator[_Marks]:
-    """Put the marks in place; taken away at the end."""
-    marks = _Marks()
-    execute, call = execution.execute, _capi.Instance.call
-    guest_calls = {"sandbox_alloc": "alloc", "sandbox_run": "guest"}
-
-    def marked_execute(
-        image: LoadedImage,
-        watchdog: Watchdog,
-        trap_signals: TrapSignals,
-        request: ExecutionRequest,
-        surroundings: Surroundings,
-        deliver: Callable[[Outcome], None],
-        turn: Turn | None = None,
-    ) -> None:
-        marks.note("execute begin")
-
-        def marked_deliver(outcome: Outcome) -> None:
-            marks.outcome = outcome
-            marks.note("deliver")
-            deliver(outcome)
-
-        try:
-            execute(image, watchdog, trap_signals, request, surroundings, marked_deliver, turn)
-        finally:
-            marks.note("execute end")
-
-    def marked_call(self: _capi.Instance, name: str, *arguments: int) -> int:
-        label = guest_calls.get(name)
-        if label is None:
-            return call(self, name, *arguments)
-        marks.note(f"{label} {_BEGIN}")
-        try:
-            return call(self, name, *arguments)
-        finally:
-            marks.note(f"{label} {_END}")
-
-    measured = _MarkedEngine(marks)
-    borders: list[tuple[Any, str, str]] = [
-        (sandbox.WasmToolSandbox, "_script", "script"),
-        (GuestEngine, "start", "start"),
-        (InstancePool, "take", "take"),
-        (InstancePool, "replace", "close"),
-        (sandbox, "interpret", "interpret"),
-        (interpretation, "split_frames", "frame"),
-        (interpretation, "_decode", "decode"),
-    ]
-    with ExitStack() as stack:
-        stack.callback(measured.shutdown)
-        for owner, name, label in borders:
-            stack.enter_context(patch.object(owner, name, marks.around(label, getattr(owner, name))))
-        stack.enter_context(patch.object(engine, "execute", marked_execute))
-        stack.enter_context(patch.object(_capi.Instance, "call", marked_call))
-        stack.enter_context(patch.object(engine, "process_engine", lambda: measured))
-        stack.enter_context(patch("wasm_sandbox.bench.contenders.process_engine", lambda: measured))
-        yield marks
+    marks.settled.wait(timeout=5)

@@ -13,8 +13,8 @@ import wasm_sandbox
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedContender
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
-from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.engine import LiveSurroundings, process_engine
+from wasm_sandbox.images import default_source
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -99,7 +99,7 @@ def request_of(script: ExecutionScript) -> ExecutionRequest:
 
 
 def _run(request: ExecutionRequest) -> Outcome:
-    outcome = process_engine().start(request, LiveSurroundings()).result()
+    outcome = process_engine().start(request, LiveSurroundings(), default_source()).result()
     if outcome.ending is not Ending.EXITED or outcome.exit_code:
         reason = outcome.exception.traceback if outcome.exception else outcome.detail
         raise ContenderFailed(reason or f"it ended: {outcome.ending.value}")

@@ -182,7 +182,7 @@ def machine() -> dict[str, str]:
 def versions(*packages: str) -> dict[str, str]:
     """The versions of this library, of this Python, of the guest and of packages."""
     from wasm_sandbox import __version__
-    from wasm_sandbox.engine.compiled.artifact import find_artifact
+    from wasm_sandbox.engine import find_artifact
 
     found = {"wasm-sandbox": __version__, "python": platform.python_version()}
     for package in ("wasmtime", "pydantic", *packages):

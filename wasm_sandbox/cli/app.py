@@ -36,7 +36,7 @@ from wasm_sandbox.sizes import read_size
 if TYPE_CHECKING:
     from wasm_sandbox.files import HostDir
     from wasm_sandbox.limits import Limits
-    from wasm_sandbox.sandbox.executors import Isolation
+    from wasm_sandbox.options import Isolation
     from wasm_sandbox.tool.definition import Tool
 
 # Of a run that ended, `display.exit_code` says the code.
@@ -116,7 +116,7 @@ def read_source(file: str) -> str:
 
 def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
     """The tool in a file, which is read and never executed here."""
-    from wasm_sandbox.tool.definition import ToolSourceError
+    from wasm_sandbox.errors import ToolSourceError
 
     text = read_source(file)
     try:
@@ -391,10 +391,11 @@ def run(
     is, anything else as JSON (what JSON lacks as strings: Decimal, dates, ...). --json prints the whole
     result instead: status, value, agent state, output, error, usage and files (their content as base64).
     """
-    from wasm_sandbox.cli.display import Output, show
+    from wasm_sandbox.cli.display import show
     from wasm_sandbox.cli.progress import in_sight, ready_image
     from wasm_sandbox.images.selection import choose_image
-    from wasm_sandbox.sandbox.executors import check_isolation
+    from wasm_sandbox.options import check_isolation
+    from wasm_sandbox.sandbox import Output
 
     checked = _limits(limits)
     check_isolation(isolation, image=image, mounts=mounts)
@@ -405,7 +406,7 @@ def run(
     chosen = in_sight(
         lambda step: choose_image(image, required, may_build=build_images, only_default=only_default, progress=step)
     )
-    ready_image(chosen.source if chosen else None)
+    ready_image(chosen)
     result = wasm_sandbox.run_tool(
         tool,
         args,
@@ -453,7 +454,7 @@ def execute(
     from wasm_sandbox.cli.progress import ready_image
     from wasm_sandbox.files import check_files
     from wasm_sandbox.images.image import image_of
-    from wasm_sandbox.sandbox.executors import check_isolation
+    from wasm_sandbox.options import check_isolation
     from wasm_sandbox.sandbox.plain_script import run_script
 
     checked = _limits(limits)
@@ -461,8 +462,8 @@ def execute(
     text = read_source(script)
     given = check_files(with_output(files, output_dir), mounts, checked)
     chosen = image_of(image)
+    ready_image(chosen)
     source = chosen.source if chosen else None
-    ready_image(source)
     name = "<stdin>" if script == "-" else Path(script).name
     output = run_script(
         text, name=name, environ=environ, limits=checked, given=given, source=source, isolation=isolation
@@ -488,8 +489,7 @@ def script(
     import asyncio
 
     from wasm_sandbox.cli.display import write
-    from wasm_sandbox.script.arguments import BadArguments
-    from wasm_sandbox.script.generate import UnsupportedToolError
+    from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 
     tool, _ = find_tool(file, name, args)
     sandbox = wasm_sandbox.WasmToolSandbox(tool.name, args, None, None, tool_object=tool)
@@ -511,7 +511,7 @@ def warm(named: str | None, no_fuel: bool) -> None:
 
     chosen = image_of(named)
     for counts_fuel in (True, False) if no_fuel else (True,):
-        image = ready_image(chosen.source if chosen else None, counts_fuel)
+        image = ready_image(chosen, counts_fuel)
         which = "" if counts_fuel else ", without fuel,"
         write(sys.stdout, f"image {image.id[:16]}{which} is ready: {image.path}\n")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from wasm_sandbox.results import _json, _repr, document
 
 if TYPE_CHECKING:
-    from wasm_sandbox.results import ToolError, ToolExecutionResult
+    from wasm_sandbox.results import ToolError
+    from wasm_sandbox.sandbox import Output
 
 MAX_LINE_CHARACTERS = 600
 
@@ -22,22 +22,6 @@ _LIMIT_OPTIONS = {
     "stack_overflow": None,
 }
 """The kinds of error that are limits, and the option that raises each."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A result with the raw output that belongs to it."""
-
-    result: ToolExecutionResult
-    stdout: bytes
-    stderr: bytes
-    has_value: bool = True
-    """Whether there is a value to show when the run succeeded; a plain script has none."""
-
-    @classmethod
-    def of(cls, result: ToolExecutionResult) -> Output:
-        """The result of a tool, its output taken from the result itself."""
-        return cls(result, "".join(result.stdout or []).encode(), "".join(result.stderr or []).encode())
 
 
 def exit_code(error: ToolError | None) -> int:

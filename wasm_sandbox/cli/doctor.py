@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from wasm_sandbox import __version__
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
+from wasm_sandbox.switches import IMAGE_VARIABLE
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.artifact import Artifact
-    from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.sandbox.executors import Isolation
+    from wasm_sandbox.engine import Artifact, ImageCache
+    from wasm_sandbox.options import Isolation
 
 PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
 """Those that both wasmtime's wheels and its compiler are for."""
@@ -106,7 +105,7 @@ class _Examination:
             ("guest module", self.guest_module),
             *(
                 [("exported image", self.exported_image)]
-                if os.environ.get(EXPORTED_IMAGE_VARIABLE)
+                if os.environ.get(IMAGE_VARIABLE)
                 else [("cache directory", self.cache_directory), ("compiled image", self.compiled_image)]
             ),
             ("trial run", self.trial_run),
@@ -133,7 +132,7 @@ class _Examination:
         return self.report.versions["wasmtime"]
 
     def guest_module(self) -> str:
-        from wasm_sandbox.engine.compiled.artifact import find_artifact
+        from wasm_sandbox.engine import find_artifact
 
         artifact = find_artifact()
         self.report.guest.update(
@@ -148,8 +147,8 @@ class _Examination:
         return "sha256 verified"
 
     def cache_directory(self) -> str:
-        from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-        from wasm_sandbox.engine.compiled.cache import ImageCache, cache_ceiling
+        from wasm_sandbox.directories import CACHE_VARIABLE, cache_ceiling, cache_directory
+        from wasm_sandbox.engine import ImageCache
 
         self.report.cache.update(path=str(cache_directory()), variable=CACHE_VARIABLE)
         cache = ImageCache()
@@ -177,10 +176,10 @@ class _Examination:
         if self.artifact is None or self.cache is None:
             raise NotFit("not looked at: it needs the guest module and the cache directory")
         from wasm_sandbox.cli.progress import ready_image
-        from wasm_sandbox.engine.compiled.identity import compile_key, image_id
+        from wasm_sandbox.engine import image_id, usual_builds
 
         identity = image_id(self.artifact)
-        key = compile_key(identity)
+        key = usual_builds(self.artifact)[0].compile_key(identity)
         path = self.cache.path(key)
         self.report.image.update(id=identity, path=str(path))
         was_there = self.cache.find(key) is not None
@@ -202,7 +201,7 @@ class _Examination:
         source = exported_source()
         assert source is not None  # asked for by the variable that it reads
         self.report.image.update(id=source.id, path=str(source.directory), packages=dict(source.distributions))
-        image = ready_image(source)
+        image = ready_image()
         self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
         return f"sha256 verified, for {source.manifest.target}"
 

@@ -13,7 +13,7 @@ import click
 
 # What is heavy is imported where it is used: `--help` needs none of it.
 if TYPE_CHECKING:
-    from wasm_sandbox.images.store import Kept
+    pass
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
 
@@ -94,9 +94,9 @@ def build_image(
 @_json_option
 def list_images(*, as_json: bool) -> None:
     """List the images of this machine: name, id, sizes kept and compiled, and what is in them."""
-    from wasm_sandbox.images.store import ImageStore
+    from wasm_sandbox.images import describe, kept_images
 
-    rows = [(kept, _description(kept)) for kept in ImageStore().all()]
+    rows = [(kept, describe(kept)) for kept in kept_images()]
     if as_json:
         _print(json.dumps([description for _, description in rows], indent=2))
         return
@@ -111,10 +111,10 @@ def list_images(*, as_json: bool) -> None:
 @_json_option
 def show_image(*, name: str, as_json: bool) -> None:
     """Show what an image is made of, its sizes, and the memory that a run in it needs."""
-    from wasm_sandbox.images.store import ImageStore
+    from wasm_sandbox.images import describe, kept_image
 
-    kept = ImageStore().kept(name)
-    description = _description(kept)
+    kept = kept_image(name)
+    description = describe(kept)
     if as_json:
         _print(json.dumps(description, indent=2))
         return
@@ -141,21 +141,12 @@ def show_image(*, name: str, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove_images(*, names: Sequence[str]) -> None:
     """Remove images: their names, what was downloaded for them, and their compiled code."""
-    from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.engine.compiled.identity import compile_key
-    from wasm_sandbox.images.loading import identity
-    from wasm_sandbox.images.store import ImageStore
+    from wasm_sandbox.images import remove_image
 
-    store, cache = ImageStore(), ImageCache()
     for name in names:
-        kept = store.kept(name)
-        if name in kept.names and len(kept.names) > 1:
-            store.unname(name)
-            _print(f"{name}: removed; the image is still {', '.join(n for n in kept.names if n != name)}")
-            continue
-        store.remove(kept.recipe.digest)
-        cache.remove(compile_key(identity(kept.recipe.digest)))
-        _print(f"{name}: removed")
+        others = remove_image(name)
+        left = f"; the image is still {', '.join(others)}" if others else ""
+        _print(f"{name}: removed{left}")
 
 
 @image_verbs.command("export")
@@ -170,24 +161,21 @@ def export_image(*, arguments: Sequence[str], target: str | None, compiler: str 
     than this machine's own the wasmtime command of the installed version is needed.
     """
     from wasm_sandbox.cli.progress import in_sight
-    from wasm_sandbox.images import exported
-    from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE, image_of
+    from wasm_sandbox.images import export_image as export
+    from wasm_sandbox.images import image_of, this_target
     from wasm_sandbox.sizes import size_text
+    from wasm_sandbox.switches import IMAGE_VARIABLE
 
     if len(arguments) > 2:
         raise _error("image export: give one DIR, or NAME and DIR")
     name, directory = arguments if len(arguments) == 2 else (None, arguments[0])
     chosen = image_of(name)
     manifest = _checked(
-        lambda: in_sight(
-            lambda step: exported.export_image(
-                chosen, target or exported.this_target(), Path(directory), step, compiler=compiler
-            )
-        )
+        lambda: in_sight(lambda step: export(chosen, target or this_target(), Path(directory), step, compiler=compiler))
     )
     _print(
         f"{directory}: image {manifest.id[:12]} for {manifest.target}, {size_text(manifest.code_bytes)}; "
-        f"use it with {EXPORTED_IMAGE_VARIABLE}={directory}"
+        f"use it with {IMAGE_VARIABLE}={directory}"
     )
 
 
@@ -210,23 +198,21 @@ def prune_cache(*, everything: bool, older: str | None, max_size: str | None) ->
     removed.
     """
     from wasm_sandbox.cli.app import parse_size
-    from wasm_sandbox.engine.compiled.cache import ImageCache, cache_ceiling
+    from wasm_sandbox.images import prune_cache
     from wasm_sandbox.sizes import size_text
 
-    cache = ImageCache()
-    seconds = _seconds(older) if older else None
+    ceiling = None
     if everything:
         ceiling = -1
     elif max_size:
         ceiling = parse_size(max_size)
-    else:
-        ceiling = cache_ceiling() if older is None else sys.maxsize
-    cache.sweep()
-    for entry in cache.prune(ceiling, unused_seconds=seconds):
+    elif older is not None:
+        ceiling = sys.maxsize
+    state = prune_cache(ceiling, unused_seconds=_seconds(older) if older else None)
+    for entry in state.removed:
         _print(f"removed {entry.path.name} ({size_text(entry.size_bytes)})")
-    left = cache.entries()
-    total = size_text(sum(entry.size_bytes for entry in left))
-    _print(f"{cache.directory}: {len(left)} compiled image{'' if len(left) == 1 else 's'}, {total}")
+    total = size_text(sum(entry.size_bytes for entry in state.left))
+    _print(f"{state.directory}: {len(state.left)} compiled image{'' if len(state.left) == 1 else 's'}, {total}")
 
 
 def _seconds(text: str) -> float:
@@ -237,28 +223,6 @@ def _seconds(text: str) -> float:
 
 
 # --- What is printed ------------------------------------------------------------------------------------
-
-
-def _description(kept: Kept) -> dict[str, Any]:
-    from wasm_sandbox.engine.compiled.cache import ImageCache
-    from wasm_sandbox.engine.compiled.identity import compile_key, min_memory_bytes
-    from wasm_sandbox.images.loading import identity
-
-    image_id, recipe = identity(kept.recipe.digest), kept.recipe
-    compiled, memory = ImageCache().path(compile_key(image_id)), kept.entry.memory_bytes
-    return {
-        "names": list(kept.names),
-        "id": image_id,
-        "requirements": list(recipe.requirements),
-        "distributions": recipe.distributions,
-        "preload": list(recipe.preload),
-        "files": list(recipe.files),
-        "made_at": kept.entry.made_at.isoformat(),
-        "kept_bytes": kept.archive.stat().st_size if kept.archive.exists() else 0,
-        "compiled_bytes": compiled.stat().st_size if compiled.exists() else None,
-        "memory_bytes": memory or None,
-        "needed_memory_bytes": min_memory_bytes(memory) if memory else None,
-    }
 
 
 def _sizes(description: dict[str, Any]) -> str:

@@ -9,14 +9,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox.cli.display import complain
-from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.threads.guest_threads import Workers, wait_for
+from wasm_sandbox.images import Image, interruptibly, prepare
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
-
+    from wasm_sandbox.engine import LoadedImage
 
 Step = Callable[[str], None]
 """Called with a few words at the start of every slow step."""
@@ -24,29 +22,25 @@ Step = Callable[[str], None]
 T = TypeVar("T")
 
 
-def ready_image(source: ImageSource | None = None, counts_fuel: bool = True) -> LoadedImage:
+def ready_image(image: Image | None = None, counts_fuel: bool = True) -> LoadedImage:
     """An image, by default the default one, prepared if it is not in the cache; silent if it is.
-
-    Args:
-        source: of the image.
-        counts_fuel: whether it is the one that counts fuel.
 
     The work is done on another thread, so that Ctrl-C ends the command while the compiler runs.
 
+    Args:
+        image: which one.
+        counts_fuel: whether it is the one that counts fuel.
+
     Raises:
-        HostError: as `GuestEngine.image`.
+        HostError: if it cannot be had.
     """
-    return in_sight(lambda step: process_engine().image(step, source, counts_fuel))
+    return in_sight(lambda step: prepare(image, counts_fuel=counts_fuel, progress=step))
 
 
-def in_sight(prepare: Callable[[Step], T]) -> T:
-    """What ``prepare`` returns or raises; it is called on another thread, with what shows its steps."""
+def in_sight(work: Callable[[Step], T]) -> T:
+    """What ``work`` returns or raises; it is called on another thread, with what shows its steps."""
     with PreparationDisplay() as display:
-
-        def work(deliver: Callable[[T], None]) -> None:
-            deliver(prepare(display.step))
-
-        return wait_for(Workers().submit(work))
+        return interruptibly(lambda: work(display.step))
 
 
 class PreparationDisplay:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.decode.plain_types import ADVICE, CorruptedPickle, ForbiddenPickle
+from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
 
@@ -81,7 +82,9 @@ def interpret(
         argument_lines: the lines of the script that check the arguments (`ExecutionScript.argument_lines`).
         output: standard output and the result, where that did not come in a frame.
     """
-    output = output or split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
+    if output is None:
+        with mark("frame"):
+            output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
     usage = Usage.model_construct(
         fuel=outcome.fuel,
@@ -93,7 +96,10 @@ def interpret(
     value = state = None
     error = _guest_error(outcome, limits, tool_name, argument_lines) or _missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
-        value, state, error = _decode(output.payload, agent_state if injects_agent_state else None, injects_agent_state)
+        with mark("decode"):
+            value, state, error = _decode(
+                output.payload, agent_state if injects_agent_state else None, injects_agent_state
+            )
     if error is not None:
         value, state = _friendly(error, tool_name), None
     return ToolExecutionResult.model_construct(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-MAX_CHARACTERS = 1 << 18
+SCRIPT_NAME = "script.py"
+"""What a guest calls the script that it runs."""
+
+MAX_CHARACTERS = 1 << 20
+"""So much of the end of a text is searched."""
 
 _HEADER = "Traceback (most recent call last):"
 _PLACE = "  File "
@@ -28,6 +32,22 @@ def exception_of(stderr: str) -> tuple[str, str, str] | None:
     message = _SUGGESTION.sub("", found["message"] or "")
     name = found["name"] if "<locals>" in found["name"] else found["name"].rpartition(".")[2]
     return name, message, text[start:]
+
+
+def in_script(traceback: str, file_name: str) -> str:
+    """A traceback as a guest gives it: from the script's first frame on, and the script called as a guest calls it.
+
+    Args:
+        traceback: as an executor's interpreter printed it.
+        file_name: the name under which that interpreter knows the script.
+    """
+    frame = re.compile(rf'^  File "{re.escape(file_name)}", line (\d{{1,9}})', re.MULTILINE)
+    first = frame.search(traceback)
+    if first is None:
+        return traceback
+    is_frame = traceback.startswith(", in ", first.end())  # else it is where the script does not compile
+    head = f"{_HEADER}\n" if is_frame else ""
+    return head + frame.sub(rf'  File "{SCRIPT_NAME}", line \1', traceback[first.start() :])
 
 
 def move_lines(traceback: str, script: str, tool: str, first_line: int, line_count: int) -> str:

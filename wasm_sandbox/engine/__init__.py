@@ -1,5 +1,93 @@
-"""The engine room: the only code that imports wasmtime, and the one place that does not import what is above it.
+"""The engine room: the only code that imports wasmtime. This is its only door; the names load on first use.
 
 May import: values, tool, script, decode.
-Imported by: everything.
+Imported by: images, sandbox, workers, bench, cli.doctor, cli.bench.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wasm_sandbox.engine.binding.configuration import Progress as Progress
+    from wasm_sandbox.engine.binding.version import wasmtime_version as wasmtime_version
+    from wasm_sandbox.engine.compiled.artifact import Artifact as Artifact
+    from wasm_sandbox.engine.compiled.artifact import find_artifact as find_artifact
+    from wasm_sandbox.engine.compiled.build import Build as Build
+    from wasm_sandbox.engine.compiled.cache import CachedImage as CachedImage
+    from wasm_sandbox.engine.compiled.cache import ImageCache as ImageCache
+    from wasm_sandbox.engine.compiled.compiling import check_compiler as check_compiler
+    from wasm_sandbox.engine.compiled.compiling import compile_for as compile_for
+    from wasm_sandbox.engine.compiled.identity import SNAPSHOT_FORMAT as SNAPSHOT_FORMAT
+    from wasm_sandbox.engine.compiled.identity import image_id as image_id
+    from wasm_sandbox.engine.compiled.identity import min_memory_bytes as min_memory_bytes
+    from wasm_sandbox.engine.compiled.loaded import ImageLoader as ImageLoader
+    from wasm_sandbox.engine.compiled.loaded import ImageSource as ImageSource
+    from wasm_sandbox.engine.compiled.loaded import LoadedImage as LoadedImage
+    from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE as PLAIN_IMAGE
+    from wasm_sandbox.engine.compiled.packages import installer as installer
+    from wasm_sandbox.engine.compiled.packages import package_steps as package_steps
+    from wasm_sandbox.engine.compiled.preparation import prepare_snapshot as prepare_snapshot
+    from wasm_sandbox.engine.compiled.steps import Step as Step
+    from wasm_sandbox.engine.engine import GuestEngine as GuestEngine
+    from wasm_sandbox.engine.engine import process_engine as process_engine
+    from wasm_sandbox.engine.engine import usual_builds as usual_builds
+    from wasm_sandbox.engine.memory.address_space import PAGEMAP_SCAN as PAGEMAP_SCAN
+    from wasm_sandbox.engine.module.metering import Metering as Metering
+    from wasm_sandbox.engine.start.base import StartKind as StartKind
+    from wasm_sandbox.engine.start.command import Command as Command
+    from wasm_sandbox.engine.threads.guest_threads import GuestThreads as GuestThreads
+    from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
+    from wasm_sandbox.engine.threads.per_process import PerProcess as PerProcess
+    from wasm_sandbox.engine.threads.watchdog import Watchdog as Watchdog
+    from wasm_sandbox.engine.world.surroundings import FixedSurroundings as FixedSurroundings
+    from wasm_sandbox.engine.world.surroundings import LiveSurroundings as LiveSurroundings
+    from wasm_sandbox.engine.world.surroundings import surroundings_for as surroundings_for
+
+_HOMES = {
+    "Artifact": "compiled.artifact",
+    "Build": "compiled.build",
+    "CachedImage": "compiled.cache",
+    "Command": "start.command",
+    "FixedSurroundings": "world.surroundings",
+    "GuestEngine": "engine",
+    "GuestThreads": "threads.guest_threads",
+    "ImageCache": "compiled.cache",
+    "ImageLoader": "compiled.loaded",
+    "ImageSource": "compiled.loaded",
+    "LiveSurroundings": "world.surroundings",
+    "LoadedImage": "compiled.loaded",
+    "Metering": "module.metering",
+    "PAGEMAP_SCAN": "memory.address_space",
+    "PLAIN_IMAGE": "compiled.loading",
+    "PerProcess": "threads.per_process",
+    "Progress": "binding.configuration",
+    "SNAPSHOT_FORMAT": "compiled.identity",
+    "StartKind": "start.base",
+    "Step": "compiled.steps",
+    "Watchdog": "threads.watchdog",
+    "check_compiler": "compiled.compiling",
+    "compile_for": "compiled.compiling",
+    "find_artifact": "compiled.artifact",
+    "image_id": "compiled.identity",
+    "installer": "compiled.packages",
+    "min_memory_bytes": "compiled.identity",
+    "package_steps": "compiled.packages",
+    "prepare_snapshot": "compiled.preparation",
+    "process_engine": "engine",
+    "surroundings_for": "world.surroundings",
+    "usual_builds": "engine",
+    "wait_for": "threads.guest_threads",
+    "wasmtime_version": "binding.version",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

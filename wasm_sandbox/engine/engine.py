@@ -2,59 +2,78 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-import wasmtime
-
-from wasm_sandbox.engine.binding.configuration import Progress, engine_configuration
+from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
+from wasm_sandbox.engine.compiled.artifact import Artifact
+from wasm_sandbox.engine.compiled.build import Build
+from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
-from wasm_sandbox.engine.compiled.loading import load_image
-from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
+from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE, Loader
+from wasm_sandbox.engine.memory.base import LinearMemory, MemoryKind
+from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
+from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
+from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.run.execution import execute
-from wasm_sandbox.engine.threads.guest_threads import Workers
+from wasm_sandbox.engine.run.guest import Watch
+from wasm_sandbox.engine.start.base import StartKind
+from wasm_sandbox.engine.threads.guest_threads import GuestThreads
+from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import Surroundings
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
-from wasm_sandbox.outcome import Outcome, giving_up
+from wasm_sandbox.events import mark
+from wasm_sandbox.outcome import Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.switches import engine_is_plain
 
 EXIT_GRACE_SECONDS = 1.0
 
 MAX_IMAGES = 32
 """Loaded images that are kept; each holds its compiled code, mapped from the cache, and no instance."""
 
-_DEFAULT, _NO_FUEL = "", " without fuel"
+_USUAL = (Metering.FUEL, Metering.DEADLINE)
+"""What requests ask for."""
 
 _log = logging.getLogger(__name__)
 
 
+# Guarantees:
+# - an image is loaded once, however many threads ask for it; others may be loaded meanwhile;
+# - every request has an outcome, or an exception of the host's own; none is begun after `shutdown`.
+# Locks, in this order: `_images_lock` and `_running_lock`, each held for a look-up only; the lock of an image that is
+# being loaded is held while it is, and none of the two within it for longer than that.
 class GuestEngine:
     """The wasmtime engine, the images that run in it, and the threads that guests run on.
 
     Args:
-        engine: the wasmtime engine; by default one with memory of ours where the system allows it.
+        memory: the engine, and where the memory of its instances comes from; by default memory of ours where the
+            system allows it.
+        is_plain: whether to do without the mechanisms that have a plain twin: wasmtime's own memory, no signal
+            handler of ours and so no pausing, no code kept between runs.
+        metering: what is written into the code of guests; by default fuel where a request limits it.
     """
 
-    def __init__(self, engine: wasmtime.Engine | None = None) -> None:
-        self._engine = engine or (OwnMemoryEngine() if is_supported() else wasmtime.Engine(engine_configuration()))
-        self._trap_signals = TrapSignals()  # after wasmtime has set its own
-        if isinstance(self._engine, OwnMemoryEngine):
-            self._trap_signals.allow_pausing()
-        self._watchdog = Watchdog()
-        self._workers = Workers()
-        self._turns = Turns(self._watchdog)
-        self._images: dict[str, LoadedImage] = {}  # by id, the default one by ""; the last used is last
+    def __init__(
+        self, memory: LinearMemory | None = None, *, is_plain: bool = False, metering: Metering | None = None
+    ) -> None:
+        self._memory = memory or _memory(_memory_kind(is_plain))
+        self._metering, self._keeps_code = metering, not is_plain
+        trap_signals = TrapSignals()  # after wasmtime has set its own
+        if self._memory.kind is MemoryKind.KEPT:
+            trap_signals.allow_pausing()
+        self._watch = Watch(Watchdog(), trap_signals)
+        self._threads = GuestThreads(self._watch.watchdog)
+        self._turns = Turns(self._watch.watchdog)
+        self._images: dict[tuple[str, Metering], LoadedImage] = {}  # the last used is last
         self._images_lock = threading.Lock()
-        self._loading: dict[str, threading.Lock] = {}
+        self._loading: dict[tuple[str, Metering], threading.Lock] = {}
         self._running: set[Surroundings] = set()
         self._running_lock = threading.Lock()
         self._ready_since: float | None = None
@@ -64,23 +83,36 @@ class GuestEngine:
         """Load no more variants of images: this process is about to lose the right to open files."""
         self._is_settled = True
 
+    @property
+    def mechanisms(self) -> dict[str, str]:
+        """What this engine does beyond the plain ways, for a reader: name -> what."""
+        can_pause = self._watch.trap_signals.pausing is not None
+        return {
+            "memory": "kept between runs" if self._memory.kind is MemoryKind.KEPT else "wasmtime's own",
+            "pausing": "yes" if can_pause else "no",
+            "code of tools": "kept between runs" if self._keeps_code else "not kept",
+        }
+
     def image(
-        self, progress: Progress | None = None, source: ImageSource | None = None, counts_fuel: bool = True
+        self,
+        source: ImageSource = PLAIN_IMAGE,
+        metering: Metering = Metering.FUEL,
+        progress: Progress | None = None,
+        cache: ImageCache | None = None,
     ) -> LoadedImage:
-        """The image of a source, by default the default image, loaded or prepared once; raises as `load_image`.
+        """The image of a source, by default our guest without packages, loaded or prepared once.
 
         Args:
-            progress: told about every slow step.
             source: where it comes from.
-            counts_fuel: whether its code takes fuel down. Without, it may do so all the same: where there is no other.
-        """
-        if source is None and os.environ.get(EXPORTED_IMAGE_VARIABLE):
-            from wasm_sandbox.images.exported import exported_source
+            metering: what is written into its code. There may be fuel in it all the same: where there is no other.
+            progress: told about every slow step.
+            cache: where compiled images are; the user's cache directory by default.
 
-            source = exported_source()
-        key = source.id if source is not None else _DEFAULT
-        if not counts_fuel and not self._is_settled:
-            key += _NO_FUEL
+        Raises:
+            HostError: if it cannot be had; the message says what to do.
+        """
+        metering = self._metering or metering
+        key = source.id, Metering.FUEL if self._is_settled else metering
         found = self._found(key)
         if found is not None:
             return found
@@ -89,21 +121,18 @@ class GuestEngine:
         with loading:  # others may load other images meanwhile
             found = self._found(key)
             if found is None:
-                if source is None:
-                    found = load_image(self._engine, progress, counts_fuel=counts_fuel)
-                else:
-                    found = source.load(self._engine, progress or _log.info, counts_fuel)
+                found = source.load(Loader(self._memory, metering, progress, cache, self._keeps_code))
                 self._keep(key, found)
         return found
 
-    def _found(self, key: str) -> LoadedImage | None:
+    def _found(self, key: tuple[str, Metering]) -> LoadedImage | None:
         with self._images_lock:
             image = self._images.pop(key, None)
             if image is not None:
                 self._images[key] = image
             return image
 
-    def _keep(self, key: str, image: LoadedImage) -> None:
+    def _keep(self, key: tuple[str, Metering], image: LoadedImage) -> None:
         with self._images_lock:
             self._images[key] = image
             self._loading.pop(key, None)
@@ -111,7 +140,7 @@ class GuestEngine:
                 del self._images[oldest]  # the runs that are using it keep it
 
     def start(
-        self, request: ExecutionRequest, surroundings: Surroundings, source: ImageSource | None = None
+        self, request: ExecutionRequest, surroundings: Surroundings, source: ImageSource = PLAIN_IMAGE
     ) -> Future[Outcome]:
         """Run a request on a guest thread.
 
@@ -122,7 +151,7 @@ class GuestEngine:
         Args:
             request: what to run.
             surroundings: clocks, entropy and the caller's way to cancel.
-            source: of the image to run it in; the default image if not given.
+            source: of the image to run it in; by default our guest without packages.
 
         Returns:
             A future of the outcome; it raises what `image` raises if there is no image.
@@ -135,16 +164,17 @@ class GuestEngine:
             with self._running_lock:
                 self._running.add(surroundings)
             try:
-                image = self.image(source=source, counts_fuel=request.limits.fuel is not None)
+                image = self.image(source, Metering.DEADLINE if request.limits.fuel is None else Metering.FUEL)
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
                 with self._turns.turn(request.limits.timeout_seconds) as turn:
-                    execute(image, self._watchdog, self._trap_signals, request, surroundings, deliver, turn)
+                    execute(image, self._watch, request, surroundings, deliver, turn)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)
 
-        return self._workers.submit(work, giving_up(request.limits.timeout_seconds, lambda: self._ready_since))
+        with mark("submit", request):
+            return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
 
     @property
     def running_guests(self) -> int:
@@ -157,46 +187,42 @@ class GuestEngine:
         with self._running_lock:
             for surroundings in self._running:
                 surroundings.cancel()
-        self._workers.close(deadline)
-        self._watchdog.stop()
+        self._threads.close(deadline)
+        self._watch.watchdog.stop()
         for image in self._images.values():
             image.instances.close()  # while wasmtime can still call back
 
 
-class _Process:
-    """Holds the engine of this process."""
+def _memory_kind(is_plain: bool) -> MemoryKind:
+    return MemoryKind.WASMTIME if is_plain or not is_supported() else MemoryKind.KEPT
 
-    engine: GuestEngine | None = None
-    pid = 0
-    lock = threading.Lock()
-    inherited: GuestEngine | None = None
-    """A parent's engine, seen from a forked child: never used, and never freed, for its threads are gone."""
+
+def _memory(kind: MemoryKind) -> LinearMemory:
+    return KeptMemory() if kind is MemoryKind.KEPT else WasmtimeMemory()
+
+
+def usual_builds(artifact: Artifact) -> list[Build]:
+    """What a guest of ours can be in the engine of this process, the usual one first; no engine is made for it.
+
+    Raises:
+        HostError: if a switch has a value that means nothing.
+    """
+    kind = _memory_kind(engine_is_plain())
+    return [Build(artifact, StartKind.REACTOR, metering, kind) for metering in _USUAL]
+
+
+def _made() -> GuestEngine:
+    check_interpreter()
+    return GuestEngine(is_plain=engine_is_plain())
+
+
+_engine = PerProcess(_made, GuestEngine.shutdown)
 
 
 def process_engine() -> GuestEngine:
-    """The engine of this process, made on first use.
-
-    After a fork the child gets an engine of its own: the parent's has threads that the child lacks.
+    """The engine of this process, made on first use; after a fork the child gets one of its own.
 
     Raises:
-        HostError: this interpreter cannot run guests.
+        HostError: if this interpreter cannot run guests.
     """
-    if _Process.engine is None or _Process.pid != os.getpid():
-        with _Process.lock:
-            if _Process.engine is None or _Process.pid != os.getpid():
-                check_interpreter()
-                _Process.inherited = _Process.engine
-                _Process.engine, _Process.pid = GuestEngine(), os.getpid()
-    return _Process.engine
-
-
-@atexit.register
-def _shut_down() -> None:
-    if _Process.engine is not None and _Process.pid == os.getpid():
-        _Process.engine.shutdown()
-
-
-if hasattr(os, "register_at_fork"):  # a thread that the child does not have may hold it
-    # Not a function of ours, which the interpreter would keep, with all modules, until it is nearly gone: it frees
-    # them slowly then.
-    os.register_at_fork(after_in_child=_Process.lock._at_fork_reinit)  # type: ignore[attr-defined]
+    return _engine.get()

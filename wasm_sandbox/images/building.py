@@ -9,13 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from packaging.requirements import Requirement
 
-from wasm_sandbox.engine.binding.configuration import Progress
-from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine import Progress, find_artifact, process_engine
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import added_files
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement
-from wasm_sandbox.images.image import Image
 from wasm_sandbox.images.installer import find_installer
 from wasm_sandbox.images.loading import BuiltSource
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes, inputs_digest
@@ -42,8 +39,8 @@ def build(
     installer: str | None,
     upgrade: bool,
     progress: Progress | None,
-) -> Image:
-    """As `Image.build`."""
+) -> BuiltSource:
+    """As `Image.build`: the source of the image."""
     progress = progress or _log.info
     if name is not None:
         check_name(name)
@@ -68,9 +65,9 @@ def build(
         found = resolve(wanted, local, python, lambda texts, python: find_installer(installer).fetch(texts, python))
         recipe, contents = _recipe(found, own, placed, [str(r) for r in wanted], local, preload, warm_up)
         store.keep(recipe, contents, inputs)
-    image = Image(BuiltSource(recipe, store.directory), name)
+    source = BuiltSource(recipe, store)
     try:
-        loaded = process_engine().image(progress, image.source)
+        loaded = process_engine().image(source, progress=progress)
     except BaseException:
         if kept is None:
             store.remove(recipe.digest)  # an image that does not come up is not kept
@@ -79,15 +76,15 @@ def build(
         store.keep(recipe, contents, inputs, loaded.memory_bytes)
     if name is not None:
         store.name(name, recipe.digest)
-    return image
+    return source
 
 
-def built_before(requirements: Sequence[str]) -> Image | None:
-    """The image of just these requirements, if it was built on this machine."""
+def built_before(requirements: Sequence[str]) -> tuple[BuiltSource, str | None] | None:
+    """The image of just these requirements and its name, if it was built on this machine."""
     wanted = [parse_requirement(text) for text in requirements]
     store = ImageStore()
     kept = store.answered(_inputs(GuestPython(find_artifact()), wanted, {}, None, ""))
-    return None if kept is None else Image(BuiltSource(kept.recipe, store.directory), next(iter(kept.names), None))
+    return None if kept is None else (BuiltSource(kept.recipe, store), next(iter(kept.names), None))
 
 
 def _inputs(

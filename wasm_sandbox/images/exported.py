@@ -16,22 +16,13 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field, ValidationError
 
 from wasm_sandbox.directories import writable_by_others
-from wasm_sandbox.engine.binding.configuration import Progress
-from wasm_sandbox.engine.binding.version import wasmtime_version
-from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.identity import SNAPSHOT_FORMAT, image_id
-from wasm_sandbox.engine.compiled.loaded import LoadedImage
-from wasm_sandbox.engine.compiled.loading import link
+from wasm_sandbox.engine import SNAPSHOT_FORMAT, StartKind, wasmtime_version
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.images.archive import read_archive, write_archive
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
-from wasm_sandbox.images.loading import BuiltSource
-from wasm_sandbox.images.recipe import Contents
+from wasm_sandbox.images.archive import read_archive
+from wasm_sandbox.switches import IMAGE_VARIABLE
 
 if TYPE_CHECKING:
-    import wasmtime
-
-    from wasm_sandbox.images.image import Image
+    from wasm_sandbox.engine import ImageLoader, LoadedImage
 
 FORMAT = 3
 MANIFEST_NAME, CODE_NAME, FILES_NAME = "image.json", "image.cwasm", "files.zip"
@@ -69,83 +60,9 @@ def this_target() -> str:
     return f"{_MACHINES.get(machine, machine)}-{_SYSTEMS.get(sys.platform, sys.platform)}"
 
 
-def export_image(
-    image: Image | None, target: str, directory: Path, progress: Progress, compiler: str | None = None
-) -> Manifest:
-    """Compile an image for a machine, into a directory that needs nothing but this library to run there.
-
-    It is compiled for what every processor of the kind has, so that any of them runs it.
-
-    Args:
-        image: which one; ``None`` for the default image.
-        target: one of `TARGETS`.
-        directory: is made; it must not exist yet, be empty, or hold an export, which is replaced.
-        progress: told about every slow step.
-        compiler: the ``wasmtime`` command for another kind of machine than this one; by default the one on the path.
-
-    Raises:
-        ValueError: the target is unknown, or something else is in the directory.
-        ImageError: the image cannot be prepared, compiled for the target, or written.
-    """
-    from wasm_sandbox.engine.compiled.compiling import check_compiler, compile_for
-    from wasm_sandbox.engine.compiled.preparation import prepare_snapshot
-
-    if target not in TARGETS:
-        raise ValueError(f"{target!r} is no target that is known here; use one of {', '.join(TARGETS)}")
-    _check_unused(directory)
-    is_native = target == this_target()
-    found = None if is_native else check_compiler(compiler, target)
-    if image is None:
-        identity, snapshot, files = image_id(find_artifact()), prepare_snapshot(find_artifact(), progress), {}
-        distributions: Mapping[str, str] = {}
-    elif isinstance(image.source, BuiltSource):
-        identity, distributions, files = image.id, image.distributions, dict(image.source.files())
-        snapshot = prepare_snapshot(find_artifact(), progress, image.source.steps())
-    else:
-        raise ImageError(
-            f"the image {image.reference[:64]} cannot be exported: only the default one and those of Image.build can"
-        )
-    progress(f"compiling for {target}")
-    code = compile_for(snapshot, TARGETS[target], found)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        files_sha256 = None
-        (directory / FILES_NAME).unlink(missing_ok=True)
-        if files:
-            write_archive(directory / FILES_NAME, Contents({}, files))
-            files_sha256 = _sha256(directory / FILES_NAME)
-        (directory / CODE_NAME).write_bytes(code)
-        manifest = Manifest(
-            format=FORMAT,
-            snapshot_format=SNAPSHOT_FORMAT,
-            id=identity,
-            target=target,
-            wasmtime=wasmtime_version(),
-            code_bytes=len(code),
-            code_sha256=hashlib.sha256(code).hexdigest(),
-            files_sha256=files_sha256,
-            distributions=dict(distributions),
-        )
-        (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ImageError(f"cannot write to {directory}: {error.strerror or error}") from error
-    return manifest
-
-
-def _check_unused(directory: Path) -> None:
-    try:
-        there = {path.name for path in directory.iterdir()}
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise ValueError(f"{directory} cannot be used: {error.strerror or error}") from None
-    if there - {MANIFEST_NAME, CODE_NAME, FILES_NAME} or (there and MANIFEST_NAME not in there):
-        raise ValueError(f"{directory} holds something else: name a directory that is empty or not there yet")
-
-
 def exported_source() -> ExportedSource | None:
     """The exported image that stands in for the default one, if ``$WASM_SANDBOX_IMAGE`` names one."""
-    configured = os.environ.get(EXPORTED_IMAGE_VARIABLE)
+    configured = os.environ.get(IMAGE_VARIABLE)
     return _source_in(configured) if configured else None
 
 
@@ -213,29 +130,26 @@ class ExportedSource:
     def distributions(self) -> Mapping[str, str]:
         return self.manifest.distributions
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
+    @property
+    def start(self) -> StartKind:
+        return StartKind.REACTOR
+
+    def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it, always with code that counts fuel.
 
         Raises: as `manifest`, and ImageError if a file is not what was exported.
         """
-        import wasmtime
-
         path = self.directory.resolve() / CODE_NAME
         self._check_contents(CODE_NAME, self.manifest.code_sha256)
         files: Mapping[str, bytes] = {}
         if self.manifest.files_sha256 is not None:
             self._check_contents(FILES_NAME, self.manifest.files_sha256)
             files = read_archive(self.directory / FILES_NAME).files
-        try:
-            module = wasmtime.Module.deserialize_file(guest_engine, str(path))
-        except wasmtime.WasmtimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise ImageError(f"{path} cannot be loaded on this machine: {reason}; export it again") from error
-        return link(guest_engine, self.id, path, module, files)
+        return loader.exported(self.id, path, files)
 
     def _check_contents(self, name: str, expected: str) -> None:
         try:
-            found = _sha256(self.directory / name)
+            found = file_sha256(self.directory / name)
         except OSError as error:
             raise ImageError(f"{self.directory / name} cannot be read: {error.strerror or error}") from error
         if found != expected:
@@ -255,7 +169,8 @@ def _file_writable_by_others(path: Path) -> str | None:
     return None
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

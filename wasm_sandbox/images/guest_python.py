@@ -5,7 +5,7 @@ from __future__ import annotations
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from wasm_sandbox.engine.compiled.artifact import Artifact
+from wasm_sandbox.engine import Artifact
 from wasm_sandbox.errors import PackageError
 
 _NO_DISTRIBUTIONS = frozenset({"cpython", "zlib", "bzip2", "liblzma", "sqlite"})

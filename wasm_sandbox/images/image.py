@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.loaded import ImageSource
-
-EXPORTED_IMAGE_VARIABLE = "WASM_SANDBOX_IMAGE"
-"""Names the directory of an exported image, which then is the default image of the process."""
+    from wasm_sandbox.engine import ImageSource
 
 
 @dataclass(frozen=True)
@@ -41,9 +38,9 @@ class Image:
     @property
     def has_own_guest(self) -> bool:
         """Whether it runs our own guest, and not another CPython."""
-        from wasm_sandbox.images.other_python import ForeignSource
+        from wasm_sandbox.engine import StartKind  # lazy: loads the engine
 
-        return not isinstance(self.source, ForeignSource)
+        return self.source.start is StartKind.REACTOR
 
     @property
     def reference(self) -> str:
@@ -88,9 +85,9 @@ class Image:
             ValueError: a name, a module or a guest path is malformed.
             HostError: this host cannot run guests, or its directories cannot be used.
         """
-        from wasm_sandbox.images.building import build
+        from wasm_sandbox.images.building import build  # lazy: resolving packages loads much else
 
-        return build(
+        source = build(
             requirements=requirements,
             packages=packages,
             preload=preload,
@@ -101,6 +98,7 @@ class Image:
             upgrade=upgrade,
             progress=progress,
         )
+        return cls(source, name)
 
     @classmethod
     def from_wasm(cls, wasm: str | Path, *, stdlib: str | Path | None = None) -> Image:
@@ -118,9 +116,9 @@ class Image:
         Raises:
             ImageError: a file cannot be read, or is not what it should be.
         """
-        from wasm_sandbox.images.other_python import ForeignSource
+        from wasm_sandbox.images.other_python import OtherPythonSource  # lazy: loads the engine
 
-        source = ForeignSource(Path(wasm).absolute(), Path(stdlib).absolute() if stdlib is not None else None)
+        source = OtherPythonSource(Path(wasm).absolute(), Path(stdlib).absolute() if stdlib is not None else None)
         source.check()
         return cls(source)
 
@@ -132,12 +130,15 @@ class Image:
             ImageNotFound: there is none.
             CacheError: the directory of images cannot be used.
         """
-        from wasm_sandbox.images.store import ImageStore
+        from wasm_sandbox.images.loading import BuiltSource, identity  # lazy: loads the engine
+        from wasm_sandbox.images.store import ImageStore  # lazy: only where images are kept
 
-        return ImageStore().find(name)
+        store = ImageStore()
+        kept = store.kept(name, identity)
+        return cls(BuiltSource(kept.recipe, store), name if name in kept.names else next(iter(kept.names), None))
 
 
-def image_of(image: Image | str | None) -> Image | None:
+def image_of(image: object) -> Image | None:
     """An image given as one or by its name; ``None`` is the default image."""
     if image is None or isinstance(image, Image):
         return image

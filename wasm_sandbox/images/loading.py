@@ -7,36 +7,42 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from wasm_sandbox.images.recipe import Recipe
+from wasm_sandbox.engine import StartKind, find_artifact, image_id, installer, package_steps
+from wasm_sandbox.images.recipe import Contents, Recipe
 
 if TYPE_CHECKING:
-    import wasmtime
-
-    from wasm_sandbox.engine.binding.configuration import Progress
-    from wasm_sandbox.engine.compiled.loaded import LoadedImage, Wanted
-    from wasm_sandbox.engine.compiled.preparation import Step
+    from wasm_sandbox.engine import ImageLoader, LoadedImage, Step
 
 
 @cache
 def identity(digest: str) -> str:
     """The id of a recipe's image with the guest of this installation: the same on every machine."""
-    from wasm_sandbox.engine.compiled.artifact import find_artifact
-    from wasm_sandbox.engine.compiled.identity import image_id
-    from wasm_sandbox.engine.compiled.packages import installer
-
     parts = [image_id(find_artifact()), installer(), digest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+class KeptFiles(Protocol):
+    """Where the files of a recipe are kept."""
+
+    def contents(self, recipe: Recipe) -> Contents:
+        """The files of a kept recipe, verified.
+
+        Raises:
+            ImageError: if they are missing or damaged.
+        """
+
+    def files(self, recipe: Recipe) -> Mapping[str, bytes]:
+        """The files that a run finds; raises as `contents`."""
+
+
 @dataclass(frozen=True)
 class BuiltSource:
-    """An image whose recipe is kept in a directory of images."""
+    """An image whose recipe is kept."""
 
     recipe: Recipe
-    directory: Path
+    kept: KeptFiles
 
     @cached_property
     def id(self) -> str:
@@ -46,27 +52,19 @@ class BuiltSource:
     def distributions(self) -> Mapping[str, str]:
         return self.recipe.distributions
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
+    @property
+    def start(self) -> StartKind:
+        return StartKind.REACTOR
+
+    def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
-        from wasm_sandbox.engine.compiled.loading import load_prepared
-
-        def prepare(wanted: Wanted) -> bytes:
-            from wasm_sandbox.engine.compiled.preparation import prepare
-
-            return prepare(guest_engine, wanted, self.steps())
-
-        return load_prepared(guest_engine, self.id, prepare, progress, files=self.files(), counts_fuel=counts_fuel)
+        return loader.prepared(self.id, self.steps, self.files())
 
     def steps(self) -> list[Step]:
         """What its preparation does beyond that of the default image."""
-        from wasm_sandbox.engine.compiled.packages import package_steps
-        from wasm_sandbox.images.store import ImageStore
-
-        packages = ImageStore(self.directory).contents(self.recipe).packages
+        packages = self.kept.contents(self.recipe).packages
         return package_steps(packages, self.recipe.preload, self.recipe.warm_up)
 
     def files(self) -> Mapping[str, bytes]:
         """The files that every run finds."""
-        from wasm_sandbox.images.store import ImageStore
-
-        return ImageStore(self.directory).files(self.recipe)
+        return self.kept.files(self.recipe)

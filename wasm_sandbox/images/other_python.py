@@ -6,18 +6,18 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wasm_sandbox.engine import Command, StartKind
 from wasm_sandbox.errors import ImageError
+from wasm_sandbox.files import HostDir
 
 if TYPE_CHECKING:
-    import wasmtime
+    from wasm_sandbox.engine import ImageLoader, LoadedImage
 
-    from wasm_sandbox.engine.binding.configuration import Progress
-    from wasm_sandbox.engine.compiled.loaded import LoadedImage, Wanted
 
 MODULE_HEADER = b"\0asm\x01\0\0\0"
 COMPONENT_HEADER = b"\0asm\x0d\0\x01\0"
@@ -26,7 +26,7 @@ LIBRARY_ARCHIVE = "/stdlib.zip"
 
 
 @dataclass(frozen=True)
-class ForeignSource:
+class OtherPythonSource:
     """A ``python.wasm`` of this host, and its standard library if that is not inside."""
 
     wasm: Path
@@ -73,17 +73,12 @@ class ForeignSource:
         elif not zipfile.is_zipfile(self.stdlib):
             raise ImageError(f"{self.stdlib}: is neither a directory nor a zip archive")
 
-    def load(self, guest_engine: wasmtime.Engine, progress: Progress, counts_fuel: bool = True) -> LoadedImage:
+    @property
+    def start(self) -> StartKind:
+        return StartKind.COMMAND
+
+    def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it from the cache, or compile it; raises as `ImageSource.load`."""
-        from wasm_sandbox.engine.compiled.command import Command
-        from wasm_sandbox.engine.compiled.compiling import compile_command
-        from wasm_sandbox.engine.compiled.loading import load_prepared
-        from wasm_sandbox.files import HostDir
-
-        def compiled(wanted: Wanted) -> bytes:
-            wanted.progress(f"compiling {self.wasm.name} for this machine")
-            return compile_command(guest_engine, self.wasm, wanted.counts_fuel)
-
         self.check()
         files: dict[str, bytes] = {}
         command = Command()
@@ -92,16 +87,7 @@ class ForeignSource:
         elif self.stdlib is not None:
             command = Command(LIBRARY_ARCHIVE)
             files[LIBRARY_ARCHIVE] = _read(self.stdlib)
-        loaded = load_prepared(
-            guest_engine,
-            self.module_id,
-            compiled,
-            progress,
-            files=files,
-            pre_initialised=False,
-            counts_fuel=counts_fuel,
-        )
-        return replace(loaded, id=self.id, command=command)
+        return loader.command(self.id, self.module_id, command, self.wasm, files)
 
 
 def _read(path: Path) -> bytes:

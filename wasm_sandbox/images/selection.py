@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine import find_artifact
 from wasm_sandbox.errors import ImageError, PackageError
+from wasm_sandbox.images.default import default_source
 from wasm_sandbox.images.guest_python import GuestPython, tool_requirements
 from wasm_sandbox.images.image import Image, image_of
 
 
 def choose_image(
-    image: Image | str | None,
+    image: object,
     pip_requirements: object,
     *,
     may_build: bool,
@@ -42,7 +43,7 @@ def choose_image(
         return chosen
     python = GuestPython(find_artifact())
     wanted = [Requirement(text) for text in tool_requirements(pip_requirements)]
-    there = chosen.distributions if chosen is not None else default_distributions()
+    there = chosen.distributions if chosen is not None else default_source().distributions
     unmet = [r for r in wanted if python.wants(r) and not _is_met(r, there) and not python.has(r)]
     if not unmet:
         return chosen
@@ -59,7 +60,7 @@ def choose_image(
             return Image.build(texts, progress=progress)
         except ImageError as error:
             raise PackageError(str(error)) from error
-    from wasm_sandbox.images.building import built_before
+    from wasm_sandbox.images.building import built_before  # lazy: resolving packages loads much else
 
     before = built_before(texts)
     if before is None:
@@ -68,15 +69,7 @@ def choose_image(
             f"the tool requires {', '.join(texts)}, which the guest does not have. Make an image with it once: "
             f"{command} (or allow it: build_images=True, run --build-images)"
         )
-    return before
-
-
-def default_distributions() -> Mapping[str, str]:
-    """What the default image has beside what is built in: something, if an exported image stands in for it."""
-    from wasm_sandbox.images.exported import exported_source
-
-    source = exported_source()
-    return {} if source is None else source.distributions
+    return Image(*before)
 
 
 def suggested_name(requirements: list[str]) -> str:

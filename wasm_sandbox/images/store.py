@@ -15,11 +15,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from wasm_sandbox.directories import DATA_VARIABLE, data_directory, private_directory
-from wasm_sandbox.engine.compiled.cache import FileIdentity
+from wasm_sandbox.directories import DATA_VARIABLE, FileIdentity, data_directory, private_directory
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
 from wasm_sandbox.images.archive import read_archive, write_archive
-from wasm_sandbox.images.image import Image
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -149,11 +147,15 @@ class ImageStore:
         """Forget a name."""
         (self._names / name).unlink(missing_ok=True)
 
-    def kept(self, reference: str) -> Kept:
+    def kept(self, reference: str, identity: Callable[[str], str]) -> Kept:
         """What is kept under a name, an id, or at least the first 12 characters of one.
 
+        Args:
+            reference: the name or the id.
+            identity: the id of a recipe's image, by the digest of the recipe.
+
         Raises:
-            ImageNotFound: nothing is.
+            ImageNotFound: if nothing is.
         """
         names = self.names()
         if digest := names.get(reference):  # at every run with this image: no other recipe is read
@@ -162,8 +164,6 @@ class ImageStore:
                 return Kept(entry, tuple(n for n, d in names.items() if d == digest), self._archive(digest))
         everything = self.all()
         if len(reference) >= SHORTEST_ID:
-            from wasm_sandbox.images.loading import identity
-
             found = [kept for kept in everything if identity(kept.recipe.digest).startswith(reference)]
             if len(found) == 1:
                 return found[0]
@@ -172,14 +172,6 @@ class ImageStore:
             f"there is no image {reference!r} on this machine (images: {known}); "
             f"make it with: wasm-sandbox image build {reference} REQUIREMENT..."
         )
-
-    def find(self, reference: str) -> Image:
-        """`kept` as an image; raises as it."""
-        from wasm_sandbox.images.loading import BuiltSource
-
-        kept = self.kept(reference)
-        name = reference if reference in kept.names else next(iter(kept.names), None)
-        return Image(BuiltSource(kept.recipe, self.directory), name)
 
     # -- files --------------------------------------------------------------------------------------------
 

@@ -3,3 +3,33 @@
 May import: values, tool, script, decode, images, stores, workers, engine.
 Imported by: cli, bench, faces.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wasm_sandbox.sandbox.base import AsyncToolSandboxBase as AsyncToolSandboxBase
+    from wasm_sandbox.sandbox.plain_script import Output as Output
+    from wasm_sandbox.sandbox.plain_script import run_script as run_script
+    from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
+    from wasm_sandbox.sandbox.wasm import run_tool as run_tool
+
+_HOMES = {
+    "AsyncToolSandboxBase": "base",
+    "Output": "plain_script",
+    "WasmToolSandbox": "wasm",
+    "run_script": "plain_script",
+    "run_tool": "wasm",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

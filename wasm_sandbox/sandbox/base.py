@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.decode.frame import MARKER
+from wasm_sandbox.decode.frame import MARKER, FramedOutput
 from wasm_sandbox.decode.interpret import failed_before_running, interpret
 from wasm_sandbox.directories import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
+from wasm_sandbox.errors import ArgumentSchemaError, BadArguments, UnsupportedToolError
+from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.script.arguments import BadArguments, ValuesApart
+from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
     ExecutionScript,
-    UnsupportedToolError,
     detect_async,
     generate_script,
     parse_function_arguments,
@@ -29,6 +31,7 @@ from wasm_sandbox.script.generate import (
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tool.source import read_source
 from wasm_sandbox.tracing import trace_method, traced
+from wasm_sandbox.twins import async_twin
 
 if TYPE_CHECKING:
     from wasm_sandbox.sandbox.script_end import ScriptEnd
@@ -110,39 +113,34 @@ class AsyncToolSandboxBase(ABC):
     def sandbox_config_manager(self) -> SandboxConfigManager:
         """The store of configurations and their variables; made on first access."""
         if self._sandbox_config_manager is None:
-            from wasm_sandbox.stores import SandboxConfigManager
+            from wasm_sandbox.stores import SandboxConfigManager  # lazy: only where something is stored
 
             self._sandbox_config_manager = SandboxConfigManager()
         return self._sandbox_config_manager
 
-    async def _init_async(self) -> None:
+    def _init_sync(self) -> None:
         """Look the tool up and look at its source, once per object; a failed attempt may be repeated.
 
         Raises:
-            ValueError: there is no such tool, or no organisation to look it up for.
-            StoreError: the store of tools cannot be used.
+            ValueError: if there is no such tool, or no organisation to look it up for.
+            StoreError: if the store of tools cannot be used.
         """
         if self.tool is None:
-            from wasm_sandbox.stores import ToolManager
-
-            self.tool = await ToolManager().get_tool_by_name_async(tool_name=self.tool_name, actor=self.user)
-        schema = self._init_from_tool().args_json_schema
-        if schema:
-            import asyncio  # a third of this library's own import time, and only needed here
-
-            from wasm_sandbox.script.argument_models import argument_models
-            from wasm_sandbox.script.schema_filter import ArgumentSchemaError
-
-            with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
-                await asyncio.to_thread(argument_models, schema)  # may take a second; cached
-
-    def _init_sync(self) -> None:
-        """`_init_async` for callers without an event loop."""
-        if self.tool is None:
-            from wasm_sandbox.stores import ToolManager
+            from wasm_sandbox.stores import ToolManager  # lazy: only for a tool that is looked up
 
             self.tool = ToolManager().get_tool_by_name(tool_name=self.tool_name, actor=self.user)
-        self._init_from_tool()
+        schema = self._init_from_tool().args_json_schema
+        if schema:
+            from wasm_sandbox.script.argument_models import argument_models  # lazy: only for tools with a schema
+
+            with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
+                argument_models(schema)  # may take a second; cached
+
+    _init_async = async_twin(_init_sync, "_init_async", lambda self: self._init_blocks)
+
+    @property
+    def _init_blocks(self) -> bool:
+        return self.tool is None or bool(getattr(self.tool, "args_json_schema", None))
 
     def _init_from_tool(self) -> Tool:
         if self.tool is None:
@@ -201,30 +199,27 @@ class AsyncToolSandboxBase(ABC):
                 raise TypeError(
                     f"args must map argument names to values; {name!r} is no name but {type(name).__name__}"
                 )
-        return generate_script(
-            self._init_from_tool(),
-            self.args,
-            agent_state=agent_state,
-            agent_id=self.agent_id,
-            markers=markers,
-            top_level_await=self.use_top_level_await(),
-            marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
-            apart=apart,
-        )
-
-    async def _configuration(self) -> SandboxConfig | None:
-        """The configuration given, else the stored one of ``sandbox_type``, if any; nothing is created."""
-        if self.provided_sandbox_config is not None or not self._has_store:
-            return self.provided_sandbox_config
-        return await self.sandbox_config_manager.get_sandbox_config_by_type_async(self.sandbox_type, self.user)
+        with mark("script"):
+            return generate_script(
+                self._init_from_tool(),
+                self.args,
+                agent_state=agent_state,
+                agent_id=self.agent_id,
+                markers=markers,
+                top_level_await=self.use_top_level_await(),
+                marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
+                apart=apart,
+            )
 
     def _configuration_sync(self) -> SandboxConfig | None:
-        """`_configuration` for callers without an event loop."""
+        """The configuration given, else the stored one of ``sandbox_type``, if any; nothing is created."""
         if self.provided_sandbox_config is not None or not self._has_store:
             return self.provided_sandbox_config
         return self.sandbox_config_manager.get_sandbox_config_by_type(self.sandbox_type, self.user)
 
-    async def _gather_env_vars(
+    _configuration = async_twin(_configuration_sync, "_configuration", lambda self: self._has_store)
+
+    def _gather_env_vars_sync(
         self,
         agent_state: Any,
         additional_env_vars: Mapping[str, Any] | None,
@@ -238,50 +233,28 @@ class AsyncToolSandboxBase(ABC):
         ``additional_env_vars``, the ids of agent, project and tool.
 
         Raises:
-            InvalidEnvironment: a name or a value is not usable; names the variable, never its value.
-            ValueError: ``sbx_id`` is no id of a configuration.
-            StoreError: the stored variables cannot be read.
+            InvalidEnvironment: if a name or a value is not usable; names the variable, never its value.
+            ValueError: if ``sbx_id`` is no id of a configuration.
+            StoreError: if the stored variables cannot be read.
         """
         variables = self.provided_sandbox_env_vars
         if variables is None and sbx_id is not None and self._has_store:
-            variables = await self.sandbox_config_manager.get_sandbox_env_vars_as_dict_async(
-                sandbox_config_id=sbx_id, actor=self.user, limit=None
-            )
-        return self._merged(agent_state, additional_env_vars, variables, is_local)
-
-    def _gather_env_vars_sync(
-        self,
-        agent_state: Any,
-        additional_env_vars: Mapping[str, Any] | None,
-        sbx_id: str | None,
-        is_local: bool,
-    ) -> dict[str, str]:
-        """`_gather_env_vars` for callers without an event loop."""
-        variables = self.provided_sandbox_env_vars
-        if variables is None and sbx_id is not None and self._has_store:
             variables = self.sandbox_config_manager.get_sandbox_env_vars_as_dict(sbx_id, self.user)
-        return self._merged(agent_state, additional_env_vars, variables, is_local)
-
-    @property
-    def _has_store(self) -> bool:
-        """Whether anything can be stored for the user; as long as nothing is, no store is made or even imported."""
-        # Not Path.exists, which raises where the directory may not be read: then nothing is stored for this user.
-        return bool(getattr(self.user, "organization_id", None)) and os.path.exists(store_path())
-
-    def _merged(
-        self,
-        agent_state: Any,
-        additional: Mapping[str, Any] | None,
-        variables: Mapping[str, Any] | None,
-        is_local: bool,
-    ) -> dict[str, str]:
         host = dict(os.environ) if is_local else {}
         ids = {"LETTA_TOOL_ID": self.tool_id}
         if self.agent_id:
             ids["LETTA_AGENT_ID"] = self.agent_id
         if self.project_id:
             ids["LETTA_PROJECT_ID"] = self.project_id
-        return merge_environment(host, variables, agent_variables(agent_state), additional, ids)
+        return merge_environment(host, variables, agent_variables(agent_state), additional_env_vars, ids)
+
+    _gather_env_vars = async_twin(_gather_env_vars_sync, "_gather_env_vars", lambda self: self._has_store)
+
+    @property
+    def _has_store(self) -> bool:
+        """Whether anything can be stored for the user; as long as nothing is, no store is made or even imported."""
+        # Not Path.exists, which raises where the directory may not be read: then nothing is stored for this user.
+        return bool(getattr(self.user, "organization_id", None)) and os.path.exists(store_path())
 
     async def prepare_call(
         self,
@@ -290,28 +263,79 @@ class AsyncToolSandboxBase(ABC):
         *,
         wrap_print_with_markers: bool = True,
     ) -> PreparedCall | ToolExecutionResult:
-        """Do all that comes before a script is executed, for `run` of another back-end.
+        """Do all that comes before a script is executed, for `run` of any back-end.
 
         Returns:
             The call; or, if the tool or its arguments are refused, the result that says so.
 
         Raises:
-            ValueError: there is no such tool, or no organisation to look it up for.
-            InvalidEnvironment: an environment variable is not usable.
-            StoreError: the stored tools or variables cannot be read.
+            ValueError: if there is no such tool, or no organisation to look it up for.
+            InvalidEnvironment: if an environment variable is not usable.
+            StoreError: if the stored tools or variables cannot be read.
         """
         await self._init_async()
         config = await self._configuration()
-        config_id = config.id if config else None
-        environ = await self._gather_env_vars(agent_state, additional_env_vars, config_id, is_local=False)
+        environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
+        return await self._prepared_off_loop(agent_state, environ, config, wrap_print_with_markers)
+
+    def prepare_call_sync(
+        self,
+        agent_state: Any = None,
+        additional_env_vars: Mapping[str, Any] | None = None,
+        *,
+        wrap_print_with_markers: bool = True,
+    ) -> PreparedCall | ToolExecutionResult:
+        """`prepare_call` for callers without an event loop."""
+        self._init_sync()
+        config = self._configuration_sync()
+        environ = self._gather_env_vars_sync(agent_state, additional_env_vars, _id_of(config), is_local=False)
+        return self._prepared(agent_state, environ, config, wrap_print_with_markers)
+
+    def _prepared(
+        self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
+    ) -> PreparedCall | ToolExecutionResult:
+        """The call, or the result that refuses it."""
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
-                script = self._script(agent_state, wrap_print_with_markers)
+                script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError) as error:
-            refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
-            return failed_before_running(self.tool_name, refusal, fingerprint)
-        return PreparedCall(script, environ, agent_state, fingerprint, wrap_print_with_markers)
+            return self._refused(error, fingerprint)
+        return PreparedCall(script, environ, agent_state, fingerprint, markers)
+
+    def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
+        """Whether `_prepared` would hold up an event loop; a back-end that reads files knows better."""
+        return False
+
+    async def _prepared_off_loop(
+        self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
+    ) -> PreparedCall | ToolExecutionResult:
+        if not self._prepared_blocks(config):
+            return self._prepared(agent_state, environ, config, markers)
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        return await asyncio.to_thread(self._prepared, agent_state, environ, config, markers)
+
+    def _refused(self, error: Exception, fingerprint: str | None) -> ToolExecutionResult:
+        refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
+        return failed_before_running(self.tool_name, refusal, fingerprint)
+
+    def _interpreted(
+        self, call: PreparedCall, outcome: Outcome, limits: Limits, output: FramedOutput | None = None
+    ) -> ToolExecutionResult:
+        """What an outcome of the call's script means."""
+        with mark("interpret"):
+            return interpret(
+                outcome,
+                limits,
+                self.tool_name,
+                marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
+                agent_state=call.agent_state,
+                injects_agent_state=call.script.injects_agent_state,
+                fingerprint=call.fingerprint,
+                argument_lines=call.script.argument_lines,
+                output=output,
+            )
 
     def result_of(self, call: PreparedCall, end: ScriptEnd, limits: Limits | None = None) -> ToolExecutionResult:
         """What an execution elsewhere means, for `run` of another back-end.
@@ -326,20 +350,12 @@ class AsyncToolSandboxBase(ABC):
         Returns:
             The result; its ``usage`` is ``None``, as nothing was measured.
         """
-        from wasm_sandbox.sandbox.script_end import outcome_of, value_as_output  # for other back-ends only
+        from wasm_sandbox.sandbox.script_end import outcome_of, value_as_output  # lazy: for other back-ends only
 
         limits = limits or Limits.default()
-        result = interpret(
-            outcome_of(end, call.script, self.tool_name, limits.output_bytes),
-            limits,
-            self.tool_name,
-            marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
-            agent_state=call.agent_state,
-            injects_agent_state=call.script.injects_agent_state,
-            fingerprint=call.fingerprint,
-            argument_lines=call.script.argument_lines,
-            output=None if call.has_markers else value_as_output(end, limits.result_bytes),
-        )
+        outcome = outcome_of(end, call.script, self.tool_name, limits.output_bytes)
+        output = None if call.has_markers else value_as_output(end, limits.result_bytes)
+        result = self._interpreted(call, outcome, limits, output)
         return result.model_copy(update={"usage": None})
 
     @abstractmethod
@@ -347,6 +363,10 @@ class AsyncToolSandboxBase(ABC):
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
         """Run the tool and return its result."""
+
+
+def _id_of(config: SandboxConfig | None) -> str | None:
+    return config.id if config else None
 
 
 def _check_has(given: object, argument: str, kind: str, members: tuple[str, ...]) -> None:

@@ -4,44 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
-from wasm_sandbox.errors import UnsupportedIsolation
+from wasm_sandbox.images import default_source
+from wasm_sandbox.options import Isolation, check_isolation
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine.compiled.loaded import ImageSource
+    from wasm_sandbox.engine import ImageSource
     from wasm_sandbox.outcome import Outcome
     from wasm_sandbox.request import ExecutionRequest
-
-Isolation = Literal["thread", "process"]
-"""``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker
-process, which has no environment and, where the platform can take them away, no files and no network."""
-
-
-def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:
-    """Refuse a name that is none, and what worker processes cannot do.
-
-    Args:
-        isolation: the name.
-        image: the image to run in, if it is not the default one.
-        mounts: directories of the host, if there are any.
-
-    Raises:
-        UnsupportedIsolation: it is not one of `Isolation`; or it is ``"process"``, and there is an image or a mount.
-    """
-    if isolation not in get_args(Isolation):
-        raise UnsupportedIsolation(f'isolation must be "thread" or "process", not {isolation!r}')
-    if isolation == "thread":
-        return
-    if image is not None:
-        raise UnsupportedIsolation(
-            'isolation="process" runs the default image only: leave out image, or take "thread"; an exported image '
-            "can be made the default one with WASM_SANDBOX_IMAGE"
-        )
-    if mounts:
-        raise UnsupportedIsolation(
-            'isolation="process" has no mounts, for its workers can open nothing: give files instead, or take "thread"'
-        )
 
 
 def start_guest(
@@ -62,16 +33,15 @@ def start_guest(
         A future of its outcome, and a function that stops it.
 
     Raises:
-        HostError: this host cannot run guests; the future may raise it, too.
-        UnsupportedIsolation: a worker process cannot do what is asked for.
+        HostError: if this host cannot run guests; the future may raise it, too.
+        UnsupportedIsolation: if a worker process cannot do what is asked for.
     """
     check_isolation(isolation, image=source, mounts=request.given and request.given.mounts)
     if isolation == "process":
-        from wasm_sandbox.workers.pool import process_pool
+        from wasm_sandbox.workers import process_pool  # lazy: only for this isolation
 
         return process_pool().start(request, abandoned)
-    from wasm_sandbox.engine.engine import process_engine
-    from wasm_sandbox.engine.world.surroundings import surroundings_for
+    from wasm_sandbox.engine import process_engine, surroundings_for  # lazy: loads wasmtime
 
     surroundings = surroundings_for(request.limits, abandoned)
-    return process_engine().start(request, surroundings, source), surroundings.cancel
+    return process_engine().start(request, surroundings, source or default_source()), surroundings.cancel

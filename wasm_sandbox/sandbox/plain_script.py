@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from wasm_sandbox.cli.display import Output
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
-from wasm_sandbox.engine.compiled.loaded import ImageSource
-from wasm_sandbox.engine.threads.guest_threads import wait_for
+from wasm_sandbox.engine import ImageSource, wait_for
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.options import Isolation
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.sandbox.executors import Isolation, start_guest
+from wasm_sandbox.sandbox.executors import start_guest
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result with the raw output that belongs to it."""
+
+    result: ToolExecutionResult
+    stdout: bytes
+    stderr: bytes
+    has_value: bool = True
+    """Whether there is a value to show when the run succeeded; a plain script has none."""
+
+    @classmethod
+    def of(cls, result: ToolExecutionResult) -> Output:
+        """The result of a tool, its output taken from the result itself."""
+        return cls(result, "".join(result.stdout or []).encode(), "".join(result.stderr or []).encode())
 
 
 def run_script(

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wasm_sandbox.decode.frame import FrameDamage, FramedOutput
 from wasm_sandbox.decode.interpret import tool_file_name
+from wasm_sandbox.decode.tracebacks import SCRIPT_NAME, exception_of, in_script, move_lines
+from wasm_sandbox.outcome import Ending, GuestException, Outcome
 
 if TYPE_CHECKING:
-    from wasm_sandbox.outcome import GuestException, Outcome
     from wasm_sandbox.script.generate import ExecutionScript
-
-MAX_REPORT_BYTES = 1 << 20
-"""So much of the end of standard error is searched for an exception."""
-
-_TRACEBACK = "Traceback (most recent call last):\n"
-_EXCEPTION = re.compile(r"^(?P<name>[A-Za-z_][\w.<>]*)(?:: (?P<message>.*))?\Z", re.MULTILINE | re.DOTALL)
-_SUGGESTION = re.compile(r"\. Did you (?:mean|forget)[^\n]*\?$")  # the traceback's own words, not the exception's
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,6 @@ class ScriptEnd:
 
 def outcome_of(end: ScriptEnd, script: ExecutionScript, tool_name: str, output_bytes: int) -> Outcome:
     """The end of a script as an outcome. Its exception is read from the last traceback on standard error."""
-    from wasm_sandbox.outcome import Ending, Outcome
-
     ending = Ending.DEADLINE if end.timed_out else Ending.EXITED if end.exit_code >= 0 else Ending.TRAPPED
     return Outcome(
         ending=ending,
@@ -57,12 +48,6 @@ def outcome_of(end: ScriptEnd, script: ExecutionScript, tool_name: str, output_b
         detail=f"ended by signal {-end.exit_code}" if end.exit_code < 0 else "",
         stdout=end.stdout,
         stderr=end.stderr[:output_bytes],
-        stdout_dropped_bytes=0,
-        stderr_dropped_bytes=0,
-        fuel=0,
-        wall_seconds=0.0,
-        memory_bytes=0,
-        host_calls=0,
     )
 
 
@@ -80,34 +65,10 @@ def value_as_output(end: ScriptEnd, max_payload: int) -> FramedOutput:
 
 
 def _exception(end: ScriptEnd, script: ExecutionScript, tool_name: str) -> GuestException | None:
-    from wasm_sandbox.outcome import GuestException
-
-    text = end.stderr[-MAX_REPORT_BYTES:].decode("utf-8", "replace")
-    text = text[max(text.rfind(_TRACEBACK), 0) :]
-    if end.exit_code != 1 or "  File " not in text:
-        return None
-    found = _EXCEPTION.search(text[text.rindex("\n  File " if "\n  File " in text else "  File ") :].rstrip("\n"))
+    found = exception_of(end.stderr.decode("utf-8", "replace")) if end.exit_code == 1 else None
     if found is None:
         return None
-    message = _SUGGESTION.sub("", found["message"] or "")
-    name = found["name"] if "<locals>" in found["name"] else found["name"].rpartition(".")[2]
-    return GuestException(name, message, _in_tool_lines(text, end, script, tool_name))
-
-
-def _in_tool_lines(traceback: str, end: ScriptEnd, script: ExecutionScript, tool_name: str) -> str:
-    """The traceback as a guest gives it: without the executor's frames, with the tool's own file and lines."""
-    frame = re.compile(rf'^  File "{re.escape(end.file_name)}", line (\d{{1,9}})', re.MULTILINE)
-    first = frame.search(traceback)
-    if first is None:
-        return traceback
-    is_frame = traceback.startswith(", in ", first.end())  # else it is where the script does not compile
-    head = _TRACEBACK if is_frame else ""
-    last_line = script.tool_first_line + script.tool_line_count
-
-    def shown(match: re.Match[str]) -> str:
-        line = int(match[1])
-        if script.tool_first_line <= line < last_line:
-            return f'  File "{tool_file_name(tool_name)}", line {line - script.tool_first_line + 1}'
-        return f'  File "script.py", line {line}'
-
-    return head + frame.sub(shown, traceback[first.start() :])
+    name, message, traceback = found
+    shown = in_script(traceback, end.file_name)
+    first, count = script.tool_first_line, script.tool_line_count
+    return GuestException(name, message, move_lines(shown, SCRIPT_NAME, tool_file_name(tool_name), first, count))

@@ -5,60 +5,52 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Unpack, cast
 
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.decode.interpret import failed_before_running, interpret, tool_file_name
-from wasm_sandbox.errors import PackageError
-from wasm_sandbox.files import GivenFiles, HostDir, check_files
-from wasm_sandbox.images.image import Image
+from wasm_sandbox.decode.interpret import tool_file_name
+from wasm_sandbox.engine import wait_for
+from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError
+from wasm_sandbox.files import GivenFiles, check_files
+from wasm_sandbox.images import Image, choose_image
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.sandbox.base import AsyncToolSandboxBase
-from wasm_sandbox.sandbox.executors import Isolation, check_isolation, start_guest
-from wasm_sandbox.script.arguments import BadArguments, ValuesApart
-from wasm_sandbox.script.generate import ExecutionScript, UnsupportedToolError
+from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, checked
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.results import ToolExecutionResult
+from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
+from wasm_sandbox.sandbox.executors import start_guest
+from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
-
-if TYPE_CHECKING:
-    from wasm_sandbox.outcome import Outcome
 
 INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
 
 
-class _Call(NamedTuple):
-    """A call that is ready to run."""
+@dataclass(frozen=True)
+class _WasmCall(PreparedCall):
+    """A call that is ready to run in a guest.
 
-    script: ExecutionScript
-    environ: dict[str, str]
-    agent_state: Any
-    fingerprint: str | None
-    image: Image | None
-    given: GivenFiles | None
+    Attributes:
+        image: The image to run in; the default one if it is None.
+        given: The files and mounts that its caller gives.
+    """
+
+    image: Image | None = None
+    given: GivenFiles | None = None
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
     """Runs a tool in a fresh CPython on WASI, inside this process.
 
-    Args: as `AsyncToolSandboxBase`, and
-        limits: what the run may use, `Limits` or a mapping of its fields; the defaults if not given.
-        image: the image to run in, or its name; by default that of the configuration, else one that
-            was built for just the ``pip_requirements`` of the tool, else the default image.
-        files: absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for
-            an empty one. What the tool leaves changed there is in the result's ``files``.
-        mounts: absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI.
-            With neither, there is no file system at all.
-        build_images: whether an image that meets the tool's ``pip_requirements`` is built when there is none: that
-            downloads what the tool asks for, and takes a minute. Otherwise the tool is refused, with the
-            command that builds it.
-        isolation: where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which
-            runs the default image only and has no ``mounts``.
+    Args: as `AsyncToolSandboxBase`, and as keywords `RunOptions`.
 
     Raises:
-        UnsupportedIsolation: there is no such isolation, or a worker process cannot do what is asked for.
-        ValueError: limits are out of range (`pydantic.ValidationError`).
+        TypeError: if there is no option of a name.
+        UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
+        ValueError: if limits are out of range (`pydantic.ValidationError`).
     """
 
     sandbox_type: ClassVar[str] = "wasm"
@@ -74,14 +66,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         tool_object: Tool | None = None,
         sandbox_config: SandboxConfig | None = None,
         sandbox_env_vars: Mapping[str, str] | None = None,
-        limits: Limits | Mapping[str, Any] | None = None,
-        image: Image | str | None = None,
-        files: Mapping[str, bytes] | None = None,
-        mounts: Mapping[str, HostDir] | None = None,
-        build_images: bool = False,
-        isolation: Isolation = "thread",
+        **options: Unpack[RunOptions],
     ) -> None:
-        check_isolation(isolation, image=image, mounts=mounts)
+        self.options = checked(options)
         super().__init__(
             tool_name,
             args,
@@ -93,12 +80,17 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_config,
             sandbox_env_vars,
         )
-        self.limits = Limits.default() if limits is None else Limits.model_validate(limits)
-        self.image = image
-        self.files = files
-        self.mounts = mounts
-        self.build_images = build_images
-        self.isolation: Isolation = isolation
+
+    @property
+    def limits(self) -> Limits:
+        """What the run may use."""
+        return cast(Limits, self.options["limits"])
+
+    def __getattr__(self, name: str) -> Any:
+        """An option, by its name."""
+        if name not in RunOptions.__annotations__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.options[name]  # type: ignore[literal-required]
 
     @trace_method
     async def run(
@@ -116,23 +108,17 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             The result, whatever the tool did.
 
         Raises:
-            ValueError: there is no such tool, or no organisation to look it up for.
-            InvalidEnvironment: an environment variable is not usable.
-            UnsupportedIsolation: the configuration names an image, and a worker process is to run the tool.
-            InvalidFiles: files or mounts have a wrong path or content, are too large, or are not there.
-            StoreError: the stored tools or variables cannot be read.
-            ImageNotFound: there is no image of that name.
-            HostError: this host cannot run guests; the message says what to do.
+            ValueError: if there is no such tool, or no organisation to look it up for.
+            InvalidEnvironment: if an environment variable is not usable.
+            UnsupportedIsolation: if the configuration names an image, and a worker process is to run the tool.
+            InvalidFiles: if files or mounts have a wrong path or content, are too large, or are not there.
+            StoreError: if the stored tools or variables cannot be read.
+            ImageNotFound: if there is no image of that name.
+            HostError: if this host cannot run guests; the message says what to do.
         """
-        import asyncio  # a third of this library's own import time, and only needed here
+        import asyncio  # lazy: 20 ms, only for async callers
 
-        await self._init_async()
-        config = await self._configuration()
-        environ = await self._gather_env_vars(agent_state, additional_env_vars, _id_of(config), is_local=False)
-        if self._has_default_image(config):
-            call = self._prepare(agent_state, environ, config)
-        else:  # files are read, perhaps packages downloaded
-            call = await asyncio.to_thread(self._prepare, agent_state, environ, config)
+        call = await self.prepare_call(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
             return call
         future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
@@ -143,8 +129,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             cancel()
             raise
         if len(outcome.stdout) > INLINE_BYTES:  # seconds, if a tool means it: not on the event loop
-            return await asyncio.to_thread(self._interpret, call, outcome)
-        return self._interpret(call, outcome)
+            return await asyncio.to_thread(self._interpreted, call, outcome, self.limits)
+        return self._interpreted(call, outcome, self.limits)
 
     @trace_method
     def run_sync(
@@ -154,61 +140,59 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
         ``KeyboardInterrupt`` stops the guest and goes on to the caller. Raises as `run`.
         """
-        self._init_sync()
-        config = self._configuration_sync()
-        environ = self._gather_env_vars_sync(agent_state, additional_env_vars, _id_of(config), is_local=False)
-        call = self._prepare(agent_state, environ, config)
+        call = self.prepare_call_sync(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
             return call
-        from wasm_sandbox.engine.threads.guest_threads import wait_for
-
         future, cancel = self._start(call)
         try:
-            return self._interpret(call, wait_for(future))
+            return self._interpreted(call, wait_for(future), self.limits)
         except BaseException:
             cancel()
             raise
 
-    def _prepare(
-        self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None
-    ) -> _Call | ToolExecutionResult:
-        """The call, or the result that refuses it."""
-        given = check_files(self.files, self.mounts, self.limits)
+    def _prepared(
+        self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
+    ) -> PreparedCall | ToolExecutionResult:
+        given = check_files(self.options["files"], self.options["mounts"], self.limits)
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
-                script = self._script(agent_state, markers=True, apart=ValuesApart(self.limits.deterministic))
+                script = self._script(agent_state, markers, ValuesApart(self.limits.deterministic) if markers else None)
             image = None if self._has_default_image(config) else self._chosen_image(config)
             if image is not None and script.values and not image.has_own_guest:
-                script = self._script(agent_state, markers=True)
+                script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
-            refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
-            return failed_before_running(self.tool_name, refusal, fingerprint)
-        return _Call(script, environ, agent_state, fingerprint, image, given)
+            return self._refused(error, fingerprint)
+        return _WasmCall(script, environ, agent_state, fingerprint, markers, image, given)
+
+    def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
+        return not self._has_default_image(config)  # files are read, perhaps packages downloaded
 
     def _has_default_image(self, config: SandboxConfig | None) -> bool:
         """Whether there is nothing to choose."""
         return self._named_image(config) is None and not getattr(self.tool, "pip_requirements", None)
 
-    def _named_image(self, config: SandboxConfig | None) -> Image | str | None:
+    def _named_image(self, config: SandboxConfig | None) -> object:
         """What was asked for by name. A configuration of an agent server's own may know no images."""
-        return self.image or getattr(config, "image", None)
+        return self.options["image"] or getattr(config, "image", None)
 
     def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
         """The image to run in; raises as `choose_image`."""
-        from wasm_sandbox.images.selection import choose_image
-
         requirements = getattr(self.tool, "pip_requirements", None)
-        image, only_default = self._named_image(config), self.isolation == "process"
-        check_isolation(self.isolation, image=image)
-        return choose_image(image, requirements, may_build=self.build_images, only_default=only_default)
+        image, isolation = self._named_image(config), self.options["isolation"]
+        check_isolation(isolation, image=image)
+        return choose_image(
+            image,
+            requirements,
+            may_build=self.options["build_images"],
+            only_default=isolation == "process",
+        )
 
     def _start(
-        self, call: _Call, abandoned: Callable[[], bool] | None = None
+        self, call: PreparedCall, abandoned: Callable[[], bool] | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and how to stop it."""
-        from wasm_sandbox.request import ExecutionRequest
-
+        assert isinstance(call, _WasmCall)
         request = ExecutionRequest(
             call.script.text,
             call.environ,
@@ -219,28 +203,13 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             given=call.given,
             values=call.script.values,
         )
-        return start_guest(request, self.isolation, abandoned, call.image.source if call.image else None)
-
-    def _interpret(self, call: _Call, outcome: Outcome) -> ToolExecutionResult:
-        return interpret(
-            outcome,
-            self.limits,
-            self.tool_name,
-            marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
-            agent_state=call.agent_state,
-            injects_agent_state=call.script.injects_agent_state,
-            fingerprint=call.fingerprint,
-            argument_lines=call.script.argument_lines,
-        )
-
-
-def _id_of(config: SandboxConfig | None) -> str | None:
-    return config.id if config else None
+        source = call.image.source if call.image else None
+        return start_guest(request, self.options["isolation"], abandoned, source)
 
 
 def _delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
     """`asyncio.wrap_future`, except that a loop closed meanwhile is no error in the guest's thread."""
-    import asyncio
+    import asyncio  # lazy: 20 ms, only for async callers
 
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[Outcome] = loop.create_future()
@@ -265,49 +234,30 @@ def run_tool(
     tool: Tool | Callable[..., Any],
     args: Mapping[str, Any] | None = None,
     *,
-    user: Any = None,
-    tool_id: str | None = None,
-    agent_id: str | None = None,
-    project_id: str | None = None,
-    sandbox_config: SandboxConfig | None = None,
-    sandbox_env_vars: Mapping[str, str] | None = None,
-    limits: Limits | Mapping[str, Any] | None = None,
-    image: Image | str | None = None,
-    files: Mapping[str, bytes] | None = None,
-    mounts: Mapping[str, HostDir] | None = None,
-    build_images: bool = False,
-    isolation: Isolation = "thread",
     agent_state: Any = None,
-    additional_env_vars: Mapping[str, str] | None = None,
+    **options: Unpack[CallOptions],
 ) -> ToolExecutionResult:
     """Run a function or a `Tool` in the sandbox and wait for its result.
 
     A function is taken by its source (`Tool.from_function`): it must not use names from outside itself.
 
-    Args: as `WasmToolSandbox` and its `run`.
+    Args:
+        tool: the tool.
+        args: argument name -> JSON value.
+        agent_state: a pydantic model, a dataclass or a mapping, for a tool that takes ``agent_state``.
+        options: `RunOptions`, and who makes the call: ``user``, ``tool_id``, ``agent_id``, ``project_id``,
+            ``sandbox_config``, ``sandbox_env_vars``, ``additional_env_vars`` (see `WasmToolSandbox`).
 
     Returns:
         The result, whatever the tool did.
 
     Raises: as `WasmToolSandbox.run`, and
-        ToolSourceError: the function's source cannot be had.
+        TypeError: if there is no option of a name.
+        ToolSourceError: if the function's source cannot be had.
     """
     tool_object = tool if isinstance(tool, Tool) else Tool.from_function(tool)
-    sandbox = WasmToolSandbox(
-        tool_object.name,
-        args or {},
-        user,
-        tool_id,
-        agent_id,
-        project_id,
-        tool_object,
-        sandbox_config,
-        sandbox_env_vars,
-        limits,
-        image,
-        files,
-        mounts,
-        build_images,
-        isolation,
-    )
-    return sandbox.run_sync(agent_state, additional_env_vars)
+    chosen: dict[str, Any] = {**options}
+    additional = chosen.pop("additional_env_vars", None)
+    user, tool_id = chosen.pop("user", None), chosen.pop("tool_id", None)
+    sandbox = WasmToolSandbox(tool_object.name, args or {}, user, tool_id, tool_object=tool_object, **chosen)
+    return sandbox.run_sync(agent_state, additional)

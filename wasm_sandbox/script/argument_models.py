@@ -17,7 +17,8 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
-from wasm_sandbox.script.schema_filter import MAX_CHARACTERS, ArgumentSchemaError, plain_schema
+from wasm_sandbox.errors import ArgumentSchemaError
+from wasm_sandbox.script.schema_filter import MAX_CHARACTERS, plain_schema
 from wasm_sandbox.tool.parsing import parse_module
 
 MAX_SECONDS = 10.0

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wasm_sandbox.errors import SandboxError
+from wasm_sandbox.errors import BadArguments
 
 MAX_DEPTH = 100
 """Deepest nesting of an argument; CPython's parser refuses source that nests 200 brackets."""
@@ -40,18 +40,6 @@ _EMPTY: tuple[()] = ()  # there is only one of it
 # Every CPython since 3.4 reads both. The newer writes once what is the same object in several places, such as the
 # keys of records: smaller, and the guest's memory holds it once. But equal values can then have different bytes.
 _SHARING, _CANONICAL = 4, 2
-
-
-class BadArguments(SandboxError, ValueError):
-    """A value cannot be handed to the tool; nothing was run.
-
-    Attributes:
-        argument: The argument's name, or ``None`` if the fault is not in a single one.
-    """
-
-    def __init__(self, message: str, argument: str | None = None) -> None:
-        super().__init__(message if argument is None else f"argument {argument!r}: {message}")
-        self.argument = argument
 
 
 class ValuesApart:

@@ -19,15 +19,9 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wasm_sandbox.decode.frame import MARKER
-from wasm_sandbox.errors import UnsupportedToolError
+from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.script import blocks
-from wasm_sandbox.script.arguments import (
-    BadArguments,
-    ValuesApart,
-    argument_literal,
-    argument_literals,
-    pickled_agent_state,
-)
+from wasm_sandbox.script.arguments import ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.script.blocks import RESULT_VAR_NAME
 from wasm_sandbox.tool.source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
 

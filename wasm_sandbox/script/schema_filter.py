@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from wasm_sandbox.errors import UnsupportedToolError
+from wasm_sandbox.errors import ArgumentSchemaError
 
 MAX_CHARACTERS = 256 << 10
 MAX_DEPTH = 50
@@ -40,10 +40,6 @@ _FORMATS = frozenset(
 _NUMBER_FORMATS = frozenset({"decimal", "int32", "int64", "float", "double", "time-delta"})
 
 _REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
-
-
-class ArgumentSchemaError(UnsupportedToolError):
-    """A tool's ``args_json_schema`` is one of which no models can be made."""
 
 
 def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:

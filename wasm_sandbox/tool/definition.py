@@ -15,16 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wasm_sandbox.deferred import DEFER_BUILD
+from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.quick_schema import simple_schema
 from wasm_sandbox.tool.source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
-
-
-class ToolSourceError(ValueError):
-    """A source, or a function, of which no tool can be made."""
 
 
 class Tool(BaseModel):

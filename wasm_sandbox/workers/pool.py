@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import signal
@@ -18,11 +17,11 @@ from typing import Any
 
 from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine.threads.guest_threads import Workers
+from wasm_sandbox.engine import GuestThreads, PerProcess, Watchdog
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.images.image import EXPORTED_IMAGE_VARIABLE
-from wasm_sandbox.outcome import Ending, Outcome, giving_up
+from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
 from wasm_sandbox.workers import messages
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
@@ -31,10 +30,13 @@ MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
 OVERDUE_SECONDS = 10.0
 """A worker that does not report this long after its guest's deadline is killed."""
 
-WATCH_SECONDS = 0.05
+ABANDONED_SECONDS = 0.05
+"""So often a run is looked at whose caller may go without saying so."""
+
 EXIT_GRACE_SECONDS = 1.0
 
-_INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what Python itself may need to start
+_INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", ENGINE_VARIABLE)
+"""What Python itself may need to start, and what chooses the engine."""
 _BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.workers.worker import main; main()"
 
 _log = logging.getLogger(__name__)
@@ -50,8 +52,8 @@ class WorkerProcess:
     def __init__(self) -> None:
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environ[CACHE_VARIABLE] = str(cache_directory().absolute())
-        if exported := os.environ.get(EXPORTED_IMAGE_VARIABLE):
-            environ[EXPORTED_IMAGE_VARIABLE] = str(Path(exported).expanduser().absolute())
+        if exported := os.environ.get(IMAGE_VARIABLE):
+            environ[IMAGE_VARIABLE] = str(Path(exported).expanduser().absolute())
         # A group of its own: Ctrl-C is for the host to handle, which then stops the workers.
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -207,43 +209,41 @@ class _Run:
             if self._worker is not None:
                 self._worker.kill()
 
-    def look(self) -> None:
-        """Stop it if its time is over, or nobody waits any more."""
+    def look(self) -> float | None:
+        """Stop it if its time is over, or nobody waits any more; else when to look again."""
         if self._abandoned is not None and self._abandoned():
             self.stop()
         elif time.monotonic() > self._overdue:
             self.stop(Ending.DEADLINE)
+        return None if self.stopped is not None else self.next_look()
+
+    def next_look(self) -> float:
+        """When there may be something new to see, on the clock of `time.monotonic`."""
+        if self._abandoned is None:
+            return self._overdue
+        return min(self._overdue, time.monotonic() + ABANDONED_SECONDS)
 
     def outcome_without_worker(self, detail: str, wall_seconds: float) -> Outcome:
         """The outcome of a run whose worker told none."""
-        return Outcome(
-            ending=self.stopped or Ending.TRAPPED,
-            exit_code=0,
-            exception=None,
-            detail=detail,
-            stdout=b"",
-            stderr=b"",
-            stdout_dropped_bytes=0,
-            stderr_dropped_bytes=0,
-            fuel=0,
-            wall_seconds=wall_seconds,
-            memory_bytes=0,
-            host_calls=0,
-        )
+        return Outcome(self.stopped or Ending.TRAPPED, detail=detail, wall_seconds=wall_seconds)
 
 
+# Guarantees:
+# - a worker has one guest at a time; whose run was stopped, or that died, is never given another;
+# - none outlives this process: its end closes the pipes, at which they end.
+# Locks: `_lock` guards the sets of workers and runs; `_Run._lock` guards one run's worker, and is never held together
+# with it. Nothing is waited for while either is held.
 class ProcessPool:
     """Worker processes, each with a guest at a time, and a thread of this process that talks to it."""
 
     def __init__(self) -> None:
-        self._threads = Workers(MAX_PROCESSES)
+        self._watchdog = Watchdog()
+        self._threads = GuestThreads(self._watchdog, MAX_PROCESSES)
         self._lock = threading.Lock()
         self._all: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._closed = False
-        self._runs: set[_Run] = set()
-        self._wanted = threading.Event()
-        self._watch: threading.Thread | None = None
+        self._running = 0
         self._warned = False
         self._ready_since: float | None = None
 
@@ -252,6 +252,17 @@ class ProcessPool:
         """All workers, busy and idle."""
         with self._lock:
             return list(self._all)
+
+    @property
+    def running(self) -> int:
+        """How many runs are on a worker now."""
+        return self._running
+
+    @property
+    def idle_workers(self) -> list[WorkerProcess]:
+        """The workers that wait for a run."""
+        with self._lock:
+            return list(self._idle)
 
     def start(
         self, request: ExecutionRequest, abandoned: Callable[[], bool] | None = None
@@ -270,8 +281,8 @@ class ProcessPool:
             HostError: the interpreter is exiting, or no thread can be started.
         """
         run = _Run(request, abandoned)
-        give_up = giving_up(request.limits.timeout_seconds, lambda: self._ready_since)
-        return self._threads.submit(lambda deliver: self._work(run, deliver), give_up), run.stop
+        patience = Patience(request.limits.timeout_seconds, lambda: self._ready_since)
+        return self._threads.submit(lambda deliver: self._work(run, deliver), patience), run.stop
 
     def _work(self, run: _Run, deliver: Callable[[Outcome], None]) -> None:
         if run.stopped is not None:
@@ -298,39 +309,15 @@ class ProcessPool:
         if not run.begin(worker):
             return run.outcome_without_worker("stopped before it started", 0.0)
         with self._lock:
-            if self._watch is None:
-                self._watch = self._started_watch()
-            self._runs.add(run)
-            self._wanted.set()
+            self._running += 1
         try:
-            outcome = worker.run(run.request)
+            with self._watchdog.watch(run.next_look(), run.look):
+                outcome = worker.run(run.request)
             self._ready_since = self._ready_since or time.monotonic()
             return outcome
         finally:
             with self._lock:
-                self._runs.discard(run)
-
-    def _started_watch(self) -> threading.Thread:
-        thread = threading.Thread(target=self._look, name="wasm-sandbox-watch", daemon=True)
-        try:
-            thread.start()
-        except (RuntimeError, MemoryError) as error:
-            raise HostError(f"no thread can be started to watch over worker processes: {error}") from error
-        return thread
-
-    def _look(self) -> None:
-        """Look at the runs every now and then, while there are any."""
-        while True:
-            self._wanted.wait()
-            with self._lock:
-                if self._closed:
-                    return
-                runs = list(self._runs)
-                if not runs:
-                    self._wanted.clear()
-            for run in runs:
-                run.look()
-            time.sleep(WATCH_SECONDS)
+                self._running -= 1
 
     def _take(self) -> WorkerProcess:
         """An idle worker that is alive, or a new one."""
@@ -372,10 +359,10 @@ class ProcessPool:
         with self._lock:
             self._closed = True
             workers = list(self._all)
-        self._wanted.set()
         for worker in workers:
             worker.kill()
         self._threads.close(time.monotonic() + EXIT_GRACE_SECONDS)
+        self._watchdog.stop()
         for worker in workers:
             worker.end()
 
@@ -385,37 +372,9 @@ class ProcessPool:
             worker.disown()
 
 
-class _Process:
-    """Holds the pool of this process."""
-
-    pool: ProcessPool | None = None
-    pid = 0
-    lock = threading.Lock()
-    inherited: ProcessPool | None = None
-    """A parent's pool, seen from a forked child: never used."""
+_pool = PerProcess(ProcessPool, ProcessPool.close, ProcessPool.disown)
 
 
 def process_pool() -> ProcessPool:
     """The pool of this process, made on first use; after a fork the child gets a pool of its own."""
-    if _Process.pool is None or _Process.pid != os.getpid():
-        with _Process.lock:
-            if _Process.pool is None or _Process.pid != os.getpid():
-                _Process.inherited = _Process.pool
-                _Process.pool, _Process.pid = ProcessPool(), os.getpid()
-    return _Process.pool
-
-
-@atexit.register
-def _shut_down() -> None:
-    if _Process.pool is not None and _Process.pid == os.getpid():
-        _Process.pool.close()
-
-
-def _after_fork_in_child() -> None:
-    _Process.lock = threading.Lock()  # may have been held by a thread that the child does not have
-    if _Process.pool is not None:
-        _Process.pool.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    return _pool.get()

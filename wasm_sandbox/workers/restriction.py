@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from wasm_sandbox.engine.memory.address_space import PAGEMAP_SCAN
+from wasm_sandbox.engine import PAGEMAP_SCAN
 
 ALLOWED_CALLS = """
 read readv write writev lseek close fstat fcntl dup dup2 dup3 poll ppoll select pselect6

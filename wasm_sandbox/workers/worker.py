@@ -6,8 +6,9 @@ import os
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-from wasm_sandbox.engine.engine import GuestEngine, process_engine
-from wasm_sandbox.engine.world.surroundings import surroundings_for
+from wasm_sandbox.engine import GuestEngine, process_engine, surroundings_for
+from wasm_sandbox.images import default_source
+from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.workers import messages
@@ -21,7 +22,7 @@ def main() -> NoReturn:
     requests, replies = _take_streams()
     try:
         engine = process_engine()
-        engine.image()
+        engine.image(default_source())
         _try(engine)  # what is loaded or made lazily is there now: later it could not be
         engine.settle()
         taken = restrict()
@@ -38,7 +39,7 @@ def main() -> NoReturn:
             os._exit(0)
         request = messages.decode_request(head, body)
         # This thread goes on reading: that is how it notices the end of the host.
-        future = engine.start(request, surroundings_for(request.limits))
+        future = engine.start(request, surroundings_for(request.limits), default_source())
         future.add_done_callback(lambda future: _reply(replies, future))
 
 
@@ -58,10 +59,8 @@ def _silence_errors() -> None:
 
 
 def _try(engine: GuestEngine) -> None:
-    from wasm_sandbox.limits import Limits
-
     for script in ("print(1)", "raise ValueError", "import os; os._exit(1)"):
-        engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits())).result()
+        engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits()), default_source()).result()
 
 
 def _reply(replies: Any, future: Future[Outcome]) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine.compiled.cache import SIZE_VARIABLE, Hold, ImageCache, cache_ceiling
+from wasm_sandbox.directories import CACHE_SIZE_VARIABLE, CACHE_VARIABLE, cache_ceiling, cache_directory
+from wasm_sandbox.engine.compiled.cache import Hold, ImageCache
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import CacheError
 
@@ -273,10 +273,10 @@ def test_an_image_that_this_process_runs_is_in_use() -> None:
 
 
 def test_the_ceiling_is_in_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(SIZE_VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE_SIZE_VARIABLE, raising=False)
     assert cache_ceiling() == 2 << 30
-    monkeypatch.setenv(SIZE_VARIABLE, "500M")
+    monkeypatch.setenv(CACHE_SIZE_VARIABLE, "500M")
     assert cache_ceiling() == 500 << 20
-    monkeypatch.setenv(SIZE_VARIABLE, "much")
-    with pytest.raises(CacheError, match=f"{SIZE_VARIABLE}: 'much' is no size"):
+    monkeypatch.setenv(CACHE_SIZE_VARIABLE, "much")
+    with pytest.raises(CacheError, match=f"{CACHE_SIZE_VARIABLE}: 'much' is no size"):
         cache_ceiling()

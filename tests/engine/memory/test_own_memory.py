@@ -15,7 +15,7 @@ import wasmtime
 
 from tests.support.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
@@ -166,11 +166,11 @@ MODULE = """(module (memory (export "memory") 1 200) (data (i32.const 8) "conten
 
 
 @pytest.fixture
-def module() -> Iterator[_capi.Instance]:
+def module() -> Iterator[capi.Instance]:
     own = OwnMemoryEngine()
     store = wasmtime.Store(own)
     store.set_limits(memory_size=100 * 65536)
-    yield _capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
+    yield capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
     store.close()
 
 
@@ -181,13 +181,13 @@ def module() -> Iterator[_capi.Instance]:
         ("store", 65536), ("store", 2**32 - 4),
     ],
 )  # fmt: skip
-def test_what_lies_outside_a_memory_cannot_be_reached(module: _capi.Instance, function: str, address: int) -> None:
-    with pytest.raises(_capi.GuestStopped) as stopped:
+def test_what_lies_outside_a_memory_cannot_be_reached(module: capi.Instance, function: str, address: int) -> None:
+    with pytest.raises(capi.GuestStopped) as stopped:
         module.call(function, address)
     assert stopped.value.code == wasmtime.TrapCode.MEMORY_OUT_OF_BOUNDS.value
 
 
-def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: _capi.Instance) -> None:
+def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: capi.Instance) -> None:
     module.call("store", 65532)
     assert module.call("grow", 50) == 1
     assert module.memory()[1] == 51 * 65536
@@ -196,7 +196,7 @@ def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: _capi.
     module.call("store", 51 * 65536 - 4)
     assert module.call("grow", 50) == 2**32 - 1
     assert module.memory()[1] == 51 * 65536
-    with pytest.raises(_capi.GuestStopped):
+    with pytest.raises(capi.GuestStopped):
         module.call("load", 51 * 65536)
 
 
@@ -208,12 +208,12 @@ def test_an_instance_that_is_offered_memory_of_another_size_is_refused() -> None
     fresh.store.close()
     store = wasmtime.Store(own)
     other = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
-    with own.offering(fresh.slot), pytest.raises(_capi.GuestStopped, match="another size"):
-        _capi.Instance(store, other, fresh.slot.linear)
+    with own.offering(fresh.slot), pytest.raises(capi.GuestStopped, match="another size"):
+        capi.Instance(store, other, fresh.slot.linear)
     store.close()
 
 
-def test_memories_of_any_module_are_given_back(module: _capi.Instance) -> None:
+def test_memories_of_any_module_are_given_back(module: capi.Instance) -> None:
     own = OwnMemoryEngine()
     pre = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
 
@@ -222,7 +222,7 @@ def test_memories_of_any_module_are_given_back(module: _capi.Instance) -> None:
 
     def once() -> None:
         store = wasmtime.Store(own)
-        _capi.Instance(store, pre).call("grow", 20)
+        capi.Instance(store, pre).call("grow", 20)
         store.close()
 
     once()
@@ -302,7 +302,7 @@ def test_the_guards_are_where_wasmtime_wants_them() -> None:
     """Its answer to the tunables of this configuration: asked for more, `MemoryCreator` would say no."""
     asked = []
 
-    class Curious(_capi.MemoryCreator):
+    class Curious(capi.MemoryCreator):
         def _new_memory(
             self, env: int, type_: object, low: int, high: int, reserved: int, guard: int, to: object
         ) -> int:
@@ -312,10 +312,10 @@ def test_the_guards_are_where_wasmtime_wants_them() -> None:
     from wasm_sandbox.engine.memory import slots as own_memory
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_memory._capi, "MemoryCreator", Curious)
+        patch.setattr(own_memory.capi, "MemoryCreator", Curious)
         own = OwnMemoryEngine()
     store = wasmtime.Store(own)
-    _capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
+    capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
     store.close()
     assert asked == [(ADDRESSABLE_BYTES, GUARD_BYTES)]
 

@@ -26,12 +26,12 @@ def engine_configuration(own_memory: bool = False) -> wasmtime.Config:
     Args:
         own_memory: whether linear memory will be ours (`own_memory`).
     """
-    from wasm_sandbox.engine.binding import capi as _capi  # which wants the version from here
+    from wasm_sandbox.engine.binding import capi  # which wants the version from here
 
     config = wasmtime.Config()
-    _capi.heed_branch_hints(config)
+    capi.heed_branch_hints(config)
     if own_memory:
-        _capi.copy_data_segments(config)
+        capi.copy_data_segments(config)
     for name, value in ENGINE_SETTINGS.items():
         setattr(config, name, value)
     return config

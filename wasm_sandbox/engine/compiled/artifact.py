@@ -23,6 +23,8 @@ class Artifact:
     size_bytes: int
     versions: dict[str, str]
     """What is built in: name -> version."""
+    is_compressed: bool = True
+    """Whether the file holds it compressed, as the package's own does."""
 
     @property
     def compressed_bytes(self) -> int:
@@ -35,10 +37,11 @@ class Artifact:
         Raises:
             ArtifactError: the file is missing, does not decompress, or has another hash.
         """
-        import lzma  # hardly ever needed
+        import lzma  # lazy: only where an image is prepared
 
         try:
-            module = lzma.decompress(self.path.read_bytes())
+            content = self.path.read_bytes()
+            module = lzma.decompress(content) if self.is_compressed else content
         except (OSError, lzma.LZMAError) as error:
             raise ArtifactError(f"cannot read the guest module {self.path}: {error}; reinstall wasm-sandbox") from error
         found = hashlib.sha256(module).hexdigest()

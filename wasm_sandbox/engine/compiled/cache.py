@@ -12,35 +12,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory, private_directory
+from wasm_sandbox.directories import CACHE_VARIABLE, FileIdentity, cache_directory, private_directory
 from wasm_sandbox.errors import CacheError
-from wasm_sandbox.sizes import read_size
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-SIZE_VARIABLE = "WASM_SANDBOX_CACHE_SIZE"
-DEFAULT_SIZE_BYTES = 2 << 30
-"""What compiled images may take together before the ones that were not used the longest are removed."""
-
 WRITING_PREFIX = ".writing-"
 ABANDONED_SECONDS = 600.0
-
-
-class FileIdentity(NamedTuple):
-    """What changes when a file is written to: cheap to check at every start."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileIdentity:
-        s = path.stat()
-        return cls(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
 
 
 class _Record(NamedTuple):
@@ -110,19 +91,6 @@ class CachedImage(NamedTuple):
     """When it was last loaded, in seconds since 1970."""
 
 
-def cache_ceiling() -> int:
-    """What the cache may take, in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
-
-    Raises:
-        CacheError: the variable is no size.
-    """
-    configured = os.environ.get(SIZE_VARIABLE)
-    try:
-        return read_size(configured) if configured else DEFAULT_SIZE_BYTES
-    except ValueError as error:
-        raise CacheError(f"{SIZE_VARIABLE}: {error}") from None
-
-
 class ImageCache:
     """Compiled images by key, in a private directory.
 
@@ -144,7 +112,7 @@ class ImageCache:
         Raises:
             CacheError: nothing can be written here.
         """
-        import filelock
+        import filelock  # lazy: only where an image is prepared or removed
 
         held = filelock.FileLock(self.directory / f"{key}.lock")
         try:
@@ -184,7 +152,7 @@ class ImageCache:
 
     def remove(self, key: str) -> bool:
         """Remove an entry, unless it is in use or being prepared; whether it is gone."""
-        import filelock
+        import filelock  # lazy: only where an image is prepared or removed
 
         lock = filelock.FileLock(self.directory / f"{key}.lock")
         try:
@@ -276,7 +244,7 @@ class ImageCache:
         self._write(self._record_path(key), _Record(key, sha256, FileIdentity.of(self.path(key))).encoded())
 
     def _write(self, path: Path, data: bytes) -> Path:
-        import tempfile  # only where something is written
+        import tempfile  # lazy: only where something is written
 
         handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=WRITING_PREFIX)
         try:

@@ -16,7 +16,7 @@ from wasm_sandbox.engine.compiled.preparation import ONCE_ONLY
 from wasm_sandbox.engine.module import binary as wasm_binary
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import with_memory
-from wasm_sandbox.engine.module.metering import meter
+from wasm_sandbox.engine.module.metering import Metering, meter
 from wasm_sandbox.engine.module.snapshot import Snapshot, without_data
 from wasm_sandbox.engine.world.preview1 import WASI_MODULE
 from wasm_sandbox.errors import ImageError
@@ -73,7 +73,7 @@ def compile_for(snapshot: Snapshot, triple: str, command: str | None) -> bytes:
     Raises:
         ImageError: it does not compile.
     """
-    if "-linux-" in triple:  # where linear memory is ours (`own_memory.is_supported`)
+    if "-linux-" in triple:  # where linear memory is ours (`kept.is_supported`)
         code = _compiled(meter(without_data(snapshot.built)), triple, command, own_memory=True)
         return with_memory(bytes(32), code, snapshot.memory)  # no key: no other image is made from it
     return _compiled(meter(snapshot.module(ONCE_ONLY)), triple, command, own_memory=False)
@@ -116,7 +116,7 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> bytes:
+def compile_command(engine: wasmtime.Engine, path: Path, metering: Metering) -> bytes:
     """The compiled code of a WASI command.
 
     Raises:
@@ -126,7 +126,7 @@ def compile_command(engine: wasmtime.Engine, path: Path, counts_fuel: bool) -> b
     content = _read(path)
     _check_exports(path, content)  # before minutes may go into compiling it
     try:
-        module = wasmtime.Module(engine, meter(content, counts_fuel))
+        module = wasmtime.Module(engine, meter(content, metering))
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise ImageError(f"{path}: cannot be compiled: {reason}") from None

@@ -1,102 +1,218 @@
-"""Loaded images: a guest module ready to run - identified, found in the cache or prepared, linked."""
+"""From a source to a loaded image: found in the cache or prepared, and linked."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import wasmtime
 
+from wasm_sandbox.directories import cache_ceiling
 from wasm_sandbox.engine.binding.configuration import Progress
-from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.cache import Hold, ImageCache, cache_ceiling
-from wasm_sandbox.engine.compiled.identity import code_key, compile_key, image_id, memory_bytes_of
+from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
+from wasm_sandbox.engine.compiled.build import Build
+from wasm_sandbox.engine.compiled.cache import Hold, ImageCache
+from wasm_sandbox.engine.compiled.identity import image_id
 from wasm_sandbox.engine.compiled.instances import InstancePool
-from wasm_sandbox.engine.compiled.loaded import LoadedImage, Prepare, Wanted
-from wasm_sandbox.engine.memory.slots import ImageMemory, OwnMemoryEngine
+from wasm_sandbox.engine.compiled.loaded import ImageLoader, LoadedImage
+from wasm_sandbox.engine.compiled.steps import Step
+from wasm_sandbox.engine.compiled.tool_codes import ToolCodes
+from wasm_sandbox.engine.memory.base import LinearMemory
+from wasm_sandbox.engine.memory.slots import ImageMemory
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT, Metering
+from wasm_sandbox.engine.start.base import Start, StartKind
+from wasm_sandbox.engine.start.reactor import Reactor
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.errors import ImageError
 
 _log = logging.getLogger(__name__)
 
 
-def load_image(
-    guest_engine: wasmtime.Engine,
-    progress: Progress | None = None,
-    cache: ImageCache | None = None,
-    counts_fuel: bool = True,
-) -> LoadedImage:
-    """The default image: from the cache, or prepared now (seconds) and put there.
+class PlainImage:
+    """The default image: our own guest as its start-up and warm-up leave it, without packages."""
+
+    distributions: ClassVar[Mapping[str, str]] = {}
+    start = StartKind.REACTOR
+
+    @cached_property
+    def id(self) -> str:
+        return image_id(find_artifact())
+
+    def load(self, loader: ImageLoader) -> LoadedImage:
+        return loader.prepared(self.id, list, {})
+
+
+PLAIN_IMAGE = PlainImage()
+
+
+class Loader:
+    """Loads images into one engine.
 
     Args:
-        guest_engine: the engine that will run its instances.
+        memory: the engine, and where the memory of its instances comes from.
+        metering: what is written into the guest's code. An exported image has only the code that it has.
         progress: told about every slow step.
         cache: where compiled images are; the user's cache directory by default.
-        counts_fuel: whether fuel is taken down in its code.
-
-    Raises:
-        CacheError: the cache directory cannot be used or written.
-        ArtifactError: the guest module of this installation is missing or damaged.
-        ImageError: the guest module could not be initialised.
+        keeps_code: whether the code of tools is kept between runs.
     """
 
-    def prepare(wanted: Wanted) -> bytes:
-        from wasm_sandbox.engine.compiled import preparation  # not needed where there is a compiled image
+    def __init__(
+        self,
+        memory: LinearMemory,
+        metering: Metering = Metering.FUEL,
+        progress: Progress | None = None,
+        cache: ImageCache | None = None,
+        keeps_code: bool = True,
+    ) -> None:
+        self._memory, self._metering, self._progress = memory, metering, progress or _log.info
+        self._cache, self._keeps_code = cache, keeps_code
 
-        return preparation.prepare(guest_engine, wanted)
+    def build(self, artifact: Artifact, start: StartKind = StartKind.REACTOR) -> Build:
+        """What a guest of a module is in this engine."""
+        return Build(artifact, start, self._metering, self._memory.kind)
 
-    identity = image_id(find_artifact())
-    return load_prepared(guest_engine, identity, prepare, progress or _log.info, cache, counts_fuel=counts_fuel)
+    def prepared(self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes]) -> LoadedImage:
+        """As `ImageLoader.prepared`."""
+        build = self.build(find_artifact())
 
+        def prepare(cache: ImageCache) -> bytes:
+            from wasm_sandbox.engine.compiled import preparation  # lazy: not where there is a compiled image
 
-def load_prepared(
-    guest_engine: wasmtime.Engine,
-    identity: str,
-    prepare: Prepare,
-    progress: Progress,
-    cache: ImageCache | None = None,
-    files: Mapping[str, bytes] | None = None,
-    pre_initialised: bool = True,
-    counts_fuel: bool = True,
-) -> LoadedImage:
-    """An image from the cache, or prepared now and put there.
+            parts = _parts_of_others(cache, build, identity)
+            return preparation.prepare(self._memory, build, self._progress, steps(), parts.code, parts.memory)
 
-    Args:
-        guest_engine: the engine that will run its instances.
-        identity: the image's id.
-        prepare: makes the compiled code; called if it is not in the cache.
-        progress: told about every slow step.
-        cache: where compiled images are; the user's cache directory by default.
-        files: what every run finds.
-        pre_initialised: whether it is a snapshot, which has no start function: instances may be made ahead.
-        counts_fuel: whether fuel is taken down in its code.
+        return self._cached(build, Reactor(), identity, identity, prepare, files)
 
-    Raises: as `load_image`, and what ``prepare`` raises.
-    """
-    cache = cache or ImageCache()
-    own_memory = isinstance(guest_engine, OwnMemoryEngine)
-    key = compile_key(identity, own_memory, counts_fuel)
-    module = _load_compiled(guest_engine, cache, key)
-    if module is None:
-        wanted = Wanted(find_artifact(), progress, counts_fuel)
+    def exported(self, identity: str, code: Path, files: Mapping[str, bytes]) -> LoadedImage:
+        """As `ImageLoader.exported`."""
+        try:
+            module = wasmtime.Module.deserialize_file(self._memory.engine, str(code))
+        except wasmtime.WasmtimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ImageError(f"{code} cannot be loaded on this machine: {reason}; export it again") from error
+        build = Build(find_artifact(), StartKind.REACTOR, Metering.FUEL, self._memory.kind)
+        return self._linked(build, Reactor(), identity, code, module, files)
 
-        def prepare_from_others() -> bytes:
-            if not (own_memory and pre_initialised):
-                return prepare(wanted)
-            code_from = _with_code(cache, code_key(wanted.artifact, counts_fuel))
-            memory_from = cache.find(compile_key(identity, own_memory, not counts_fuel), full_check=True)
-            return prepare(wanted._replace(code_from=code_from, memory_from=memory_from))
+    def command(
+        self, identity: str, code_id: str, start: Start, module: Path, files: Mapping[str, bytes]
+    ) -> LoadedImage:
+        """As `ImageLoader.command`."""
+        build = self.build(Artifact(module, code_id, module.stat().st_size, {}, is_compressed=False), StartKind.COMMAND)
 
-        module = _prepare_once(guest_engine, cache, key, prepare_from_others, progress)
-    if module is None:
-        raise ImageError(
-            f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
+        def compiled(_cache: ImageCache) -> bytes:
+            from wasm_sandbox.engine.compiled import compiling  # lazy: not where there is compiled code
+
+            self._progress(f"compiling {module.name} for this machine")
+            return compiling.compile_command(self._memory.engine, module, self._metering)
+
+        return self._cached(build, start, identity, code_id, compiled, files)
+
+    def _cached(
+        self,
+        build: Build,
+        start: Start,
+        identity: str,
+        code_id: str,
+        prepare: Callable[[ImageCache], bytes],
+        files: Mapping[str, bytes],
+    ) -> LoadedImage:
+        cache = self._cache or ImageCache()
+        key = build.compile_key(code_id)
+        module = self._load_compiled(cache, key) or self._prepare_once(cache, key, prepare)
+        if module is None:
+            raise ImageError(
+                f"the image just written to {cache.path(key)} cannot be loaded: is something else changing it?"
+            )
+        cache.note_use(key)
+        return self._linked(build, start, identity, cache.path(key), module, files)
+
+    def _prepare_once(
+        self, cache: ImageCache, key: str, prepare: Callable[[ImageCache], bytes]
+    ) -> wasmtime.Module | None:
+        """Of several processes one prepares the image; the others wait, and find it done."""
+        with cache.lock(key, lambda: self._progress("waiting for another process that prepares the image")):
+            cache.sweep()
+            module = self._load_compiled(cache, key)
+            if module is None:
+                cache.add(key, prepare(cache))
+                for removed in cache.prune(cache_ceiling(), keep=key):
+                    _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
+                module = self._load_compiled(cache, key)
+            return module
+
+    def _load_compiled(self, cache: ImageCache, key: str) -> wasmtime.Module | None:
+        path = cache.find(key)
+        if path is None:
+            return None
+        try:
+            return wasmtime.Module.deserialize_file(self._memory.engine, str(path))
+        except wasmtime.WasmtimeError as error:
+            _log.warning("the compiled image %s is not for this engine (%s): preparing it again", path, error)
+            return None
+
+    def _linked(
+        self,
+        build: Build,
+        start: Start,
+        identity: str,
+        path: Path,
+        module: wasmtime.Module,
+        files: Mapping[str, bytes],
+    ) -> LoadedImage:
+        """A compiled module, ready for instances.
+
+        Raises:
+            ImageError: if its memory cannot be used here.
+        """
+        is_reactor = start.kind is StartKind.REACTOR
+        linker = wasmtime.Linker(self._memory.engine)
+        functions = HostFunctions(linker, module)
+        memory = self._memory_in(path)
+        # An instance of a snapshot runs nothing when it is made, so it may be made ahead.
+        instances = InstancePool(self._memory, linker.instantiate_pre(module), memory, ahead=is_reactor)
+        return LoadedImage(
+            id=identity,
+            path=path,
+            build=build,
+            start=start,
+            memory=self._memory,
+            instances=instances,
+            host_functions=functions,
+            memory_bytes=memory.size + PAGE_BYTES if memory else _memory_bytes_of(module),
+            hold=Hold(path),
+            mutable_globals=_mutable_globals_of(module),
+            files=files,
+            tool_codes=ToolCodes() if self._keeps_code and is_reactor else None,
         )
-    cache.note_use(key)
-    return link(guest_engine, identity, cache.path(key), module, files or {}, pre_initialised)
+
+    def _memory_in(self, path: Path) -> ImageMemory | None:
+        try:
+            return self._memory.of_image(path)
+        except OSError as error:
+            raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
+
+
+class _Parts(NamedTuple):
+    """Files of other images that the work need not be done again for."""
+
+    code: Path | None = None
+    """Whose code is the same."""
+    memory: Path | None = None
+    """That differs in the code alone."""
+
+
+def _parts_of_others(cache: ImageCache, build: Build, identity: str) -> _Parts:
+    if not build.keeps_memory_apart:
+        return _Parts()
+    others = [Build(build.artifact, build.start, metering, build.memory) for metering in Metering]
+    keys = [other.compile_key(identity) for other in others if other != build]
+    same_memory = (cache.find(key, full_check=True) for key in keys)
+    return _Parts(_with_code(cache, build.code_key), next(filter(None, same_memory), None))
 
 
 def _with_code(cache: ImageCache, key: bytes) -> Path | None:
@@ -111,60 +227,14 @@ def _with_code(cache: ImageCache, key: bytes) -> Path | None:
     return None
 
 
-def link(
-    guest_engine: wasmtime.Engine,
-    identity: str,
-    path: Path,
-    module: wasmtime.Module,
-    files: Mapping[str, bytes],
-    pre_initialised: bool = True,
-) -> LoadedImage:
-    """A compiled module, ready for instances; ``pre_initialised`` as for `load_prepared`.
-
-    Raises:
-        ImageError: its memory cannot be used here.
-    """
-    linker = wasmtime.Linker(guest_engine)
-    functions = HostFunctions(linker, module)
-    memory = _memory_in(path, guest_engine)
-    instances = InstancePool(guest_engine, linker.instantiate_pre(module), memory, ahead=pre_initialised)
-    memory_bytes = memory.size + PAGE_BYTES if memory else memory_bytes_of(module)
-    return LoadedImage(identity, path, guest_engine, instances, functions, memory_bytes, Hold(path), files)
+def _memory_bytes_of(module: wasmtime.Module) -> int:
+    """The memory that every instance of a module starts with."""
+    types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
+    return sum(type_.limits.min for type_ in types) * PAGE_BYTES
 
 
-def _memory_in(path: Path, guest_engine: wasmtime.Engine) -> ImageMemory | None:
-    try:
-        parts = image_parts(path)
-        if parts is None:
-            return None
-        if isinstance(guest_engine, OwnMemoryEngine):
-            return guest_engine.image_memory(path, parts)
-    except OSError as error:
-        raise ImageError(f"the memory of the image {path} cannot be mapped: {error.strerror or error}") from error
-    raise ImageError(f"the image {path} was compiled for a system whose linear memory this library makes itself")
-
-
-def _prepare_once(
-    guest_engine: wasmtime.Engine, cache: ImageCache, key: str, prepare: Callable[[], bytes], progress: Progress
-) -> wasmtime.Module | None:
-    """Of several processes one prepares the image; the others wait, and find it done."""
-    with cache.lock(key, lambda: progress("waiting for another process that prepares the image")):
-        cache.sweep()
-        module = _load_compiled(guest_engine, cache, key)
-        if module is None:
-            cache.add(key, prepare())
-            for removed in cache.prune(cache_ceiling(), keep=key):
-                _log.info("removed %s from the cache, which had grown past its ceiling", removed.path)
-            module = _load_compiled(guest_engine, cache, key)
-        return module
-
-
-def _load_compiled(guest_engine: wasmtime.Engine, cache: ImageCache, key: str) -> wasmtime.Module | None:
-    path = cache.find(key)
-    if path is None:
-        return None
-    try:
-        return wasmtime.Module.deserialize_file(guest_engine, str(path))
-    except wasmtime.WasmtimeError as error:
-        _log.warning("the compiled image %s is not for this engine (%s): preparing it again", path, error)
-        return None
+def _mutable_globals_of(module: wasmtime.Module) -> tuple[str, ...]:
+    """Names of its exported mutable globals, without the one that counts fuel."""
+    globals_ = [export for export in module.exports if isinstance(export.type, wasmtime.GlobalType)]
+    names = [str(export.name) for export in globals_ if export.type.mutable]  # type: ignore[union-attr]
+    return tuple(name for name in names if name != FUEL_EXPORT)

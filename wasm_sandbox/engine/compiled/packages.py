@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from wasm_sandbox.engine.compiled.preparation import Step
+from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.compiled.warm_up import closing_scripts
 
 _IN_GUEST = Path(__file__).parents[2] / "inside" / "packages.py"

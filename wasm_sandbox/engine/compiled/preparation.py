@@ -7,23 +7,33 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from pathlib import Path
 
 import wasmtime
 
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, Progress
 from wasm_sandbox.engine.compiled.artifact import Artifact
-from wasm_sandbox.engine.compiled.identity import code_key
-from wasm_sandbox.engine.compiled.loaded import Wanted
+from wasm_sandbox.engine.compiled.build import Build
+from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
-from wasm_sandbox.engine.memory.slots import OwnMemoryEngine
+from wasm_sandbox.engine.memory.base import LinearMemory
 from wasm_sandbox.engine.module import snapshot
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts, with_memory
-from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, MeteredCode, meter, meter_code
+from wasm_sandbox.engine.module.metering import (
+    FUEL_EXPORT,
+    INEXHAUSTIBLE_FUEL,
+    MeteredCode,
+    Metering,
+    meter,
+    meter_code,
+)
+from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.process import Process
+from wasm_sandbox.engine.world.streams import Streams
 from wasm_sandbox.engine.world.surroundings import FixedSurroundings
 from wasm_sandbox.engine.world.world import Halt, World
 from wasm_sandbox.errors import ImageError
@@ -46,39 +56,37 @@ MAX_IMAGE_BYTES = 1024 * MIB
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One more script of the preparation, after the warm-up of the default image."""
-
-    what: str
-    """Names it in messages."""
-    script: str
-    stdin: bytes = b""
-    """What it reads on standard input."""
-    progress: bool = False
-    """Whether it is slow enough to be told about."""
-
-
-def prepare(guest_engine: wasmtime.Engine, wanted: Wanted, steps: Sequence[Step] = ()) -> bytes:
+def prepare(
+    memory: LinearMemory,
+    build: Build,
+    progress: Progress,
+    steps: Sequence[Step] = (),
+    code_from: Path | None = None,
+    memory_from: Path | None = None,
+) -> bytes:
     """Pre-initialise and compile the default image, or one that takes further steps; the content of its file.
 
     Args:
-        guest_engine: the engine that will run its instances.
-        wanted: of what, and how.
+        memory: the engine that will run its instances.
+        build: what its guest is.
+        progress: told about every slow step.
         steps: what is done beyond the warm-up of the default image.
+        code_from: the file of an image whose code is the same, if there is one.
+        memory_from: the file of the image that differs in the code alone, if it is there.
 
     Raises:
-        ArtifactError, ImageError: as `load_image`.
+        ArtifactError: if the guest module of this installation is missing or damaged.
+        ImageError: if the guest could not be initialised.
     """
-    if isinstance(guest_engine, OwnMemoryEngine):
-        return _code_and_memory(guest_engine, wanted, steps)
-    built = _unpacked(wanted.artifact, wanted.progress)
+    if build.keeps_memory_apart:
+        return _code_and_memory(memory, build, progress, steps, code_from, memory_from)
+    built = _unpacked(build.artifact, progress)
     with ThreadPoolExecutor(1, "wasm-sandbox-metering") as beside:
-        metered = beside.submit(meter_code, built, wanted.counts_fuel)  # while the guest is compiled and started
-        wanted.progress(_STARTING)
-        initialised = pre_initialise(built, steps=steps, progress=wanted.progress)
-    wanted.progress(_COMPILING)
-    return _compiled(guest_engine, initialised.module(ONCE_ONLY), wanted.counts_fuel, metered.result())
+        metered = beside.submit(meter_code, built, build.metering)  # while the guest is compiled and started
+        progress(_STARTING)
+        initialised = pre_initialise(built, steps=steps, progress=progress)
+    progress(_COMPILING)
+    return _compiled(memory.engine, initialised.module(ONCE_ONLY), build.metering, metered.result())
 
 
 def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:
@@ -93,35 +101,41 @@ def _unpacked(artifact: Artifact, progress: Progress) -> bytes:
     return artifact.read()
 
 
-def _code_and_memory(engine: OwnMemoryEngine, wanted: Wanted, steps: Sequence[Step]) -> bytes:
+def _code_and_memory(
+    engine: LinearMemory,
+    build: Build,
+    progress: Progress,
+    steps: Sequence[Step],
+    code_from: Path | None,
+    memory_from: Path | None,
+) -> bytes:
     """The file of an image with its memory: the code is the guest's alone, and the memory what its start-up leaves.
 
     Each is taken from another image's file if it is there. Otherwise the guest is started in its own compiled code.
     """
-    key = code_key(wanted.artifact, wanted.counts_fuel)
     code = memory = None
     try:
-        if wanted.code_from and (parts := image_parts(wanted.code_from)):
-            code = parts.read_code(wanted.code_from)
-        if wanted.memory_from and (parts := image_parts(wanted.memory_from)):
-            memory = parts.read_memory(wanted.memory_from)
+        if code_from and (parts := image_parts(code_from)):
+            code = parts.read_code(code_from)
+        if memory_from and (parts := image_parts(memory_from)):
+            memory = parts.read_memory(memory_from)
     except OSError as error:
         _log.info("another image cannot be read (%s): doing all of its work again", error)
     if code is not None and memory is not None:
-        return with_memory(key, code, memory)
-    built = _unpacked(wanted.artifact, wanted.progress)
+        return with_memory(build.code_key, code, memory)
+    built = _unpacked(build.artifact, progress)
     if code is None:
-        wanted.progress(_COMPILING)
-        code = _compiled(engine, snapshot.without_data(built), wanted.counts_fuel)
+        progress(_COMPILING)
+        code = _compiled(engine.engine, snapshot.without_data(built), build.metering)
     if memory is None:
-        wanted.progress(_STARTING)
-        memory = pre_initialise(built, steps=steps, progress=wanted.progress, compiled=(engine, code)).memory
-    return with_memory(key, code, memory)
+        progress(_STARTING)
+        memory = pre_initialise(built, steps=steps, progress=progress, compiled=(engine, code)).memory
+    return with_memory(build.code_key, code, memory)
 
 
-def _compiled(engine: wasmtime.Engine, module: bytes, counts_fuel: bool, metered: MeteredCode | None = None) -> bytes:
+def _compiled(engine: wasmtime.Engine, module: bytes, metering: Metering, metered: MeteredCode | None = None) -> bytes:
     try:
-        return bytes(wasmtime.Module(engine, meter(module, counts_fuel, metered)).serialize())
+        return bytes(wasmtime.Module(engine, meter(module, metering, metered)).serialize())
     except (MalformedModule, wasmtime.WasmtimeError) as error:
         raise ImageError(f"the guest does not compile: {error}") from error
 
@@ -132,7 +146,7 @@ def pre_initialise(
     scripts: list[str] | None = None,
     steps: Sequence[Step] = (),
     progress: Progress = _log.debug,
-    compiled: tuple[OwnMemoryEngine, bytes] | None = None,
+    compiled: tuple[LinearMemory, bytes] | None = None,
 ) -> snapshot.Snapshot:
     """A guest that starts where the given one stands after its start-up, imports and warm-up.
 
@@ -155,13 +169,9 @@ def pre_initialise(
         scripts = warm_up_scripts()
     all_steps = [*(Step("a warm-up script", script) for script in scripts), *steps]
     scratch = _Ready(module, *compiled) if compiled else _Quick(module)
-    world = World(
-        environ=[],
-        stdout=OutputPipe(MIB),
-        stderr=OutputPipe(MIB),
-        surroundings=FixedSurroundings(),
-        deadline=time.monotonic() + PREPARE_SECONDS,
-    )
+    world = World(FixedSurroundings(), deadline=time.monotonic() + PREPARE_SECONDS)
+    streams = Streams(world, OutputPipe(MIB), OutputPipe(MIB))
+    world.offer(streams, Clocks(world, streams.is_open), Process(world))
     functions = HostFunctions(scratch.linker, scratch.module)
     store = wasmtime.Store(scratch.engine)
     store.set_limits(memory_size=MAX_SCRATCH_BYTES)
@@ -171,15 +181,15 @@ def pre_initialise(
     try:
         instance = world.instance = scratch.instance(store)
         last_word.start()
-        memory = _initialise(instance, world, snapshot.mutable_globals(module), preload, all_steps, progress)
-    except (_capi.GuestStopped, snapshot.SnapshotError) as error:
+        memory = _initialise(instance, streams, snapshot.mutable_globals(module), preload, all_steps, progress)
+    except (capi.GuestStopped, snapshot.SnapshotError) as error:
         too_long = world.halt_reason() is Halt.DEADLINE
         reason = f"it took more than {PREPARE_SECONDS:g} s" if too_long else str(error)
-        raise ImageError(f"the guest cannot be initialised: {reason}; it said: {_said(world)}") from error
+        raise ImageError(f"the guest cannot be initialised: {reason}; it said: {_said(streams)}") from error
     finally:
         last_word.cancel()
         functions.leave()
-        world.instance = None
+        world.close()
         store.close()
     most = MAX_IMAGE_BYTES if steps else MIN_MEMORY_BYTES - ROOM_BYTES
     if len(memory) > most:
@@ -201,15 +211,15 @@ class _Quick:
         self.linker = wasmtime.Linker(self.engine)
         self.stop = self.engine.increment_epoch
 
-    def instance(self, store: wasmtime.Store) -> _capi.Instance:
+    def instance(self, store: wasmtime.Store) -> capi.Instance:
         store.set_epoch_deadline(1)
-        return _capi.Instance(store, self.linker.instantiate_pre(self.module))
+        return capi.Instance(store, self.linker.instantiate_pre(self.module))
 
     @classmethod
     def _compiled(cls, module: bytes) -> tuple[wasmtime.Engine, wasmtime.Module]:
         config = cls._configuration()
         try:
-            _capi.use_baseline_compiler(config)
+            capi.use_baseline_compiler(config)
             quick = wasmtime.Engine(config)
             return quick, wasmtime.Module(quick, module)
         except wasmtime.WasmtimeError as error:
@@ -230,27 +240,27 @@ class _Quick:
 class _Ready:
     """A guest that is started in the code that its instances will run."""
 
-    def __init__(self, module: bytes, engine: OwnMemoryEngine, code: bytes) -> None:
-        self.engine = engine
-        self.linker = wasmtime.Linker(engine)
+    def __init__(self, module: bytes, memory: LinearMemory, code: bytes) -> None:
+        self._memory, self.engine = memory, memory.engine
+        self.linker = wasmtime.Linker(self.engine)
         try:
-            self.module = wasmtime.Module.deserialize(engine, code)
-            self._memories = engine.unstarted(*snapshot.initial_memory(module))
+            self.module = wasmtime.Module.deserialize(self.engine, code)
+            memories = memory.unstarted(*snapshot.initial_memory(module))
         except (wasmtime.WasmtimeError, ValueError, OSError) as error:
             raise ImageError(f"the guest cannot be initialised: {error}") from error
-        self.stop = self._memories.poll.close
+        if memories is None:
+            raise ImageError("the guest cannot be initialised: its memory is not apart from its code")
+        self._memories, self.stop = memories, memories.poll.close
 
-    def instance(self, store: wasmtime.Store) -> _capi.Instance:
-        pre = self.linker.instantiate_pre(self.module)
-        with self.engine.offering(self._memories):
-            instance = _capi.Instance(store, pre, self._memories.linear)
+    def instance(self, store: wasmtime.Store) -> capi.Instance:
+        instance = self._memory.instance(store, self.linker.instantiate_pre(self.module), self._memories)
         instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL)
         return instance
 
 
 def _initialise(
-    instance: _capi.Instance,
-    world: World,
+    instance: capi.Instance,
+    streams: Streams,
     globals_: list[str],
     preload: tuple[str, ...],
     steps: Sequence[Step],
@@ -264,26 +274,26 @@ def _initialise(
     before = besides_memory()
     instance.call("_initialize")
     names = ",".join(preload).encode() + b"\0"
-    _expect_zero(instance.call("sandbox_init", instance.place(names)), "sandbox_init", world)
+    _expect_zero(instance.call("sandbox_init", instance.place(names)), "sandbox_init", streams)
     for step in steps:
         if step.progress:
             progress(step.what)
         address = instance.place(ExecutionRequest(step.script, {}, Limits()).encode())
         if not address:
             raise ImageError(f"{step.what} does not fit the guest's memory")
-        world.stdin = step.stdin
-        _expect_zero(instance.call("sandbox_run", address), step.what, world)
-    _expect_zero(instance.call("sandbox_seal"), "sandbox_seal", world)
+        streams.stdin = step.stdin
+        _expect_zero(instance.call("sandbox_run", address), step.what, streams)
+    _expect_zero(instance.call("sandbox_seal"), "sandbox_seal", streams)
     if besides_memory() != before:
         raise snapshot.SnapshotError("its start-up changed the function table or a global")
     _, size = instance.memory()
     return instance.read(0, size)
 
 
-def _expect_zero(code: int, what: str, world: World) -> None:
+def _expect_zero(code: int, what: str, streams: Streams) -> None:
     if code:
-        raise ImageError(f"{what} failed with code {code}: {_said(world)}")
+        raise ImageError(f"{what} failed with code {code}: {_said(streams)}")
 
 
-def _said(world: World) -> str:
-    return world.stderr.contents().decode("utf-8", "replace").strip()[-2000:] or "nothing"
+def _said(streams: Streams) -> str:
+    return streams.stderr.contents().decode("utf-8", "replace").strip()[-2000:] or "nothing"

@@ -9,15 +9,11 @@ lines: whoever wrote them decides about nothing but their own runs.
 from __future__ import annotations
 
 import hashlib
-import logging
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from wasm_sandbox.request import ExecutionRequest
-
-if TYPE_CHECKING:
-    pass
 
 MAX_TOOLS = 256
 """Those that were not called the longest are forgotten."""
@@ -25,8 +21,6 @@ MAX_TOOLS = 256
 MAX_SOURCE_BYTES = 256 << 10
 MAX_CODE_BYTES = 64 << 10
 """Of one tool. What is longer is compiled each time."""
-
-_log = logging.getLogger(__name__)
 
 
 class ToolCode(NamedTuple):

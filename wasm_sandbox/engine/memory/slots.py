@@ -5,8 +5,7 @@ a private mapping of the image's memory, and after a run the pages that were wri
 image; the next guest finds them there, and touches nothing for the first time. Where the system cannot tell which
 pages those are, or where they are many, what was written is dropped altogether, and the pages come anew.
 
-Elsewhere wasmtime makes each instance's memory (`OwnMemoryEngine` is not used then), and the image's memory is in
-the data segments of its module.
+`kept.KeptMemory` hands them out. Elsewhere wasmtime makes each instance's memory (`wasmtimes.WasmtimeMemory`).
 """
 
 from __future__ import annotations
@@ -14,15 +13,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import wasmtime
-
-from wasm_sandbox.engine.binding import capi as _capi
-from wasm_sandbox.engine.binding.configuration import engine_configuration
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
 from wasm_sandbox.engine.memory.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
@@ -38,11 +31,6 @@ MOST_KEPT_BYTES = 4 << 20
 """A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
 
 _log = logging.getLogger(__name__)
-
-
-def is_supported() -> bool:
-    """Whether linear memory can be ours on this system."""
-    return sys.platform == "linux" and sys.maxsize > 2**32
 
 
 class PlainMemory:
@@ -62,9 +50,9 @@ class PlainMemory:
             raise
 
     def grow(self, size: int) -> None:
-        """Make so many bytes usable from the first one on; raises OSError or `_capi.NoRoom`."""
+        """Make so many bytes usable from the first one on; raises OSError or `capi.NoRoom`."""
         if size > self.capacity:
-            raise _capi.NoRoom
+            raise capi.NoRoom
         if size > self.size:
             self._space.protect(self.address + self.size, size - self.size, READ_WRITE)
             self.size = size
@@ -84,7 +72,7 @@ class PollMemory(PlainMemory):
 
     def grow(self, size: int) -> None:
         if size != PAGE_BYTES:
-            raise _capi.NoRoom
+            raise capi.NoRoom
         self._space.protect(self.address, size, READ)
         self._space.protect(self.address - WORD_DISTANCE, WORD_PAGE_BYTES, READ_WRITE)
         self.size = size
@@ -181,63 +169,4 @@ class Slot(Memories):
             return self._scanner.written(address, size, MOST_KEPT_BYTES // SYSTEM_PAGE_BYTES)
         except OSError as error:  # a filter of system calls that came after the engine
             _log.debug("pages cannot be looked for: %s", error)
-            return None
-
-
-class OwnMemoryEngine(wasmtime.Engine):
-    """A wasmtime engine whose instances have memory of ours.
-
-    Args:
-        scan: whether slots may be put back page by page, where the system can do that.
-    """
-
-    def __init__(self, scan: bool = True) -> None:
-        config = engine_configuration(own_memory=True)
-        self._space = AddressSpace()
-        self._creator = _capi.MemoryCreator(config, self._plain)
-        self._scanner = self._find_scanner() if scan else None
-        super().__init__(config)
-
-    @property
-    def keeps_pages(self) -> bool:
-        """Whether slots are put back page by page; else their pages come anew."""
-        return self._scanner is not None
-
-    def image_memory(self, path: Path, parts: ImageParts) -> ImageMemory:
-        """The memory of an image in a file; raises OSError if it cannot be mapped."""
-        return ImageMemory(self._space, path, parts, self._scanner)
-
-    def unstarted(self, size: int, segments: Iterable[tuple[int, bytes]]) -> Memories:
-        """The memories of a guest that has not been started.
-
-        Args:
-            size: its bytes.
-            segments: what of it is not zero: (address, bytes).
-
-        Raises:
-            OSError: the system gives none.
-            ValueError: a segment is outside of it.
-        """
-        memories = Memories(self._space, size)
-        base, move = memories.linear.address, ctypes.memmove
-        for address, data in segments:
-            if address + len(data) > size:
-                raise ValueError("a data segment is outside of the memory")
-            move(base + address, data, len(data))
-        return memories
-
-    @contextmanager
-    def offering(self, slot: Memories) -> Iterator[None]:
-        """The instance that this thread makes meanwhile gets the memories of a slot."""
-        with self._creator.offering((slot.linear, slot.poll)):
-            yield
-
-    def _plain(self, minimum: int) -> PlainMemory:
-        return PlainMemory(self._space, minimum)
-
-    def _find_scanner(self) -> PageScanner | None:
-        try:
-            return PageScanner(self._space)
-        except OSError as error:
-            _log.info("this system does not tell which pages were written to (%s): memory comes anew", error)
             return None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from wasm_sandbox.engine.module import binary as wb
@@ -79,6 +80,17 @@ _PLAIN = (
 """Instructions that are copied as they are, as many as follow each other. Compiled where an image is prepared."""
 
 
+class Metering(Enum):
+    """What is written into a guest's code."""
+
+    FUEL = "fuel"
+    """Fuel is taken down, and the poll page is read."""
+    DEADLINE = "deadline"
+    """The poll page is read: only a deadline or a caller ends a guest that computes."""
+    NONE = "none"
+    """Nothing: such a guest cannot be stopped. For measuring what metering costs, never for a stranger's code."""
+
+
 class MeteredCode(NamedTuple):
     """The code of a module with fuel and looks at the poll page in it."""
 
@@ -89,20 +101,20 @@ class MeteredCode(NamedTuple):
     """All that it depends on."""
 
 
-def meter_code(module: bytes, fuel: bool = True) -> MeteredCode:
+def meter_code(module: bytes, metering: Metering = Metering.FUEL) -> MeteredCode:
     """The part of `meter` that takes long, for a module whose code, types and number of globals will stay as they are.
 
     Raises: as `meter`.
     """
-    return _Metering(_bodies(module), fuel).code()
+    return _Rewriting(_bodies(module), metering).code()
 
 
-def meter(module: bytes, fuel: bool = True, code: MeteredCode | None = None) -> bytes:
+def meter(module: bytes, metering: Metering = Metering.FUEL, code: MeteredCode | None = None) -> bytes:
     """The module with fuel and a poll page in its code.
 
     Args:
         module: a module as a compiler wrote it. Custom sections are dropped.
-        fuel: whether fuel is taken down; else the global is there and stays as it is.
+        metering: what is written. Without fuel the global is there and stays as it is.
         code: its code, if that is done already.
 
     Returns:
@@ -111,7 +123,7 @@ def meter(module: bytes, fuel: bool = True, code: MeteredCode | None = None) -> 
     Raises:
         MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
-    return _Metering(_bodies(module), fuel).module(code)
+    return _Rewriting(_bodies(module), metering).module(code)
 
 
 def _bodies(module: bytes) -> dict[int, bytes]:
@@ -139,12 +151,13 @@ def _weight(size: int, mostly_passed_over: bool) -> int:
     return min(weight, BRANCHING_WEIGHT) if mostly_passed_over else weight
 
 
-class _Metering:
+class _Rewriting:
     """The rewriting of one module: what is added gets the indices after everything that is there."""
 
-    def __init__(self, bodies: dict[int, bytes], counts_fuel: bool) -> None:
+    def __init__(self, bodies: dict[int, bytes], metering: Metering) -> None:
         self._bodies = bodies
-        self._counts_fuel = counts_fuel
+        self._metering = metering
+        self._counts_fuel = metering is Metering.FUEL
         self._plain = re.compile(_PLAIN)
         imports = wb.import_counts(bodies.get(wb.IMPORT, b"\0"))
         self._bulk_type = self._count(wb.TYPE)
@@ -154,6 +167,8 @@ class _Metering:
         self._fuel = wb.unsigned(imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL))
         self._poll = wb.unsigned(imports[wb.IMPORT_MEMORY] + self._count(wb.MEMORY))
         self._poll_code = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
+        if metering is Metering.NONE:
+            self._poll_code = b""
         self._charge_begin = self._poll_code + bytes([_GLOBAL_GET]) + self._fuel
         self._charge_end = (
             bytes([_I64_SUB, _GLOBAL_SET])
@@ -170,7 +185,7 @@ class _Metering:
 
     def _code_inputs(self) -> tuple[object, ...]:
         indices = self._first_function, self._copy, self._fuel, self._poll
-        return self._bodies.get(wb.CODE), self._counts_fuel, *indices
+        return self._bodies.get(wb.CODE), self._metering, *indices
 
     def module(self, code: MeteredCode | None = None) -> bytes:
         exports = wb.read_exports(self._bodies.get(wb.EXPORT, b"\0"))

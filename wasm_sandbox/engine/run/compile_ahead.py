@@ -6,11 +6,14 @@ import logging
 import struct
 import time
 
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import MAX_CODE_BYTES, ToolCode
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
+from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.process import Process
+from wasm_sandbox.engine.world.streams import Streams
 from wasm_sandbox.engine.world.surroundings import FixedSurroundings
 from wasm_sandbox.engine.world.world import World
 from wasm_sandbox.errors import HostError
@@ -18,10 +21,8 @@ from wasm_sandbox.request import ExecutionRequest
 
 _log = logging.getLogger(__name__)
 
-
 COMPILE_FUEL = 50_000_000
 """Some tenths of a second; 64 KiB of code take less."""
-
 
 _BESIDES_FUEL, _BESIDES_FUEL_PER_BYTE = 16_000, 6
 """What of that is not for the compiler, but for writing the code down and for reading it in a run. Measured with tools
@@ -31,25 +32,27 @@ their scripts than the tool, cost up to 4.2 % more."""
 
 def compile_ahead(image: LoadedImage, request: ExecutionRequest) -> ToolCode | None:
     """Let a fresh instance compile a request's script from the tool's source on; None if it does not."""
-    pipe = OutputPipe(0)
-    world = World([], pipe, pipe, FixedSurroundings(), deadline=time.monotonic() + request.limits.timeout_seconds)
+    world = World(FixedSurroundings(), deadline=time.monotonic() + request.limits.timeout_seconds)
+    streams = Streams(world, OutputPipe(0), OutputPipe(0))
+    world.offer(streams, Clocks(world, streams.is_open), Process(world))
     try:
         fresh = image.instances.take()
-    except (HostError, _capi.GuestStopped) as error:
+    except (HostError, capi.GuestStopped) as error:
         _log.debug("nothing is compiled ahead: %s", error)
         return None
     image.host_functions.enter(world)
     try:
         return _compiled(fresh.instance, request)
-    except _capi.GuestStopped as stopped:
+    except capi.GuestStopped as stopped:
         _log.debug("a tool is not compiled ahead: %s", stopped)
         return None
     finally:
         image.host_functions.leave()
+        world.close()
         image.instances.replace(fresh)
 
 
-def _compiled(instance: _capi.Instance, request: ExecutionRequest) -> ToolCode | None:
+def _compiled(instance: capi.Instance, request: ExecutionRequest) -> ToolCode | None:
     instance.limit(request.limits.memory_bytes)
     instance.set_global(FUEL_EXPORT, COMPILE_FUEL)
     address = instance.place(request.encode())

@@ -1,18 +1,19 @@
 """The WASI functions about files, over a file system in memory and what is mounted into it.
 
-Called by `wasi.World` for every descriptor above the standard streams. Each function returns an errno or raises
-`Refusal`; arguments come from the guest, as unsigned integers.
+A capability over the standard streams: of a descriptor above theirs it has the functions. Each returns an errno or
+raises `Refusal`; arguments come from the guest, as unsigned integers.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
-from wasm_sandbox.engine.world.mounts import Mount
+from wasm_sandbox.engine.world.mounts import Mount, Mounts
 from wasm_sandbox.engine.world.pipe import memory_at
 from wasm_sandbox.engine.world.preview1 import (
     ALL_RIGHTS,
@@ -42,12 +43,15 @@ from wasm_sandbox.engine.world.preview1 import (
     SET_ATIME_NOW,
     SET_MTIME,
     SET_MTIME_NOW,
+    STDERR,
     SUCCESS,
     TRUNCATE,
     GuestMemory,
+    Imported,
     Refusal,
     vectors,
 )
+from wasm_sandbox.engine.world.streams import FILE_FUNCTIONS, Streams
 
 MAX_DESCRIPTORS = 256
 CHUNK_BYTES = 1 << 20
@@ -112,17 +116,46 @@ class Descriptors:
 
     Args:
         memory: the memory of the guest.
+        streams: what serves the standard streams.
         files: the file system.
-        mounts: what stands behind the mount points, by number.
+        mounts: what stands behind the mount points, by number; closed with this.
     """
 
-    def __init__(self, memory: GuestMemory, files: FileSystem, mounts: tuple[Mount, ...] = ()) -> None:
-        self._memory, self.files, self._mounts = memory, files, mounts
+    def __init__(self, memory: GuestMemory, streams: Streams, files: FileSystem, mounts: Mounts | None = None) -> None:
+        self._memory, self._streams, self.files, self._host = memory, streams, files, mounts
+        self._mounts = mounts.each if mounts else ()
         self._open: dict[int, Open] = {ROOT: OpenDirectory(files.root)}
+
+    @property
+    def functions(self) -> Mapping[str, Imported]:
+        below = self._streams.functions
+        return {name: self._serving(name, below[name]) for name in FILE_FUNCTIONS}
+
+    def _serving(self, name: str, on_stream: Imported) -> Imported:
+        on_file: Imported = getattr(self, name)
+        takes_path = name.startswith("path_")
+
+        def serve(fd: int, *arguments: int) -> int:
+            if fd <= STDERR and not takes_path:
+                return on_stream(fd, *arguments)
+            self._memory.check()
+            return on_file(fd, *arguments)
+
+        return serve
 
     def is_open(self, fd: int) -> bool:
         """Whether there is such a descriptor."""
-        return fd in self._open
+        return self._streams.is_open(fd) or fd in self._open
+
+    @property
+    def has_mounts(self) -> bool:
+        """Whether anything of the host is in reach."""
+        return self._host is not None
+
+    def close(self) -> None:
+        """Close every file of the host that is still open."""
+        if self._host is not None:
+            self._host.close()
 
     # -- descriptors -----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import wasmtime
 
-from wasm_sandbox.engine.binding import capi as _capi
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.world.file_system import ZEROS
 from wasm_sandbox.engine.world.preview1 import (
     APPEND,
@@ -102,7 +102,7 @@ class Mounts:
                 raise InvalidFiles(f"mounts: {host_path} for {guest_path} cannot be opened as a directory") from None
         self._store = wasmtime.Store(engine)
         self._store.set_wasi(configuration)
-        self._instance = _capi.Instance(self._store, module)
+        self._instance = capi.Instance(self._store, module)
         self._bytes_left, self._creations_left = max_bytes, max_created
         self.each = tuple(
             Mount(self, ROOT + number, directory.read_only) for number, directory in enumerate(directories.values())
@@ -116,7 +116,7 @@ class Mounts:
         """Call one of the functions; its errno."""
         try:
             return self._instance.call(function, *arguments) & 0xFFFF
-        except _capi.GuestStopped:
+        except capi.GuestStopped:
             return EIO  # wasmtime's WASI gave up
 
     def address(self, offset: int) -> int:

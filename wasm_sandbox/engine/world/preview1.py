@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 WASI_MODULE = "wasi_snapshot_preview1"
@@ -41,6 +42,21 @@ class Refusal(Exception):
     def __init__(self, errno: int) -> None:
         super().__init__(errno)
         self.errno = errno
+
+
+Imported = Callable[..., int]
+"""A function that a guest imports: its arguments as unsigned integers -> errno."""
+
+
+class Capability(Protocol):
+    """A group of functions that a world offers to a guest."""
+
+    @property
+    def functions(self) -> Mapping[str, Imported]:
+        """Name of the import -> what serves it."""
+
+    def close(self) -> None:
+        """Give back what it holds of the host; the guest is gone."""
 
 
 class GuestMemory(Protocol):

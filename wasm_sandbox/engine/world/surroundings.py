@@ -16,10 +16,11 @@ CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_PROCESS, CLOCK_THREAD = range(4)
 NANOSECONDS = 1_000_000_000
 
 
-ABANDONED_POLL_SECONDS = 0.5
+ABANDONED_SECONDS = 0.5
+"""So often a run is looked at whose caller may go without saying so."""
 
 
-class _Cancellable:
+class Cancellable:
     """The caller's way to end a run.
 
     Args:
@@ -35,7 +36,12 @@ class _Cancellable:
         """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
         self._stop = stop
 
+    def wake(self) -> None:
+        """End a sleep: the guest is to end."""
+        self._cancelled.set()
+
     def cancel(self) -> None:
+        """End the run, from any thread."""
         self._cancelled.set()
         if (stop := self._stop) is not None:
             stop()
@@ -45,7 +51,7 @@ class _Cancellable:
         return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
 
 
-class LiveSurroundings(_Cancellable):
+class LiveSurroundings(Cancellable):
     """Real clocks, real entropy, and a sleep that ends early on cancellation.
 
     Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
@@ -80,10 +86,10 @@ class LiveSurroundings(_Cancellable):
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self.cancelled and (left := end - time.monotonic()) > 0:
-            self._cancelled.wait(min(left, threading.TIMEOUT_MAX if self.abandoned is None else ABANDONED_POLL_SECONDS))
+            self._cancelled.wait(min(left, threading.TIMEOUT_MAX))
 
 
-class FixedSurroundings(_Cancellable):
+class FixedSurroundings(Cancellable):
     """Clocks that start at a fixed origin and step at every look, seeded entropy, no real sleeping.
 
     The same guest sees the same world every time: for making snapshots, and for runs with

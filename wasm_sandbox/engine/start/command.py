@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar
 
-from wasm_sandbox.decode.tracebacks import move_lines
+from wasm_sandbox.decode.tracebacks import exception_of, move_lines
+from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.start.base import Ended, StartKind
+from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles, HostDir
+from wasm_sandbox.outcome import GuestException
 from wasm_sandbox.request import ExecutionRequest
 
 _STANDARD_MODEL = "from pydantic import BaseModel, ConfigDict\n"
@@ -22,42 +26,47 @@ FAILED_EXIT_CODES = frozenset({1, 130})
 """What CPython exits with after an exception that nothing caught, and after ``KeyboardInterrupt``."""
 
 
-class Command(NamedTuple):
-    """How such a CPython finds its library, if that is not inside it."""
+@dataclass(frozen=True)
+class Command:
+    """Such a CPython, and how it finds its library if that is not inside it."""
+
+    kind: ClassVar[StartKind] = StartKind.COMMAND
 
     library: str | None = None
     """Path of the standard library in the guest."""
-    mounts: Mapping[str, HostDir] = MappingProxyType({})
+    mounts: Mapping[str, HostDir] = field(default_factory=dict)
     """What every run sees of the host."""
 
     def files(self, files: Mapping[str, bytes]) -> GivenFiles:
-        """What every run finds: the files of the image, and the mounts."""
         return GivenFiles(files, self.mounts)
 
     def environ(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a run, with what the interpreter needs to know."""
         if self.library is None:
             return dict(environ)
         paths = [self.library, *filter(None, [environ.get("PYTHONPATH")])]
         return {**environ, "PYTHONHOME": self.library, "PYTHONPATH": ":".join(paths)}
 
-    @staticmethod
-    def arguments(request: ExecutionRequest) -> list[bytes]:
-        """Its argv, each with the NUL that ends it. The script must hold none."""
+    def arguments(self, request: ExecutionRequest) -> list[bytes]:
         texts = ["python", *_OPTIONS, "-c", _start_text(), request.script_name, _with_any_model(request)]
         return [text.encode() + b"\0" for text in texts]
 
-    @staticmethod
-    def exception(stderr: bytes, request: ExecutionRequest) -> tuple[str, str, str] | None:
-        """Class, message and traceback of what ended a run, as far as its standard error tells."""
-        from wasm_sandbox.decode.tracebacks import exception_of
+    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
+        if "\0" in request.script:  # which would end its argument
+            message = "source code cannot contain null bytes"
+            return Ended(1, GuestException("SyntaxError", message, f"SyntaxError: {message}\n"))
+        with mark("guest"):
+            instance.call("_start")
+        return Ended(0, None)
 
-        found = exception_of(stderr.decode("utf-8", "replace"))
+    def exception(self, exit_code: int, stderr: bytes, request: ExecutionRequest) -> GuestException | None:
+        found = exception_of(stderr.decode("utf-8", "replace")) if exit_code in FAILED_EXIT_CODES else None
         if found is None:
             return None
         name, message, traceback = found
         first, count = request.tool_first_line, request.tool_line_count
-        return name, message, move_lines(traceback, request.script_name, request.tool_name, first, count)
+        return GuestException(
+            name, message, move_lines(traceback, request.script_name, request.tool_name, first, count)
+        )
 
 
 @cache

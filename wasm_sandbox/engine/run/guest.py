@@ -1,0 +1,311 @@
+"""A guest: one live instance with its world. A run uses it once; whoever keeps it calls it again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import wasmtime
+
+from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.compiled.instances import FreshInstance
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
+from wasm_sandbox.engine.compiled.tool_codes import ToolCode
+from wasm_sandbox.engine.memory.poll_page import PollPage
+from wasm_sandbox.engine.memory.trap_signals import TrapSignals
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
+from wasm_sandbox.engine.start.base import Ended, StartKind
+from wasm_sandbox.engine.threads.turns import Turn
+from wasm_sandbox.engine.threads.watchdog import Watchdog
+from wasm_sandbox.engine.world.clocks import Clocks
+from wasm_sandbox.engine.world.descriptors import Descriptors
+from wasm_sandbox.engine.world.file_system import FileSystem
+from wasm_sandbox.engine.world.mounts import Mounts
+from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.process import Process, entries
+from wasm_sandbox.engine.world.streams import Streams
+from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.engine.world.world import Halt, World
+from wasm_sandbox.events import mark
+from wasm_sandbox.files import GivenFiles, joined
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending
+from wasm_sandbox.request import ExecutionRequest
+
+NEAR_CEILING_BYTES = 1 << 20
+
+_TRAPS = wasmtime.TrapCode
+
+
+class Watch(NamedTuple):
+    """What looks after the guests of an engine."""
+
+    watchdog: Watchdog
+    trap_signals: TrapSignals
+
+
+@dataclass(frozen=True)
+class GuestMemory:
+    """The whole state of an instance at rest: its linear memory and its mutable globals."""
+
+    memory: bytes
+    globals: dict[str, int]
+    """By the names under which the module exports them; without the one that counts fuel."""
+
+
+# Guarantees:
+# - `call`, `snapshot` and `close` are made on one thread at a time, and never at the same time;
+# - `cancel` of its surroundings, and the watchdog's looks, may come from any thread at any time: they close the poll
+#   page, which stops the guest at its next charge;
+# - no look is under way once `call` has returned: it leaves `Watchdog.watch` first;
+# - a guest that was stopped, that exited or that trapped has ended: it is never called again.
+# Locks: those of the watchdog and of the poll page; none is held here.
+class Guest:
+    """One live instance with its world.
+
+    Args:
+        image: what its instance is made of, when it is first called.
+        watch: what looks after it.
+        surroundings: clocks, entropy and the caller's way to cancel.
+        deadline: of its first call, on the clock of `time.monotonic`, in seconds.
+
+    Attributes:
+        world: what it may call.
+        streams: its standard streams.
+        files: its files, if it was given any.
+        ended: exit code and exception of the last call.
+        detail: the engine's own words for an abnormal ending.
+    """
+
+    def __init__(self, image: LoadedImage, watch: Watch, surroundings: Surroundings, deadline: float) -> None:
+        self.image, self._watch = image, watch
+        self.world = World(surroundings, deadline, watch.watchdog)
+        self.streams = Streams(self.world, OutputPipe(0), OutputPipe(0))
+        self.files: Descriptors | None = None
+        self.ended, self.detail = Ended(0, None), ""
+        self._process = Process(self.world)
+        self._page = PollPage(watch.trap_signals)
+        self._fresh: FreshInstance | None = None
+        self._ending: Ending | None = None
+        watch.trap_signals.restore()
+
+    def equip(self, given: GivenFiles | None, limits: Limits) -> None:
+        """Offer the capabilities, before the first call.
+
+        Args:
+            given: the files and mounts that its caller gives; what the image brings comes with them.
+            limits: what it may keep and write of them. A guest whose caller gives nothing can only read.
+
+        Raises:
+            InvalidFiles: if a mount cannot be opened, or the files do not go together with those of the image.
+        """
+        self.files = self._files(given, limits)
+        is_open = self.files.is_open if self.files else self.streams.is_open
+        self.world.offer(self.streams, Clocks(self.world, is_open), self._process)
+        if self.files is not None:
+            self.world.offer(self.files)
+
+    def _files(self, given: GivenFiles | None, limits: Limits) -> Descriptors | None:
+        image = self.image
+        shared = image.start.files(image.files)
+        if given is None and not shared.files and not shared.mounts:
+            return None
+        everything = joined(shared, given) if given else shared
+        max_bytes = sum(map(len, shared.files.values())) + (limits.files_bytes if given else 0)
+        places = [*shared.files, *shared.mounts]
+        max_nodes = sum(path.count("/") for path in places) + (limits.file_count if given else 0)
+        system = FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, self.world.now())
+        mounts = None
+        if everything.mounts:
+            engine, module = image.memory.engine, image.mounting
+            mounts = Mounts(engine, module, everything.mounts, limits.files_bytes, limits.file_count)
+        return Descriptors(self.world, self.streams, system, mounts)
+
+    def call(
+        self,
+        request: ExecutionRequest,
+        deadline: float,
+        *,
+        stdout: OutputPipe,
+        stderr: OutputPipe,
+        turn: Turn | None = None,
+        code: ToolCode | None = None,
+        when_late: Callable[[], None] | None = None,
+    ) -> Ending:
+        """Run a script in the instance, on the calling thread.
+
+        Args:
+            request: the script, its environment and its limits.
+            deadline: on the clock of `time.monotonic`, in seconds.
+            stdout: where its output goes.
+            stderr: where its errors go.
+            turn: the call's, among the guests that want to compute.
+            code: of the script from the tool's source on, if there is any.
+            when_late: called by the watchdog at the deadline, where the outcome is known before the guest has
+                stopped: nothing outside of it can change any more.
+
+        Returns:
+            How the script ended.
+
+        Raises:
+            RuntimeError: if an earlier call has ended the guest.
+            HostError: if the system gives no memory for one more guest.
+            BaseException: otherwise only what a defect of a host function raised.
+        """
+        if self._ending not in (None, Ending.EXITED) or (self._fresh is not None and self._has_ended):
+            raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
+        world, surroundings = self.world, self.world.surroundings
+        world.deadline, world.turn = deadline, turn
+        self.streams.stdout, self.streams.stderr = stdout, stderr
+        self._process.environ = entries(self.image.start.environ(request.environ))
+        self._process.arguments = self.image.start.arguments(request)
+
+        def look() -> float | None:
+            again = self.stop_if_over()
+            if world.halt is Halt.DEADLINE and when_late is not None and self._can_be_left:
+                when_late()
+            return again
+
+        stopped: capi.GuestStopped | None = None
+        try:
+            surroundings.stop_with(self.stop_if_over)
+            with self._watch.watchdog.watch(world.next_look(), look):
+                stopped = self._refused(request.limits) or self._run(request, code)
+        finally:
+            surroundings.stop_with(None)
+        if world.host_failure is not None:
+            raise world.host_failure
+        self._ending = self._ending_of(stopped, request.limits.memory_bytes)
+        self.detail = stopped.message if stopped else ""
+        if self._ending is Ending.EXITED and self.ended.exception is None:
+            told = self.image.start.exception(self.ended.exit_code, stderr.contents(), request)
+            self.ended = self.ended._replace(exception=told)
+        return self._ending
+
+    def _refused(self, limits: Limits) -> capi.GuestStopped | None:
+        """Why the guest is not even begun."""
+        if self.world.halt_reason() is not None:
+            return capi.GuestStopped(None, "cancelled before it started")
+        if (needed := self.image.needed_bytes) > limits.memory_bytes:
+            message = (
+                f"this image needs at least {needed >> 20} MiB of memory, the limit is "
+                f"{limits.memory_bytes >> 20} MiB: raise Limits.memory_bytes"
+            )
+            return capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message)
+        return None
+
+    def _run(self, request: ExecutionRequest, code: ToolCode | None) -> capi.GuestStopped | None:
+        """Take the instance if there is none yet, and run: why the guest was stopped, if it was."""
+        world, functions = self.world, self.image.host_functions
+        functions.enter(world)
+        try:
+            instance = self._instance()
+            instance.limit(request.limits.memory_bytes)
+            fuel = INEXHAUSTIBLE_FUEL if request.limits.fuel is None else request.limits.fuel
+            if code and code.fuel > fuel:
+                code = None  # the run ends in the compiler, as without it
+            instance.set_global(FUEL_EXPORT, fuel - code.fuel if code else fuel)
+            if world.turn is not None and self._page.can_pause:
+                world.turn.can_be_paused(self._page)
+            self.ended = self.image.start.run(instance, request, code.data if code else b"")
+            return None
+        except capi.GuestStopped as stopped:
+            self.ended = Ended(world.exit_code, None)
+            return stopped
+        finally:
+            functions.leave()
+
+    def _instance(self) -> capi.Instance:
+        if self._fresh is None:
+            with mark("take"):
+                self._fresh = self.image.instances.take()
+            self.world.instance = self._fresh.instance
+            slot = self._fresh.slot
+            if slot is not None:
+                self._page.attach(*slot.poll_span, slot.poll)
+            else:
+                self._page.attach(*self._fresh.instance.memory_named(POLL_EXPORT))
+        return self._fresh.instance
+
+    def stop_if_over(self) -> float | None:
+        """Stop the guest if it must end, else say when to look again. May be called by any thread."""
+        try:
+            halt = self.world.halt_reason()
+        except Exception as error:
+            self.world.fail(error)
+            halt = self.world.halt
+        if halt is not None:
+            self._page.close()
+            self.world.surroundings.wake()
+            return None
+        return self.world.next_look()
+
+    @property
+    def _can_be_left(self) -> bool:
+        """Whether its outcome is known at the deadline, before it has stopped."""
+        return self._fresh is not None and self._fresh.slot is not None and not (self.files and self.files.has_mounts)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self.world.halt is not None or self.image.start.kind is StartKind.COMMAND
+
+    def _ending_of(self, stopped: capi.GuestStopped | None, ceiling: int) -> Ending:
+        halt, memory_bytes = self.world.halt, self.memory_bytes()
+        if stopped is None or halt is Halt.EXIT:
+            return Ending.EXITED
+        if halt is Halt.DEADLINE:
+            return Ending.DEADLINE
+        if halt is Halt.CANCELLED:
+            return Ending.CANCELLED
+        if self.fuel_left() < 0:
+            return Ending.OUT_OF_FUEL
+        if stopped.code == _TRAPS.STACK_OVERFLOW.value:
+            return Ending.STACK_OVERFLOW
+        if stopped.code == _TRAPS.ALLOCATION_TOO_LARGE.value:
+            return Ending.OUT_OF_MEMORY
+        if memory_bytes and memory_bytes + NEAR_CEILING_BYTES > ceiling and stopped.code == _TRAPS.UNREACHABLE.value:
+            return Ending.OUT_OF_MEMORY  # C and Rust code that cannot do without memory aborts
+        return Ending.TRAPPED
+
+    def fuel_left(self) -> int:
+        """Fuel left of the call; below zero if the guest was stopped for lack of it; 0 before it has an instance.
+
+        The guest may be running meanwhile: it is one aligned word.
+        """
+        instance = self.world.instance
+        return instance.global_value(FUEL_EXPORT) if instance else 0
+
+    @property
+    def has_instance(self) -> bool:
+        """Whether it has been begun."""
+        return self.world.instance is not None
+
+    def memory_bytes(self) -> int:
+        """Size of its linear memory; 0 before it has an instance."""
+        return self.world.instance.memory()[1] if self.world.instance else 0
+
+    def snapshot(self) -> GuestMemory:
+        """The state of the guest between two calls.
+
+        Raises:
+            RuntimeError: if it has no instance yet, or has ended.
+        """
+        instance = self.world.instance
+        if instance is None or self._ending is not Ending.EXITED or self._has_ended:
+            raise RuntimeError("only a guest between two calls has a snapshot")
+        globals_ = {name: instance.global_value(name) for name in self.image.mutable_globals}
+        return GuestMemory(instance.read(0, self.memory_bytes()), globals_)
+
+    def close(self) -> None:
+        """Tear the instance down, put a fresh one in its place, and close what its capabilities hold."""
+        self._page.detach()
+        self.files = None
+        self.world.instance = None
+        fresh, self._fresh = self._fresh, None
+        try:
+            if fresh is not None:
+                with mark("replace"):
+                    self.image.instances.replace(fresh)
+        finally:
+            self.world.close()

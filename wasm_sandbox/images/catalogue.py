@@ -1,0 +1,104 @@
+"""What the command says of images and of the cache of compiled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wasm_sandbox.directories import cache_ceiling
+from wasm_sandbox.engine import CachedImage, ImageCache, find_artifact, min_memory_bytes, usual_builds
+from wasm_sandbox.images.loading import identity
+from wasm_sandbox.images.store import ImageStore, Kept
+
+__all__ = ["CacheState", "Kept", "describe", "kept_image", "kept_images", "prune_cache", "remove_image"]
+
+
+def kept_images() -> list[Kept]:
+    """The images of this machine, the oldest first.
+
+    Raises:
+        CacheError: if the directory of images cannot be used.
+    """
+    return ImageStore().all()
+
+
+def kept_image(reference: str) -> Kept:
+    """The image of a name, an id, or the first 12 characters of one.
+
+    Raises:
+        ImageNotFound: if there is none.
+        CacheError: if the directory of images cannot be used.
+    """
+    return ImageStore().kept(reference, identity)
+
+
+def describe(kept: Kept) -> dict[str, Any]:
+    """An image as plain data: names, id, contents, and sizes in bytes."""
+    image_id, recipe = identity(kept.recipe.digest), kept.recipe
+    compiled, memory = ImageCache().path(_keys(image_id)[0]), kept.entry.memory_bytes
+    return {
+        "names": list(kept.names),
+        "id": image_id,
+        "requirements": list(recipe.requirements),
+        "distributions": recipe.distributions,
+        "preload": list(recipe.preload),
+        "files": list(recipe.files),
+        "made_at": kept.entry.made_at.isoformat(),
+        "kept_bytes": kept.archive.stat().st_size if kept.archive.exists() else 0,
+        "compiled_bytes": compiled.stat().st_size if compiled.exists() else None,
+        "memory_bytes": memory or None,
+        "needed_memory_bytes": min_memory_bytes(memory) if memory else None,
+    }
+
+
+def remove_image(reference: str) -> Sequence[str]:
+    """Remove an image, and its compiled code; one that has other names only loses this one.
+
+    Returns:
+        The names that it still has.
+
+    Raises:
+        ImageNotFound: if there is none.
+    """
+    store = ImageStore()
+    kept = store.kept(reference, identity)
+    others = [name for name in kept.names if name != reference]
+    if reference in kept.names and others:
+        store.unname(reference)
+        return others
+    store.remove(kept.recipe.digest)
+    for key in _keys(identity(kept.recipe.digest)):
+        ImageCache().remove(key)
+    return []
+
+
+def _keys(image_id: str) -> list[str]:
+    """Names in the cache of all that an image is compiled to, the usual one first."""
+    return [build.compile_key(image_id) for build in usual_builds(find_artifact())]
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """The cache of compiled images after it was pruned."""
+
+    directory: Path
+    removed: list[CachedImage]
+    left: list[CachedImage]
+
+
+def prune_cache(max_bytes: int | None = None, *, unused_seconds: float | None = None) -> CacheState:
+    """Remove compiled images that are not in use; they are prepared again when they are needed.
+
+    Args:
+        max_bytes: what may be left; the cache's ceiling if not given.
+        unused_seconds: those that were not used for so long are removed in any case.
+
+    Raises:
+        CacheError: if the cache cannot be used.
+    """
+    cache = ImageCache()
+    cache.sweep()
+    removed = cache.prune(cache_ceiling() if max_bytes is None else max_bytes, unused_seconds=unused_seconds)
+    return CacheState(cache.directory, removed, cache.entries())

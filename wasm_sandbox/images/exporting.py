@@ -1,0 +1,104 @@
+"""Writing an image to a directory, compiled for a machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from wasm_sandbox.engine import (
+    SNAPSHOT_FORMAT,
+    Progress,
+    check_compiler,
+    compile_for,
+    find_artifact,
+    image_id,
+    prepare_snapshot,
+    wasmtime_version,
+)
+from wasm_sandbox.errors import ImageError
+from wasm_sandbox.images.archive import write_archive
+from wasm_sandbox.images.exported import (
+    CODE_NAME,
+    FILES_NAME,
+    FORMAT,
+    MANIFEST_NAME,
+    TARGETS,
+    Manifest,
+    file_sha256,
+    this_target,
+)
+from wasm_sandbox.images.image import Image
+from wasm_sandbox.images.loading import BuiltSource
+from wasm_sandbox.images.recipe import Contents
+
+
+def export_image(
+    image: Image | None, target: str, directory: Path, progress: Progress, compiler: str | None = None
+) -> Manifest:
+    """Compile an image for a machine, into a directory that needs nothing but this library to run there.
+
+    It is compiled for what every processor of the kind has, so that any of them runs it.
+
+    Args:
+        image: which one; ``None`` for the default image.
+        target: one of `TARGETS`.
+        directory: is made; it must not exist yet, be empty, or hold an export, which is replaced.
+        progress: told about every slow step.
+        compiler: the ``wasmtime`` command for another kind of machine than this one; by default the one on the path.
+
+    Raises:
+        ValueError: the target is unknown, or something else is in the directory.
+        ImageError: the image cannot be prepared, compiled for the target, or written.
+    """
+    if target not in TARGETS:
+        raise ValueError(f"{target!r} is no target that is known here; use one of {', '.join(TARGETS)}")
+    _check_unused(directory)
+    is_native = target == this_target()
+    found = None if is_native else check_compiler(compiler, target)
+    if image is None:
+        identity, snapshot, files = image_id(find_artifact()), prepare_snapshot(find_artifact(), progress), {}
+        distributions: Mapping[str, str] = {}
+    elif isinstance(image.source, BuiltSource):
+        identity, distributions, files = image.id, image.distributions, dict(image.source.files())
+        snapshot = prepare_snapshot(find_artifact(), progress, image.source.steps())
+    else:
+        raise ImageError(
+            f"the image {image.reference[:64]} cannot be exported: only the default one and those of Image.build can"
+        )
+    progress(f"compiling for {target}")
+    code = compile_for(snapshot, TARGETS[target], found)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        files_sha256 = None
+        (directory / FILES_NAME).unlink(missing_ok=True)
+        if files:
+            write_archive(directory / FILES_NAME, Contents({}, files))
+            files_sha256 = file_sha256(directory / FILES_NAME)
+        (directory / CODE_NAME).write_bytes(code)
+        manifest = Manifest(
+            format=FORMAT,
+            snapshot_format=SNAPSHOT_FORMAT,
+            id=identity,
+            target=target,
+            wasmtime=wasmtime_version(),
+            code_bytes=len(code),
+            code_sha256=hashlib.sha256(code).hexdigest(),
+            files_sha256=files_sha256,
+            distributions=dict(distributions),
+        )
+        (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ImageError(f"cannot write to {directory}: {error.strerror or error}") from error
+    return manifest
+
+
+def _check_unused(directory: Path) -> None:
+    try:
+        there = {path.name for path in directory.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ValueError(f"{directory} cannot be used: {error.strerror or error}") from None
+    if there - {MANIFEST_NAME, CODE_NAME, FILES_NAME} or (there and MANIFEST_NAME not in there):
+        raise ValueError(f"{directory} holds something else: name a directory that is empty or not there yet")

@@ -1,0 +1,37 @@
+"""Preparing images before they are needed, as the command does in sight of its user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from wasm_sandbox.engine import GuestThreads, LoadedImage, Metering, Progress, Watchdog, process_engine, wait_for
+from wasm_sandbox.images.default import default_source
+from wasm_sandbox.images.image import Image
+
+T = TypeVar("T")
+
+
+def interruptibly(work: Callable[[], T]) -> T:
+    """What ``work`` returns or raises; it is done on another thread, so that Ctrl-C ends the wait for a compiler."""
+
+    def deliver_to(deliver: Callable[[T], None]) -> None:
+        deliver(work())
+
+    return wait_for(GuestThreads(Watchdog()).submit(deliver_to))
+
+
+def prepare(image: Image | None = None, *, counts_fuel: bool = True, progress: Progress | None = None) -> LoadedImage:
+    """An image, by default the default one, loaded, and prepared if it is not in the cache.
+
+    Args:
+        image: which one.
+        counts_fuel: whether it is the one that counts fuel.
+        progress: told about every slow step.
+
+    Raises:
+        HostError: if it cannot be had; the message says what to do.
+    """
+    source = image.source if image is not None else default_source()
+    metering = Metering.FUEL if counts_fuel else Metering.DEADLINE
+    return process_engine().image(source, metering, progress)

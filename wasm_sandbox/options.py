@@ -1,0 +1,111 @@
+"""What a caller may choose of a run: written down once, checked once, and handed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypedDict, cast, get_args
+
+from wasm_sandbox.config import SandboxConfig
+from wasm_sandbox.errors import UnsupportedIsolation
+from wasm_sandbox.files import HostDir
+from wasm_sandbox.limits import Limits
+
+Isolation = Literal["thread", "process"]
+"""``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker
+process, which has no environment and, where the platform can take them away, no files and no network."""
+
+
+class ImageChoice(Protocol):
+    """An `wasm_sandbox.Image`, as far as values know of one."""
+
+    @property
+    def reference(self) -> str:
+        """What finds it again on this machine."""
+
+
+class RunOptions(TypedDict, total=False):
+    """Options of a run. A new one is an entry here and one use."""
+
+    limits: Limits | Mapping[str, Any] | None
+    """What the run may use, `Limits` or a mapping of its fields; the defaults if not given."""
+    image: ImageChoice | str | None
+    """The image to run in, or its name; by default that of the configuration, else one that was built for just the
+    ``pip_requirements`` of the tool, else the default image."""
+    files: Mapping[str, bytes] | None
+    """Absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for an empty one.
+    What the tool leaves changed there is in the result's ``files``."""
+    mounts: Mapping[str, HostDir] | None
+    """Absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI. With neither
+    files nor mounts there is no file system at all."""
+    build_images: bool
+    """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads what the
+    tool asks for, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
+    isolation: Isolation
+    """Where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which runs the default
+    image only and has no ``mounts``."""
+
+
+class CallOptions(RunOptions, total=False):
+    """Options of a tool call: those of the run, and who makes it (see `AsyncToolSandboxBase`)."""
+
+    user: Any
+    tool_id: str | None
+    agent_id: str | None
+    project_id: str | None
+    sandbox_config: SandboxConfig | None
+    sandbox_env_vars: Mapping[str, str] | None
+    additional_env_vars: Mapping[str, str] | None
+
+
+def checked(options: RunOptions) -> RunOptions:
+    """The options, frozen, with the defaults of those that are not given and limits that are `Limits`.
+
+    Raises:
+        TypeError: if there is no option of a name.
+        UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
+        ValueError: if limits are out of range (`pydantic.ValidationError`).
+    """
+    if unknown := options.keys() - RunOptions.__annotations__.keys():
+        known = ", ".join(sorted(RunOptions.__annotations__))
+        raise TypeError(f"there is no option {', '.join(sorted(unknown))} (options: {known})")
+    check_isolation(options.get("isolation", "thread"), image=options.get("image"), mounts=options.get("mounts"))
+    limits = options.get("limits")
+    settled = Limits.default() if limits is None else Limits.model_validate(limits)
+    return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled}))
+
+
+_DEFAULTS: RunOptions = {
+    "image": None,
+    "files": None,
+    "mounts": None,
+    "build_images": False,
+    "isolation": "thread",
+}
+
+
+def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:
+    """Refuse a name that is none, and what worker processes cannot do.
+
+    Args:
+        isolation: the name.
+        image: the image to run in, if it is not the default one.
+        mounts: directories of the host, if there are any.
+
+    Raises:
+        UnsupportedIsolation: if it is not one of `Isolation`; or if it is ``"process"``, and there is an image or a
+            mount.
+    """
+    if isolation not in get_args(Isolation):
+        raise UnsupportedIsolation(f'isolation must be "thread" or "process", not {isolation!r}')
+    if isolation == "thread":
+        return
+    if image is not None:
+        raise UnsupportedIsolation(
+            'isolation="process" runs the default image only: leave out image, or take "thread"; an exported image '
+            "can be made the default one with WASM_SANDBOX_IMAGE"
+        )
+    if mounts:
+        raise UnsupportedIsolation(
+            'isolation="process" has no mounts, for its workers can open nothing: give files instead, or take "thread"'
+        )

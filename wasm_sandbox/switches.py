@@ -1,0 +1,29 @@
+"""The switches of a process: environment variables that choose another way of doing the same.
+
+`directories` has those that say where things are kept.
+"""
+
+from __future__ import annotations
+
+import os
+
+from wasm_sandbox.errors import HostError
+
+ENGINE_VARIABLE = "WASM_SANDBOX_ENGINE"
+"""``plain`` does without the mechanisms of the engine that have a plain twin: linear memory of ours, a signal handler
+of ours and so the pausing of guests, and code of tools that is kept between runs. All else is the same, and slower."""
+
+IMAGE_VARIABLE = "WASM_SANDBOX_IMAGE"
+"""Names the directory of an exported image, which then is the default image of the process."""
+
+
+def engine_is_plain() -> bool:
+    """Whether ``$WASM_SANDBOX_ENGINE`` asks for the plain engine.
+
+    Raises:
+        HostError: if the variable has a value that means nothing.
+    """
+    configured = os.environ.get(ENGINE_VARIABLE, "")
+    if configured not in ("", "plain"):
+        raise HostError(f'{ENGINE_VARIABLE} is {configured!r}: set it to "plain", or leave it unset')
+    return configured == "plain"
