@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from wasm_sandbox.environment import check_variable
 from wasm_sandbox.stores.database import Database, damaged
 from wasm_sandbox.stores.encryption import ValueCipher
 from wasm_sandbox.stores.organizations import organization_of
+from wasm_sandbox.stores.twins import async_twin
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "wasm": {},
@@ -46,7 +46,7 @@ class SandboxEnvVar:
 class SandboxConfigManager:
     """Keeps sandbox configurations, one per type and organisation, and the variables of each.
 
-    Every method has a twin for callers without an event loop, its name without ``_async``. Each of them raises
+    Every method has an async twin, its name with ``_async``, which calls it in a thread. Each of them raises
     ``ValueError`` for an actor without an organisation or an id that is not ``sandbox-<uuid4>``, and
     `StoreError` if the store cannot be used.
 
@@ -62,20 +62,30 @@ class SandboxConfigManager:
 
     # --- Configurations
 
-    async def get_or_create_default_sandbox_config_async(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
+    def get_or_create_default_sandbox_config(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
         """The organisation's configuration of a type; made with that type's defaults if there is none.
 
         Args:
             sandbox_type: ``wasm``, ``local``, ``e2b`` or ``modal``.
             actor: whose organisation.
         """
-        return await asyncio.to_thread(self.get_or_create_default_sandbox_config, sandbox_type, actor)
+        found = self.get_sandbox_config_by_type(sandbox_type, actor)
+        if found is None:
+            found = self._store_config(_type(sandbox_type), None, organization_of(actor))
+        return found
 
-    async def get_sandbox_config_by_type_async(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
+    get_or_create_default_sandbox_config_async = async_twin(get_or_create_default_sandbox_config)
+
+    def get_sandbox_config_by_type(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
         """The organisation's configuration of a type, or ``None``."""
-        return await asyncio.to_thread(self.get_sandbox_config_by_type, sandbox_type, actor)
+        organization, kind = organization_of(actor), _type(sandbox_type)
+        with self._database.reading() as connection:
+            row = None if connection is None else _config_row(connection, organization, kind)
+        return self._config(row) if row else None
 
-    async def create_or_update_sandbox_config_async(
+    get_sandbox_config_by_type_async = async_twin(get_sandbox_config_by_type)
+
+    def create_or_update_sandbox_config(
         self, sandbox_type: str | Enum, config: Mapping[str, Any], actor: Any
     ) -> SandboxConfig:
         """Store a configuration; that of the same type is replaced and keeps its id and variables.
@@ -83,38 +93,12 @@ class SandboxConfigManager:
         Raises:
             ValueError: it holds what JSON cannot.
         """
-        return await asyncio.to_thread(self.create_or_update_sandbox_config, sandbox_type, config, actor)
-
-    async def list_sandbox_configs_async(self, actor: Any) -> list[SandboxConfig]:
-        """The organisation's configurations in the order in which they were created."""
-        return await asyncio.to_thread(self.list_sandbox_configs, actor)
-
-    async def delete_sandbox_config_async(self, sandbox_config_id: str, actor: Any) -> bool:
-        """Remove a configuration and its variables; whether there was one."""
-        return await asyncio.to_thread(self.delete_sandbox_config, sandbox_config_id, actor)
-
-    def get_or_create_default_sandbox_config(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
-        """As `get_or_create_default_sandbox_config_async`."""
-        found = self.get_sandbox_config_by_type(sandbox_type, actor)
-        if found is None:
-            found = self._store_config(_type(sandbox_type), None, organization_of(actor))
-        return found
-
-    def get_sandbox_config_by_type(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
-        """As `get_sandbox_config_by_type_async`."""
-        organization, kind = organization_of(actor), _type(sandbox_type)
-        with self._database.reading() as connection:
-            row = None if connection is None else _config_row(connection, organization, kind)
-        return self._config(row) if row else None
-
-    def create_or_update_sandbox_config(
-        self, sandbox_type: str | Enum, config: Mapping[str, Any], actor: Any
-    ) -> SandboxConfig:
-        """As `create_or_update_sandbox_config_async`."""
         return self._store_config(_type(sandbox_type), config, organization_of(actor))
 
+    create_or_update_sandbox_config_async = async_twin(create_or_update_sandbox_config)
+
     def list_sandbox_configs(self, actor: Any) -> list[SandboxConfig]:
-        """As `list_sandbox_configs_async`."""
+        """The organisation's configurations in the order in which they were created."""
         organization = organization_of(actor)
         with self._database.reading() as connection:
             if connection is None:
@@ -124,8 +108,10 @@ class SandboxConfigManager:
             ).fetchall()
         return [self._config(row) for row in rows]
 
+    list_sandbox_configs_async = async_twin(list_sandbox_configs)
+
     def delete_sandbox_config(self, sandbox_config_id: str, actor: Any) -> bool:
-        """As `delete_sandbox_config_async`."""
+        """Remove a configuration and its variables; whether there was one."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         if not self._database.path.exists():
             return False
@@ -134,6 +120,8 @@ class SandboxConfigManager:
                 "DELETE FROM sandbox_configs WHERE organization_id = ? AND id = ?", (organization, config_id)
             )
             return deleted.rowcount > 0
+
+    delete_sandbox_config_async = async_twin(delete_sandbox_config)
 
     def _store_config(self, kind: str, config: Mapping[str, Any] | None, organization: str) -> SandboxConfig:
         """Store a configuration, or with ``None`` the default one unless there is one meanwhile."""
@@ -164,7 +152,7 @@ class SandboxConfigManager:
 
     # --- Variables
 
-    async def create_or_update_sandbox_env_var_async(
+    def create_or_update_sandbox_env_var(
         self, key: str, value: str, sandbox_config_id: str, actor: Any
     ) -> SandboxEnvVar:
         """Store a variable, encrypted if there is a key; one of the same name is replaced and keeps its place.
@@ -180,39 +168,6 @@ class SandboxConfigManager:
             ValueError: there is no such configuration.
             SecretError: it cannot be encrypted.
         """
-        return await asyncio.to_thread(self.create_or_update_sandbox_env_var, key, value, sandbox_config_id, actor)
-
-    async def get_sandbox_env_vars_as_dict_async(
-        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
-    ) -> dict[str, str]:
-        """The variables of a configuration, name to value, in the order in which they were created.
-
-        Args:
-            sandbox_config_id: the configuration; one that is not there, or not the organisation's, has none.
-            actor: whose organisation.
-            after: the id of a variable; only later ones are given.
-            limit: how many at most; ``None`` for all.
-
-        Raises:
-            SecretError: a value is encrypted and cannot be read; the message names the variable.
-            ValueError: there is no variable of the id ``after``.
-        """
-        return await asyncio.to_thread(self.get_sandbox_env_vars_as_dict, sandbox_config_id, actor, after, limit)
-
-    async def list_sandbox_env_vars_async(
-        self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
-    ) -> list[SandboxEnvVar]:
-        """The variables of a configuration without their values, so no key is needed; else as the dict of them."""
-        return await asyncio.to_thread(self.list_sandbox_env_vars, sandbox_config_id, actor, after, limit)
-
-    async def delete_sandbox_env_var_async(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
-        """Remove a variable by its name; whether there was one."""
-        return await asyncio.to_thread(self.delete_sandbox_env_var, key, sandbox_config_id, actor)
-
-    def create_or_update_sandbox_env_var(
-        self, key: str, value: str, sandbox_config_id: str, actor: Any
-    ) -> SandboxEnvVar:
-        """As `create_or_update_sandbox_env_var_async`."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         check_variable(key, value)
         token = self._cipher.encrypt(config_id, key, value) if self._cipher.has_key else None
@@ -238,21 +193,38 @@ class SandboxConfigManager:
             ).fetchone()
         return _variable(row)
 
+    create_or_update_sandbox_env_var_async = async_twin(create_or_update_sandbox_env_var)
+
     def get_sandbox_env_vars_as_dict(
         self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
     ) -> dict[str, str]:
-        """As `get_sandbox_env_vars_as_dict_async`."""
+        """The variables of a configuration, name to value, in the order in which they were created.
+
+        Args:
+            sandbox_config_id: the configuration; one that is not there, or not the organisation's, has none.
+            actor: whose organisation.
+            after: the id of a variable; only later ones are given.
+            limit: how many at most; ``None`` for all.
+
+        Raises:
+            SecretError: a value is encrypted and cannot be read; the message names the variable.
+            ValueError: there is no variable of the id ``after``.
+        """
         rows = self._variable_rows(sandbox_config_id, actor, after, limit)
         return {row["key"]: self._value(row) for row in rows}
+
+    get_sandbox_env_vars_as_dict_async = async_twin(get_sandbox_env_vars_as_dict)
 
     def list_sandbox_env_vars(
         self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
     ) -> list[SandboxEnvVar]:
-        """As `list_sandbox_env_vars_async`."""
+        """The variables of a configuration without their values, so no key is needed; else as the dict of them."""
         return [_variable(row) for row in self._variable_rows(sandbox_config_id, actor, after, limit)]
 
+    list_sandbox_env_vars_async = async_twin(list_sandbox_env_vars)
+
     def delete_sandbox_env_var(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
-        """As `delete_sandbox_env_var_async`."""
+        """Remove a variable by its name; whether there was one."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         if not self._database.path.exists():
             return False
@@ -262,6 +234,8 @@ class SandboxConfigManager:
                 (organization, config_id, key),
             )
             return deleted.rowcount > 0
+
+    delete_sandbox_env_var_async = async_twin(delete_sandbox_env_var)
 
     def _variable_rows(
         self, sandbox_config_id: str, actor: Any, after: str | None, limit: int | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sqlite3
@@ -14,13 +13,14 @@ from pydantic import ValidationError
 
 from wasm_sandbox.stores.database import Database, damaged
 from wasm_sandbox.stores.organizations import organization_of
+from wasm_sandbox.stores.twins import async_twin
 from wasm_sandbox.tool.definition import Tool
 
 
 class ToolManager:
     """Keeps tools by name, each organisation's apart; tools of another organisation are invisible.
 
-    Every method has a twin for callers without an event loop, its name without ``_async``. Each of them raises
+    Every method has an async twin, its name with ``_async``, which calls it in a thread. Each of them raises
     ``ValueError`` for an actor without an organisation and `StoreError` if the store cannot be used.
 
     Args:
@@ -30,15 +30,19 @@ class ToolManager:
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self._database = Database(path)
 
-    async def get_tool_by_name_async(self, tool_name: str, actor: Any) -> Tool | None:
+    def get_tool_by_name(self, tool_name: str, actor: Any) -> Tool | None:
         """The tool of that name in the actor's organisation, or ``None``."""
-        return await asyncio.to_thread(self.get_tool_by_name, tool_name, actor)
+        return self._find("name", tool_name, organization_of(actor))
 
-    async def get_tool_by_id_async(self, tool_id: str, actor: Any) -> Tool | None:
+    get_tool_by_name_async = async_twin(get_tool_by_name)
+
+    def get_tool_by_id(self, tool_id: str, actor: Any) -> Tool | None:
         """The tool of that id in the actor's organisation, or ``None``."""
-        return await asyncio.to_thread(self.get_tool_by_id, tool_id, actor)
+        return self._find("id", tool_id, organization_of(actor))
 
-    async def create_or_update_tool_async(self, tool: Tool, actor: Any) -> Tool:
+    get_tool_by_id_async = async_twin(get_tool_by_id)
+
+    def create_or_update_tool(self, tool: Tool, actor: Any) -> Tool:
         """Store a tool; one of the same name is replaced and keeps its id.
 
         Args:
@@ -51,35 +55,6 @@ class ToolManager:
         Raises:
             ValueError: it holds what cannot be stored, or its id is that of another tool.
         """
-        return await asyncio.to_thread(self.create_or_update_tool, tool, actor)
-
-    async def list_tools_async(self, actor: Any, after: str | None = None, limit: int | None = None) -> list[Tool]:
-        """The organisation's tools in the order in which they were created.
-
-        Args:
-            actor: whose organisation.
-            after: the id of a tool; only later ones are listed.
-            limit: how many at most; ``None`` for all.
-
-        Raises:
-            ValueError: there is no tool of the id ``after``.
-        """
-        return await asyncio.to_thread(self.list_tools, actor, after, limit)
-
-    async def delete_tool_by_id_async(self, tool_id: str, actor: Any) -> bool:
-        """Remove a tool; whether there was one."""
-        return await asyncio.to_thread(self.delete_tool_by_id, tool_id, actor)
-
-    def get_tool_by_name(self, tool_name: str, actor: Any) -> Tool | None:
-        """As `get_tool_by_name_async`."""
-        return self._find("name", tool_name, organization_of(actor))
-
-    def get_tool_by_id(self, tool_id: str, actor: Any) -> Tool | None:
-        """As `get_tool_by_id_async`."""
-        return self._find("id", tool_id, organization_of(actor))
-
-    def create_or_update_tool(self, tool: Tool, actor: Any) -> Tool:
-        """As `create_or_update_tool_async`."""
         organization = organization_of(actor)
         with self._database.writing() as connection:
             present = connection.execute(
@@ -105,8 +80,19 @@ class ToolManager:
             )
             return stored
 
+    create_or_update_tool_async = async_twin(create_or_update_tool)
+
     def list_tools(self, actor: Any, after: str | None = None, limit: int | None = None) -> list[Tool]:
-        """As `list_tools_async`."""
+        """The organisation's tools in the order in which they were created.
+
+        Args:
+            actor: whose organisation.
+            after: the id of a tool; only later ones are listed.
+            limit: how many at most; ``None`` for all.
+
+        Raises:
+            ValueError: there is no tool of the id ``after``.
+        """
         organization = organization_of(actor)
         with self._database.reading() as connection:
             if connection is None:
@@ -125,8 +111,10 @@ class ToolManager:
             ).fetchall()
         return [self._tool(row) for row in rows]
 
+    list_tools_async = async_twin(list_tools)
+
     def delete_tool_by_id(self, tool_id: str, actor: Any) -> bool:
-        """As `delete_tool_by_id_async`."""
+        """Remove a tool; whether there was one."""
         organization = organization_of(actor)
         if self.get_tool_by_id(tool_id, actor) is None:
             return False
@@ -135,6 +123,8 @@ class ToolManager:
                 "DELETE FROM tools WHERE organization_id = ? AND id = ?", (organization, tool_id)
             )
             return deleted.rowcount > 0
+
+    delete_tool_by_id_async = async_twin(delete_tool_by_id)
 
     def _find(self, column: str, value: str, organization: str) -> Tool | None:
         if not _can_be_kept(value):
