@@ -1,4 +1,8 @@
-"""Where tools, sandbox configurations and their variables are kept, per organisation."""
+"""Tools and variables kept in SQLite: one private file, each organisation's rows apart.
+
+May import: values, tool.
+Imported by: sandbox, cli.
+"""
 
 from wasm_sandbox.errors import SecretError, StoreError
 from wasm_sandbox.stores.configs import SandboxConfigManager, SandboxEnvVar

@@ -54,7 +54,7 @@ class ValueCipher:
         if not self.has_key:
             raise SecretError(f"the variable {name} is encrypted: give its key in {KEY_VARIABLE}")
         fernet = self._fernet(name)
-        from cryptography.fernet import InvalidToken
+        from cryptography.fernet import InvalidToken  # lazy: an extra, only for encrypted values
 
         try:
             found = json.loads(fernet.decrypt(token))
@@ -69,7 +69,7 @@ class ValueCipher:
 
     def _fernet(self, name: str) -> MultiFernet:
         try:
-            from cryptography.fernet import Fernet, MultiFernet
+            from cryptography.fernet import Fernet, MultiFernet  # lazy: an extra, only for encrypted values
         except ImportError:
             raise SecretError(
                 f"the variable {name} needs encryption, which is not installed: pip install 'wasm-sandbox[encryption]'"
