@@ -14,11 +14,9 @@ from enum import Enum
 from typing import Any, get_args
 from uuid import uuid4
 
-from pydantic import ValidationError
-
 from wasm_sandbox.config import CONFIG_ID, SandboxConfig
 from wasm_sandbox.environment import check_variable
-from wasm_sandbox.stores.database import Database, damaged
+from wasm_sandbox.stores.database import Database, damaged, encoding
 from wasm_sandbox.stores.encryption import ValueCipher
 from wasm_sandbox.stores.organizations import organization_of
 from wasm_sandbox.stores.twins import async_twin
@@ -99,36 +97,22 @@ class SandboxConfigManager:
 
     def list_sandbox_configs(self, actor: Any) -> list[SandboxConfig]:
         """The organisation's configurations in the order in which they were created."""
-        organization = organization_of(actor)
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            rows = connection.execute(
-                "SELECT * FROM sandbox_configs WHERE organization_id = ? ORDER BY sequence", (organization,)
-            ).fetchall()
-        return [self._config(row) for row in rows]
+        rows = self._database.page("sandbox_configs", organization_id=organization_of(actor))
+        return [self._config(row) for row in rows or ()]
 
     list_sandbox_configs_async = async_twin(list_sandbox_configs)
 
     def delete_sandbox_config(self, sandbox_config_id: str, actor: Any) -> bool:
         """Remove a configuration and its variables; whether there was one."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
-        if not self._database.path.exists():
-            return False
-        with self._database.writing() as connection:
-            deleted = connection.execute(
-                "DELETE FROM sandbox_configs WHERE organization_id = ? AND id = ?", (organization, config_id)
-            )
-            return deleted.rowcount > 0
+        return self._database.delete("sandbox_configs", organization_id=organization, id=config_id)
 
     delete_sandbox_config_async = async_twin(delete_sandbox_config)
 
     def _store_config(self, kind: str, config: Mapping[str, Any] | None, organization: str) -> SandboxConfig:
         """Store a configuration, or with ``None`` the default one unless there is one meanwhile."""
-        try:
+        with encoding("the configuration"):
             text = json.dumps(_DEFAULTS[kind] if config is None else dict(config))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"the configuration cannot be stored: {error}") from None
         update = "" if config is None else "config = excluded.config, updated_at = excluded.updated_at"
         with self._database.writing() as connection:
             connection.execute(
@@ -140,15 +124,13 @@ class SandboxConfigManager:
         return self._config(row)
 
     def _config(self, row: sqlite3.Row) -> SandboxConfig:
-        try:
+        with self._database.decoding(f"the configuration {row['id']}"):
             return SandboxConfig(
                 id=row["id"],
                 type=row["type"],
                 organization_id=row["organization_id"],
                 config=json.loads(row["config"]),
             )
-        except (ValueError, TypeError, ValidationError, RecursionError) as error:
-            raise damaged(self._database.path, f"the configuration {row['id']}", error) from None
 
     # --- Variables
 
@@ -226,14 +208,9 @@ class SandboxConfigManager:
     def delete_sandbox_env_var(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
         """Remove a variable by its name; whether there was one."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
-        if not self._database.path.exists():
-            return False
-        with self._database.writing() as connection:
-            deleted = connection.execute(
-                "DELETE FROM sandbox_env_vars WHERE organization_id = ? AND sandbox_config_id = ? AND key = ?",
-                (organization, config_id, key),
-            )
-            return deleted.rowcount > 0
+        return self._database.delete(
+            "sandbox_env_vars", organization_id=organization, sandbox_config_id=config_id, key=key
+        )
 
     delete_sandbox_env_var_async = async_twin(delete_sandbox_env_var)
 
@@ -241,24 +218,12 @@ class SandboxConfigManager:
         self, sandbox_config_id: str, actor: Any, after: str | None, limit: int | None
     ) -> list[sqlite3.Row]:
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            start = 0
-            if after is not None:
-                row = connection.execute(
-                    "SELECT sequence FROM sandbox_env_vars "
-                    "WHERE organization_id = ? AND sandbox_config_id = ? AND id = ?",
-                    (organization, config_id, after),
-                ).fetchone()
-                if row is None:
-                    raise ValueError(f"there is no variable with the id {after!r} to give the ones after it")
-                start = row["sequence"]
-            return connection.execute(
-                "SELECT * FROM sandbox_env_vars WHERE organization_id = ? AND sandbox_config_id = ? "
-                "AND sequence > ? ORDER BY sequence LIMIT ?",
-                (organization, config_id, start, -1 if limit is None else limit),
-            ).fetchall()
+        rows = self._database.page(
+            "sandbox_env_vars", after, limit, organization_id=organization, sandbox_config_id=config_id
+        )
+        if rows is None:
+            raise ValueError(f"there is no variable with the id {after!r} to give the ones after it")
+        return rows
 
     def _value(self, row: sqlite3.Row) -> str:
         """The value of a variable; if a row holds both forms, the encrypted one counts."""

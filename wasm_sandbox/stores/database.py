@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from wasm_sandbox.directories import DATA_VARIABLE, store_path
 from wasm_sandbox.errors import StoreError
@@ -113,6 +112,75 @@ class Database:
                 _migrate(connection, path)
                 yield connection
                 connection.execute("COMMIT")
+
+    def page(
+        self, table: str, after: str | None = None, limit: int | None = None, **key: str
+    ) -> list[sqlite3.Row] | None:
+        """Rows of a table in the order in which they were created.
+
+        Args:
+            table: the table's name.
+            after: the id of a row; only later ones are given.
+            limit: how many at most; ``None`` for all.
+            key: column to value; only rows that have all of them are given.
+
+        Returns:
+            The rows; ``None`` if something is stored, but no row of that key with the id ``after``.
+        """
+        where = _where(key)
+        with self.reading() as connection:
+            if connection is None:
+                return []
+            start = 0
+            if after is not None:
+                row = connection.execute(
+                    f"SELECT sequence FROM {table} WHERE {where} AND id = ?", (*key.values(), after)
+                ).fetchone()
+                if row is None:
+                    return None
+                start = row["sequence"]
+            return connection.execute(
+                f"SELECT * FROM {table} WHERE {where} AND sequence > ? ORDER BY sequence LIMIT ?",
+                (*key.values(), start, -1 if limit is None else limit),
+            ).fetchall()
+
+    def delete(self, table: str, **key: str) -> bool:
+        """Remove the rows of a table that have all values of the key, column to value; whether there were any."""
+        if not self.path.exists():
+            return False
+        with self.writing() as connection:
+            deleted = connection.execute(f"DELETE FROM {table} WHERE {_where(key)}", tuple(key.values()))
+            return deleted.rowcount > 0
+
+    @contextmanager
+    def decoding(self, what: str) -> Iterator[None]:
+        """Translate what goes wrong while a row is made into an object.
+
+        Raises:
+            StoreError: if the row does not hold what was written; the message quotes nothing of it.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, RecursionError) as error:
+            raise damaged(self.path, what, error) from None
+
+
+@contextmanager
+def encoding(what: str) -> Iterator[None]:
+    """Translate what goes wrong while an object is made into text.
+
+    Raises:
+        ValueError: if it holds what JSON cannot.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} cannot be stored: {error}") from None
+
+
+def _where(key: Mapping[str, str]) -> str:
+    """Condition that a row has every value of a key; the columns are this package's own, the values are bound."""
+    return " AND ".join(f"{column} = ?" for column in key)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -215,6 +283,6 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def damaged(path: Path, what: str, error: Any) -> StoreError:
+def damaged(path: Path, what: str, error: Exception) -> StoreError:
     """The error of a row that does not hold what was written; it quotes nothing of the row."""
     return StoreError(f"the store {path} is damaged: {what} cannot be read ({type(error).__name__})")

@@ -9,9 +9,7 @@ import time
 from typing import Any
 from uuid import uuid4
 
-from pydantic import ValidationError
-
-from wasm_sandbox.stores.database import Database, damaged
+from wasm_sandbox.stores.database import Database, encoding
 from wasm_sandbox.stores.organizations import organization_of
 from wasm_sandbox.stores.twins import async_twin
 from wasm_sandbox.tool.definition import Tool
@@ -93,22 +91,9 @@ class ToolManager:
         Raises:
             ValueError: there is no tool of the id ``after``.
         """
-        organization = organization_of(actor)
-        with self._database.reading() as connection:
-            if connection is None:
-                return []
-            start = 0
-            if after is not None:
-                row = connection.execute(
-                    "SELECT sequence FROM tools WHERE organization_id = ? AND id = ?", (organization, after)
-                ).fetchone()
-                if row is None:
-                    raise ValueError(f"there is no tool with the id {after!r} to list the ones after it")
-                start = row["sequence"]
-            rows = connection.execute(
-                "SELECT id, name, body FROM tools WHERE organization_id = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-                (organization, start, -1 if limit is None else limit),
-            ).fetchall()
+        rows = self._database.page("tools", after, limit, organization_id=organization_of(actor))
+        if rows is None:
+            raise ValueError(f"there is no tool with the id {after!r} to list the ones after it")
         return [self._tool(row) for row in rows]
 
     list_tools_async = async_twin(list_tools)
@@ -118,11 +103,7 @@ class ToolManager:
         organization = organization_of(actor)
         if self.get_tool_by_id(tool_id, actor) is None:
             return False
-        with self._database.writing() as connection:
-            deleted = connection.execute(
-                "DELETE FROM tools WHERE organization_id = ? AND id = ?", (organization, tool_id)
-            )
-            return deleted.rowcount > 0
+        return self._database.delete("tools", organization_id=organization, id=tool_id)
 
     delete_tool_by_id_async = async_twin(delete_tool_by_id)
 
@@ -138,17 +119,13 @@ class ToolManager:
         return self._tool(row) if row else None
 
     def _tool(self, row: sqlite3.Row) -> Tool:
-        try:
+        with self._database.decoding(f"the tool {row['name']!r}"):
             return Tool.model_validate({**json.loads(row["body"]), "id": row["id"], "name": row["name"]})
-        except (ValueError, TypeError, ValidationError, RecursionError) as error:
-            raise damaged(self._database.path, f"the tool {row['name']!r}", error) from None
 
 
 def _body(tool: Tool) -> str:
-    try:
+    with encoding(f"the tool {tool.name!r}"):
         return json.dumps(tool.model_dump(exclude={"id", "name"}, exclude_none=True))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"the tool {tool.name!r} cannot be stored: {error}") from None
 
 
 def _text(value: str, what: str) -> str:
