@@ -1,4 +1,4 @@
-"""The sandbox configurations of each organisation, and their environment variables."""
+"""Sandbox configurations of each organisation, and their environment variables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "e2b": {"timeout": 300},
     "modal": {"timeout": 60, "language": "python"},
 }
-"""What a configuration holds that nobody has set up, by its type."""
+"""Type of a configuration -> what its default holds."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class SandboxEnvVar:
 
 
 class SandboxConfigManager:
-    """Keeps sandbox configurations, one per type and organisation, and the variables of each.
+    """Store of sandbox configurations, one per type and organisation, and of the variables of each.
 
-    Every method has an async twin, its name with ``_async``, which calls it in a thread. Each of them raises
-    ``ValueError`` for an actor without an organisation or an id that is not ``sandbox-<uuid4>``, and
-    `StoreError` if the store cannot be used.
+    Every method has an async twin, its name with ``_async``, which calls it in a thread. Every method raises
+    ``ValueError`` if the actor has no organisation or an id is not ``sandbox-<uuid4>``, and `StoreError` if
+    the store cannot be used.
 
     Args:
         path: the store's file; by default the one in the user's data directory.
-        encryption_key: what values are encrypted with, as `ValueCipher` takes it; by default that of
-            ``$WASM_SANDBOX_ENCRYPTION_KEY``. Without a key values are stored as they are.
+        encryption_key: the key of the values, as `ValueCipher` takes it; by default that of
+            ``$WASM_SANDBOX_ENCRYPTION_KEY``. Without a key values are stored in plain text.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, encryption_key: str | bytes | None = None) -> None:
@@ -61,7 +61,7 @@ class SandboxConfigManager:
     # --- Configurations
 
     def get_or_create_default_sandbox_config(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig:
-        """The organisation's configuration of a type; made with that type's defaults if there is none.
+        """Configuration of a type; created with that type's defaults if the organisation has none.
 
         Args:
             sandbox_type: ``wasm``, ``local``, ``e2b`` or ``modal``.
@@ -75,7 +75,7 @@ class SandboxConfigManager:
     get_or_create_default_sandbox_config_async = async_twin(get_or_create_default_sandbox_config)
 
     def get_sandbox_config_by_type(self, sandbox_type: str | Enum, actor: Any) -> SandboxConfig | None:
-        """The organisation's configuration of a type, or ``None``."""
+        """Configuration of a type, or ``None`` if the organisation has none."""
         organization, kind = organization_of(actor), _type(sandbox_type)
         with self._database.reading() as connection:
             row = None if connection is None else _config_row(connection, organization, kind)
@@ -86,31 +86,31 @@ class SandboxConfigManager:
     def create_or_update_sandbox_config(
         self, sandbox_type: str | Enum, config: Mapping[str, Any], actor: Any
     ) -> SandboxConfig:
-        """Store a configuration; that of the same type is replaced and keeps its id and variables.
+        """Store a configuration; one of the same type is replaced and keeps its id and variables.
 
         Raises:
-            ValueError: it holds what JSON cannot.
+            ValueError: if the configuration holds a value that JSON cannot.
         """
         return self._store_config(_type(sandbox_type), config, organization_of(actor))
 
     create_or_update_sandbox_config_async = async_twin(create_or_update_sandbox_config)
 
     def list_sandbox_configs(self, actor: Any) -> list[SandboxConfig]:
-        """The organisation's configurations in the order in which they were created."""
+        """All configurations of the organisation, in order of creation."""
         rows = self._database.page("sandbox_configs", organization_id=organization_of(actor))
         return [self._config(row) for row in rows or ()]
 
     list_sandbox_configs_async = async_twin(list_sandbox_configs)
 
     def delete_sandbox_config(self, sandbox_config_id: str, actor: Any) -> bool:
-        """Remove a configuration and its variables; whether there was one."""
+        """Remove a configuration and its variables; false if there is no such configuration."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         return self._database.delete("sandbox_configs", organization_id=organization, id=config_id)
 
     delete_sandbox_config_async = async_twin(delete_sandbox_config)
 
     def _store_config(self, kind: str, config: Mapping[str, Any] | None, organization: str) -> SandboxConfig:
-        """Store a configuration, or with ``None`` the default one unless there is one meanwhile."""
+        """Store a configuration; ``None`` stores the type's default unless a configuration of the type exists."""
         with encoding("the configuration"):
             text = json.dumps(_DEFAULTS[kind] if config is None else dict(config))
         update = "" if config is None else "config = excluded.config, updated_at = excluded.updated_at"
@@ -146,9 +146,9 @@ class SandboxConfigManager:
             actor: whose organisation.
 
         Raises:
-            InvalidEnvironment: it is no usable variable; the message names it, never its value.
-            ValueError: there is no such configuration.
-            SecretError: it cannot be encrypted.
+            InvalidEnvironment: if no environment can hold the variable; the message names it, never its value.
+            ValueError: if there is no such configuration.
+            SecretError: if the value cannot be encrypted.
         """
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         check_variable(key, value)
@@ -180,17 +180,17 @@ class SandboxConfigManager:
     def get_sandbox_env_vars_as_dict(
         self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
     ) -> dict[str, str]:
-        """The variables of a configuration, name to value, in the order in which they were created.
+        """Variables of a configuration, name to value, in order of creation.
 
         Args:
-            sandbox_config_id: the configuration; one that is not there, or not the organisation's, has none.
+            sandbox_config_id: the configuration; an unknown one, or another organisation's, has no variables.
             actor: whose organisation.
-            after: the id of a variable; only later ones are given.
-            limit: how many at most; ``None`` for all.
+            after: the id of a variable; only later variables are given.
+            limit: maximum number of variables; ``None`` for all.
 
         Raises:
-            SecretError: a value is encrypted and cannot be read; the message names the variable.
-            ValueError: there is no variable of the id ``after``.
+            SecretError: if a value is encrypted and cannot be decrypted; the message names the variable.
+            ValueError: if there is no variable with the id ``after``.
         """
         rows = self._variable_rows(sandbox_config_id, actor, after, limit)
         return {row["key"]: self._value(row) for row in rows}
@@ -200,13 +200,16 @@ class SandboxConfigManager:
     def list_sandbox_env_vars(
         self, sandbox_config_id: str, actor: Any, after: str | None = None, limit: int | None = None
     ) -> list[SandboxEnvVar]:
-        """The variables of a configuration without their values, so no key is needed; else as the dict of them."""
+        """Variables of a configuration without their values, in order of creation; no encryption key is needed.
+
+        Args and errors are those of `get_sandbox_env_vars_as_dict`, without `SecretError`.
+        """
         return [_variable(row) for row in self._variable_rows(sandbox_config_id, actor, after, limit)]
 
     list_sandbox_env_vars_async = async_twin(list_sandbox_env_vars)
 
     def delete_sandbox_env_var(self, key: str, sandbox_config_id: str, actor: Any) -> bool:
-        """Remove a variable by its name; whether there was one."""
+        """Remove a variable by its name; false if there is no such variable."""
         organization, config_id = organization_of(actor), _config_id(sandbox_config_id)
         return self._database.delete(
             "sandbox_env_vars", organization_id=organization, sandbox_config_id=config_id, key=key
@@ -226,7 +229,7 @@ class SandboxConfigManager:
         return rows
 
     def _value(self, row: sqlite3.Row) -> str:
-        """The value of a variable; if a row holds both forms, the encrypted one counts."""
+        """Value of a variable; if a row holds both forms, the encrypted form counts."""
         if row["value_encrypted"] is not None:
             return self._cipher.decrypt(row["sandbox_config_id"], row["key"], row["value_encrypted"])
         if not isinstance(row["value"], str):

@@ -1,4 +1,4 @@
-"""The SQLite file that holds everything: private, versioned, shared by any number of processes.
+"""SQLite file of the stores: private, versioned, shared by any number of processes.
 
 Every operation opens the file anew, which takes less than a millisecond. So there is nothing to close, to share
 between threads or to go wrong after a fork. The rollback journal is used and not the write-ahead log, because
@@ -18,10 +18,10 @@ from wasm_sandbox.directories import DATA_VARIABLE, store_path
 from wasm_sandbox.errors import StoreError
 
 BUSY_SECONDS = 30.0
-"""How long an operation waits for other processes before it gives up."""
+"""Time that an operation waits for other processes before it fails."""
 
 APPLICATION_ID = 0x5753_424F
-"""Tells our file from any other SQLite database."""
+"""SQLite's application id, which tells a store from any other database."""
 
 _VERSION_1 = (
     """CREATE TABLE tools (
@@ -61,13 +61,13 @@ _VERSION_1 = (
 )
 
 _MIGRATIONS = (_VERSION_1,)
-"""The statements that lead from each version to the next; what is here is never changed, only added to."""
+"""Statements that lead from each version of the schema to the next. Append only: released ones never change."""
 
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 class Database:
-    """The store's file, made on the first write.
+    """One SQLite file, created by the first write.
 
     Args:
         path: the file; by default ``store.sqlite3`` in the user's data directory, looked up at every operation.
@@ -78,15 +78,15 @@ class Database:
 
     @property
     def path(self) -> Path:
-        """The file of this store."""
+        """Path of the file."""
         return self._path or store_path()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection | None]:
-        """A connection that sees one state of the data; ``None`` if nothing has been stored yet.
+        """Connection that sees one state of the data; ``None`` if nothing has been stored yet.
 
         Raises:
-            StoreError: the file cannot be used.
+            StoreError: if the file cannot be used.
         """
         path = self.path
         with _explained(path):
@@ -99,10 +99,10 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction that is kept if the block ends well; it alone may write meanwhile.
+        """Connection in a write transaction, one at a time, committed if the block ends without an exception.
 
         Raises:
-            StoreError: the file cannot be used.
+            StoreError: if the file cannot be used.
         """
         path = self.path
         with _explained(path):
@@ -116,16 +116,16 @@ class Database:
     def page(
         self, table: str, after: str | None = None, limit: int | None = None, **key: str
     ) -> list[sqlite3.Row] | None:
-        """Rows of a table in the order in which they were created.
+        """Rows of a table that match a key, in order of creation.
 
         Args:
             table: the table's name.
-            after: the id of a row; only later ones are given.
-            limit: how many at most; ``None`` for all.
-            key: column to value; only rows that have all of them are given.
+            after: the id of a row; only later rows are given.
+            limit: maximum number of rows; ``None`` for all.
+            key: column to value; a row matches if it has every value.
 
         Returns:
-            The rows; ``None`` if something is stored, but no row of that key with the id ``after``.
+            The rows; ``None`` if the store exists and no matching row has the id ``after``.
         """
         where = _where(key)
         with self.reading() as connection:
@@ -145,7 +145,7 @@ class Database:
             ).fetchall()
 
     def delete(self, table: str, **key: str) -> bool:
-        """Remove the rows of a table that have all values of the key, column to value; whether there were any."""
+        """Remove the rows of a table that match a key, as in `page`; false if no row matches."""
         if not self.path.exists():
             return False
         with self.writing() as connection:
@@ -154,7 +154,7 @@ class Database:
 
     @contextmanager
     def decoding(self, what: str) -> Iterator[None]:
-        """Translate what goes wrong while a row is made into an object.
+        """Translate the errors of making an object from a row.
 
         Raises:
             StoreError: if the row does not hold what was written; the message quotes nothing of it.
@@ -167,10 +167,10 @@ class Database:
 
 @contextmanager
 def encoding(what: str) -> Iterator[None]:
-    """Translate what goes wrong while an object is made into text.
+    """Translate the errors of making JSON text from an object.
 
     Raises:
-        ValueError: if it holds what JSON cannot.
+        ValueError: if the object holds a value that JSON cannot.
     """
     try:
         yield
@@ -199,7 +199,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """The version of the schema; 0 for a file in which nothing has been stored."""
+    """Version of the schema; 0 for a file in which nothing has been stored."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
@@ -225,7 +225,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make the file, before SQLite would with permissions of its own."""
+    """Create the file with private permissions; SQLite would apply the umask."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_directory(path.parent)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
@@ -257,7 +257,7 @@ def _keep_private(path: Path) -> None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say of the file's troubles what to do about them."""
+    """Translate errors of SQLite and the file system into `StoreError`, which says what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -284,5 +284,5 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, what: str, error: Exception) -> StoreError:
-    """The error of a row that does not hold what was written; it quotes nothing of the row."""
+    """Error for a row that does not hold what was written; it quotes nothing of the row."""
     return StoreError(f"the store {path} is damaged: {what} cannot be read ({type(error).__name__})")

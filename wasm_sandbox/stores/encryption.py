@@ -15,11 +15,11 @@ KEY_VARIABLE = "WASM_SANDBOX_ENCRYPTION_KEY"
 
 
 class ValueCipher:
-    """Encrypts the values of variables, if there is a key.
+    """Authenticated encryption of variables' values, if there is a key.
 
     Args:
         key: a Fernet key (32 bytes in URL-safe base64), or several with commas between them: the first encrypts,
-            each of them decrypts. By default that of ``$WASM_SANDBOX_ENCRYPTION_KEY``, looked up at every use.
+            all of them decrypt. By default that of ``$WASM_SANDBOX_ENCRYPTION_KEY``, read at every use.
     """
 
     def __init__(self, key: str | bytes | None = None) -> None:
@@ -41,7 +41,7 @@ class ValueCipher:
         """Encrypt a variable's value, bound to its configuration and name.
 
         Raises:
-            SecretError: the key is no key, or ``cryptography`` is not installed.
+            SecretError: if the key is no Fernet key, or ``cryptography`` is not installed.
         """
         return self._fernet(name).encrypt(json.dumps([config_id, name, value]).encode())
 
@@ -49,7 +49,8 @@ class ValueCipher:
         """Decrypt a variable's value.
 
         Raises:
-            SecretError: there is no key or it is another one, or the token was made for another variable.
+            SecretError: if there is no key, the value was encrypted with another key, or the token was made for
+                another variable.
         """
         if not self.has_key:
             raise SecretError(f"the variable {name} is encrypted: give its key in {KEY_VARIABLE}")

@@ -1,4 +1,4 @@
-"""Whose things a call is about: every look-up is scoped by the actor's organisation."""
+"""Organisation of an actor, which scopes every look-up."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LocalUser:
-    """Who acts where there are no organisations, as on the command line; what it stores is under ``local``."""
+    """Actor where there are no organisations, as on the command line; its organisation is ``local``."""
 
     organization_id: str = "local"
 
 
 def organization_of(actor: Any) -> str:
-    """The organisation of an actor.
+    """Organisation of an actor.
 
     Raises:
-        ValueError: it has none.
+        ValueError: if the actor has no organisation.
     """
     organization = getattr(actor, "organization_id", None)
     if not organization:

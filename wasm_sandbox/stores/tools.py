@@ -1,4 +1,4 @@
-"""The tools of each organisation."""
+"""Tools of each organisation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wasm_sandbox.tool.definition import Tool
 
 
 class ToolManager:
-    """Keeps tools by name, each organisation's apart; tools of another organisation are invisible.
+    """Store of tools by name; tools of another organisation are invisible.
 
-    Every method has an async twin, its name with ``_async``, which calls it in a thread. Each of them raises
-    ``ValueError`` for an actor without an organisation and `StoreError` if the store cannot be used.
+    Every method has an async twin, its name with ``_async``, which calls it in a thread. Every method raises
+    ``ValueError`` if the actor has no organisation and `StoreError` if the store cannot be used.
 
     Args:
         path: the store's file; by default the one in the user's data directory.
@@ -29,13 +29,13 @@ class ToolManager:
         self._database = Database(path)
 
     def get_tool_by_name(self, tool_name: str, actor: Any) -> Tool | None:
-        """The tool of that name in the actor's organisation, or ``None``."""
+        """Tool of that name in the actor's organisation, or ``None``."""
         return self._find("name", tool_name, organization_of(actor))
 
     get_tool_by_name_async = async_twin(get_tool_by_name)
 
     def get_tool_by_id(self, tool_id: str, actor: Any) -> Tool | None:
-        """The tool of that id in the actor's organisation, or ``None``."""
+        """Tool of that id in the actor's organisation, or ``None``."""
         return self._find("id", tool_id, organization_of(actor))
 
     get_tool_by_id_async = async_twin(get_tool_by_id)
@@ -44,14 +44,14 @@ class ToolManager:
         """Store a tool; one of the same name is replaced and keeps its id.
 
         Args:
-            tool: the tool; without an id it is given one (``tool-<uuid4>``).
+            tool: the tool; without an id it gets a new one (``tool-<uuid4>``).
             actor: whose organisation it belongs to.
 
         Returns:
             The tool as stored.
 
         Raises:
-            ValueError: it holds what cannot be stored, or its id is that of another tool.
+            ValueError: if the tool holds a value that cannot be stored, or another tool has its id.
         """
         organization = organization_of(actor)
         with self._database.writing() as connection:
@@ -81,15 +81,15 @@ class ToolManager:
     create_or_update_tool_async = async_twin(create_or_update_tool)
 
     def list_tools(self, actor: Any, after: str | None = None, limit: int | None = None) -> list[Tool]:
-        """The organisation's tools in the order in which they were created.
+        """Tools of the organisation, in order of creation.
 
         Args:
             actor: whose organisation.
-            after: the id of a tool; only later ones are listed.
-            limit: how many at most; ``None`` for all.
+            after: the id of a tool; only later tools are listed.
+            limit: maximum number of tools; ``None`` for all.
 
         Raises:
-            ValueError: there is no tool of the id ``after``.
+            ValueError: if there is no tool with the id ``after``.
         """
         rows = self._database.page("tools", after, limit, organization_id=organization_of(actor))
         if rows is None:
@@ -99,7 +99,7 @@ class ToolManager:
     list_tools_async = async_twin(list_tools)
 
     def delete_tool_by_id(self, tool_id: str, actor: Any) -> bool:
-        """Remove a tool; whether there was one."""
+        """Remove a tool; false if there is no such tool."""
         organization = organization_of(actor)
         if self.get_tool_by_id(tool_id, actor) is None:
             return False
@@ -135,7 +135,7 @@ def _text(value: str, what: str) -> str:
 
 
 def _can_be_kept(text: str) -> bool:
-    """Whether SQLite can hold a text."""
+    """Whether a text is free of lone surrogates, which SQLite cannot hold."""
     try:
         text.encode()
     except UnicodeEncodeError:

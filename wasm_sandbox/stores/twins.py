@@ -15,9 +15,9 @@ S = TypeVar("S")
 def async_twin(
     method: Callable[Concatenate[S, P], R],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Async method of the same parameters and result; its name is the method's with ``_async``.
+    """Async method with the parameters and result of a blocking one, and its name with ``_async``.
 
-    The method is looked up by name on the object, so one that a subclass overrides counts for both.
+    The blocking method is looked up on the object by name, so a subclass that overrides it changes both.
     """
     name = method.__name__
 
