@@ -16,7 +16,8 @@ from tests.hostile.conftest import RunBody
 from tests.hostile.poison import POISONS, clean, poisoned
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.memory.slots import ADDRESSABLE_BYTES, GUARD_BYTES, MOST_KEPT_BYTES, Slot, is_supported
+from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
+from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot, is_supported
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings

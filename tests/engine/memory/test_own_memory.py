@@ -19,14 +19,8 @@ from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
-from wasm_sandbox.engine.memory.slots import (
-    ADDRESSABLE_BYTES,
-    GUARD_BYTES,
-    MOST_KEPT_BYTES,
-    OwnMemoryEngine,
-    Slot,
-    is_supported,
-)
+from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
+from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, OwnMemoryEngine, Slot, is_supported
 from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending

@@ -17,15 +17,7 @@ import platform
 import sys
 
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES, READ_EXECUTE, READ_WRITE, AddressSpace
-
-GUARD_BYTES = 32 << 20
-"""Before every memory of a guest: nothing can be read there. A poll page's pause word is in front of that."""
-
-WORD_PAGE_BYTES = 64 << 10
-"""What is reserved for the pause word, so that no page size matters."""
-
-WORD_DISTANCE = WORD_PAGE_BYTES + GUARD_BYTES
-"""From a pause word to the first byte of its poll page. A guest addresses nothing in front of its memories."""
+from wasm_sandbox.engine.memory.layout import MARK_OFFSET, WORD_DISTANCE
 
 _GO_ON, _PAUSE, _STOP = range(3)
 
@@ -116,7 +108,7 @@ class PauseHandler:
 
     def adopt(self, page: int) -> None:
         """Know a poll page; whoever faults at it is to read it again."""
-        ctypes.memmove(page - WORD_DISTANCE + 8, self._mark, len(self._mark))
+        ctypes.memmove(page - WORD_DISTANCE + MARK_OFFSET, self._mark, len(self._mark))
         self.go_on(page)
 
     def pause(self, page: int) -> None:

@@ -18,14 +18,15 @@ from pathlib import Path
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
-from wasm_sandbox.engine.memory.pausing import GUARD_BYTES, WORD_DISTANCE, WORD_PAGE_BYTES
-from wasm_sandbox.engine.module.binary import PAGE_BYTES
+from wasm_sandbox.engine.memory.layout import (
+    ADDRESSABLE_BYTES,
+    GUARD_BYTES,
+    POLL_PAGE_BYTES,
+    RESERVED_BYTES,
+    WORD_DISTANCE,
+    WORD_PAGE_BYTES,
+)
 from wasm_sandbox.engine.module.image_file import ImageParts
-
-ADDRESSABLE_BYTES = 4 << 30
-RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES
-"""From a memory's first byte, with a guard that wasmtime's compiled code relies on; wasmtime asks for just this, and is
-refused if it should ask for more."""
 
 MOST_KEPT_BYTES = 4 << 20
 """A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
@@ -67,11 +68,11 @@ class PollMemory(PlainMemory):
     In front of its guard is its pause word (`pausing`).
     """
 
-    capacity = PAGE_BYTES
+    capacity = POLL_PAGE_BYTES
     bytes_before = WORD_DISTANCE
 
     def grow(self, size: int) -> None:
-        if size != PAGE_BYTES:
+        if size != POLL_PAGE_BYTES:
             raise capi.NoRoom
         self._space.protect(self.address, size, READ)
         self._space.protect(self.address - WORD_DISTANCE, WORD_PAGE_BYTES, READ_WRITE)
@@ -121,7 +122,7 @@ class Memories:
 
     def __init__(self, space: AddressSpace, size: int) -> None:
         self.linear = PlainMemory(space, size)
-        self.poll = PollMemory(space, PAGE_BYTES)
+        self.poll = PollMemory(space, POLL_PAGE_BYTES)
 
     def __del__(self) -> None:
         for memory in (getattr(self, "linear", None), getattr(self, "poll", None)):
