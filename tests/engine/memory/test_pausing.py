@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 
 import pytest
 
@@ -64,16 +62,6 @@ def fuel_of(surroundings: LiveSurroundings) -> int:
     """What a running guest has left."""
     stop = surroundings._stop
     return stop.__self__.fuel_left()  # type: ignore[no-any-return,union-attr]
-
-
-@needs_pausing
-@pytest.mark.skipif(shutil.which("as") is None or shutil.which("objcopy") is None, reason="needs GNU binutils")
-def test_the_machine_code_is_what_the_assembly_says(tmp_path: Path) -> None:
-    source, object_file, code = tmp_path / "handler.s", tmp_path / "handler.o", tmp_path / "handler.bin"
-    source.write_text(".intel_syntax noprefix\n" + pausing.ASSEMBLY)
-    subprocess.run(["as", source, "-o", object_file], check=True)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", object_file, code], check=True)
-    assert code.read_bytes() == pausing.CODE
 
 
 @needs_pausing

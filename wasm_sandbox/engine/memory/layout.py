@@ -24,7 +24,7 @@ What relies on it:
 - wasmtime's compiled code omits bounds checks: a 32-bit index with an offset of less than
   `GUARD_BYTES` behind it ends in "no access" or in the guard, and the fault is a trap.
 - The pause handler finds the pause word by `WORD_DISTANCE` and the mark by `MARK_OFFSET`
-  (`engine.memory.pausing`).
+  (``pause_handler.s``, where both stand again; a test compares them).
 - No guest writes a pause word or reads a mark: it addresses nothing in front of its memories.
 """
 

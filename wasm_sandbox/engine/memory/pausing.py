@@ -6,7 +6,7 @@ sends the thread a signal, and wasmtime's handler for it ends the guest. The han
 keep their threads waiting at safepoints in this way.
 
 A signal handler runs in the middle of anything and without the interpreter lock, so it cannot be written in Python: it
-is some 130 bytes of machine code, for Linux on x86-64. Elsewhere guests are not paused.
+is some 130 bytes of machine code, for Linux on x86-64 (``pause_handler.s``). Elsewhere guests are not paused.
 """
 
 from __future__ import annotations
@@ -18,65 +18,18 @@ import sys
 
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES, READ_EXECUTE, READ_WRITE, AddressSpace
 from wasm_sandbox.engine.memory.layout import MARK_OFFSET, WORD_DISTANCE
+from wasm_sandbox.engine.memory.pause_handler_x86_64 import CODE, HANDLER_PLACE, MARK_PLACE
 
-_GO_ON, _PAUSE, _STOP = range(3)
+GO_ON, PAUSE, STOP = range(3)
+"""Values of a pause word; the pause handler compares them by size."""
 
-_FUTEX_WAKE_PRIVATE = 129
+SYSTEM_CALL_FUTEX = 202
+"""Number of futex(2) on x86-64."""
 
-_SYSTEM_CALL_FUTEX = 202
+FUTEX_PRIVATE_FLAG = 128
+"""Flag of a futex of one process: who wakes and who waits must agree on it."""
 
-# rdi, rsi and rdx are what every handler gets; rsi leads to siginfo_t, which has the faulting address at 16 (see
-# sigaction(2)). The system call is futex(2). Assembled with GNU as; `tests/engine/memory/test_pausing.py` repeats it.
-ASSEMBLY = """
-    endbr64
-    push rdi
-    push rsi
-    push rdx
-    mov rdi, [rsi+16]
-    test edi, 0xfff         # a poll page's first byte?
-    jnz pass_on
-    sub rdi, 0x2010000      # WORD_DISTANCE
-    mov esi, 128            # FUTEX_WAIT, private
-    mov edx, 1              # _PAUSE
-    lea r10, no_time[rip]
-    mov eax, 202            # it answers EFAULT where nothing can be read, and does not wait
-    syscall
-    cmp eax, -14
-    je pass_on
-    movabs rcx, 0x1111111111111111  # the mark
-    cmp [rdi+8], rcx
-    jne pass_on
-    xor r10d, r10d          # for ever, from now on
-look:
-    mov eax, [rdi]
-    cmp eax, edx
-    ja pass_on              # _STOP
-    jb go_on
-    mov eax, 202
-    syscall
-    jmp look
-go_on:
-    pop rdx
-    pop rsi
-    pop rdi
-    ret
-pass_on:
-    pop rdx
-    pop rsi
-    pop rdi
-    movabs rax, 0x2222222222222222  # the handler before
-    jmp rax
-no_time:
-    .quad 0, 0
-"""
-
-CODE = bytes.fromhex(
-    "f30f1efa575652488b7e10f7c7ff0f0000754c4881ef00000102be80000000ba010000004c8d1543"
-    "000000b8ca0000000f0583f8f2742848b9111111111111111148394f0875184531d28b0739d0770f"
-    "7209b8ca0000000f05ebef5a5e5fc35a5e5f48b82222222222222222ffe000000000000000000000"
-    "000000000000"
-)
-_MARK_PLACE, _HANDLER_PLACE = b"\x11" * 8, b"\x22" * 8
+_FUTEX_WAKE_PRIVATE = 1 | FUTEX_PRIVATE_FLAG
 
 
 def is_supported() -> bool:
@@ -97,7 +50,7 @@ class PauseHandler:
     def __init__(self, before: int) -> None:
         # What a thread faults at may be anything, with words of a guest's choice around it: it cannot know the mark.
         self._mark = os.urandom(8)
-        code = CODE.replace(_MARK_PLACE, self._mark).replace(_HANDLER_PLACE, before.to_bytes(8, "little"))
+        code = CODE.replace(MARK_PLACE, self._mark).replace(HANDLER_PLACE, before.to_bytes(8, "little"))
         space = AddressSpace()
         self.address = space.reserve(PAGE_BYTES)
         space.protect(self.address, PAGE_BYTES, READ_WRITE)
@@ -113,22 +66,22 @@ class PauseHandler:
 
     def pause(self, page: int) -> None:
         """Let whoever faults at this page wait."""
-        self._word(page).value = _PAUSE
+        self._word(page).value = PAUSE
 
     def go_on(self, page: int) -> None:
         """Let them read the page again: it must be readable."""
-        self._say(page, _GO_ON)
+        self._say(page, GO_ON)
 
     def stop(self, page: int) -> None:
         """Let the handler before have them."""
-        self._say(page, _STOP)
+        self._say(page, STOP)
 
     def _say(self, page: int, word: int) -> None:
         place = self._word(page)
-        was_paused = place.value == _PAUSE
+        was_paused = place.value == PAUSE
         place.value = word
         if was_paused:
-            self._system_call(_SYSTEM_CALL_FUTEX, page - WORD_DISTANCE, _FUTEX_WAKE_PRIVATE, 1)
+            self._system_call(SYSTEM_CALL_FUTEX, page - WORD_DISTANCE, _FUTEX_WAKE_PRIVATE, 1)
 
     @staticmethod
     def _word(page: int) -> ctypes.c_uint32:
