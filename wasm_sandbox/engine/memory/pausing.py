@@ -1,12 +1,12 @@
-"""Pausing guests: a signal handler of ours, in front of wasmtime's, in which a guest's thread waits.
+"""Pausing guests at safepoints: a handler of SIGSEGV, in front of wasmtime's, in which a guest's thread sleeps.
 
-A metered guest reads its poll page at every charge (`engine.module.metering`). If that cannot be read, the system
-sends the thread a signal, and wasmtime's handler for it ends the guest. The handler here comes first and looks at the
-*pause word* of the page: while it says so the thread sleeps, and then reads the page again. Java's virtual machines
-keep their threads waiting at safepoints in this way.
+A metered guest reads its poll page at every charge (`engine.module.metering`): that is its safepoint, as in Java's
+virtual machines. If the page cannot be read, the thread gets SIGSEGV, and wasmtime's handler ends the guest. The pause
+handler comes first and looks at the page's *pause word*, a futex: while that says `PAUSE` the thread sleeps, and then
+it reads the page again.
 
-A signal handler runs in the middle of anything and without the interpreter lock, so it cannot be written in Python: it
-is some 130 bytes of machine code, for Linux on x86-64 (``pause_handler.s``). Elsewhere guests are not paused.
+A signal handler runs between any two instructions and without the interpreter lock, so it cannot be Python: it is some
+130 bytes of machine code for Linux on x86-64 (``pause_handler.s``). Elsewhere guests are not paused.
 """
 
 from __future__ import annotations
@@ -33,22 +33,25 @@ _FUTEX_WAKE_PRIVATE = 1 | FUTEX_PRIVATE_FLAG
 
 
 def is_supported() -> bool:
-    """Whether there is such a handler for this system."""
+    """Whether there is a pause handler for this system."""
     return sys.platform == "linux" and sys.maxsize > 2**32 and platform.machine() in ("x86_64", "AMD64")
 
 
 class PauseHandler:
-    """The handler, in memory of its own for as long as the process lives.
+    """The pause handler's machine code, mapped for the lifetime of the process, and the pause words that it reads.
 
     Args:
-        before: the address of the handler that gets all signals that have nothing to do with a pause.
+        before: address of the signal handler for every fault that is no pause.
 
     Raises:
-        OSError: the system allows no more code in this process.
+        OSError: if the system allows no more executable memory in this process.
     """
 
+    address: int
+    """Entry point of the signal handler."""
+
     def __init__(self, before: int) -> None:
-        # What a thread faults at may be anything, with words of a guest's choice around it: it cannot know the mark.
+        # A fault may be at any address, with bytes of a guest's choice in front of it; no guest can know the mark.
         self._mark = os.urandom(8)
         code = CODE.replace(MARK_PLACE, self._mark).replace(HANDLER_PLACE, before.to_bytes(8, "little"))
         space = AddressSpace()
@@ -60,20 +63,23 @@ class PauseHandler:
         self._system_call.argtypes = [ctypes.c_long, ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
 
     def adopt(self, page: int) -> None:
-        """Know a poll page; whoever faults at it is to read it again."""
+        """Mark a poll page as one of this process, with its pause word at `GO_ON`."""
         ctypes.memmove(page - WORD_DISTANCE + MARK_OFFSET, self._mark, len(self._mark))
         self.go_on(page)
 
     def pause(self, page: int) -> None:
-        """Let whoever faults at this page wait."""
+        """Make the thread that faults at this poll page sleep, until `go_on` or `stop`."""
         self._word(page).value = PAUSE
 
     def go_on(self, page: int) -> None:
-        """Let them read the page again: it must be readable."""
+        """Wake the thread that sleeps, to read the poll page again.
+
+        The page must be readable by then, or the thread faults at it for ever.
+        """
         self._say(page, GO_ON)
 
     def stop(self, page: int) -> None:
-        """Let the handler before have them."""
+        """Pass on the faults at this poll page, also that of a thread that sleeps: a trap ends its guest."""
         self._say(page, STOP)
 
     def _say(self, page: int, word: int) -> None:
