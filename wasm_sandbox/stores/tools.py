@@ -11,8 +11,8 @@ from uuid import uuid4
 
 from wasm_sandbox.stores.database import Database, encoding
 from wasm_sandbox.stores.organizations import organization_of
-from wasm_sandbox.twins import async_twin
 from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox.twins import async_twin
 
 
 class ToolManager:
