@@ -1,65 +1,124 @@
-"""The README: its code runs, its commands work, its tables say what is so."""
+"""The README and docs/: their code runs, their commands print what is shown, their tables say what is so."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
-from wasm_sandbox import ErrorKind, Limits
+import wasm_sandbox
+from tests.support.documents import DOCUMENTS, ROOT, Block, Shell, blocks, commands, environment, names, rows
+from wasm_sandbox import ErrorKind, Limits, ToolError
+from wasm_sandbox.cli.app import cli
+from wasm_sandbox.cli.display import exit_code
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line for block in re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) for line in block.splitlines()
-]
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in README.splitlines() if line.startswith("|")]
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+TEXT = README.read_text(encoding="utf-8")
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
 
 
-@pytest.mark.parametrize("source", PYTHON)
-def test_the_python_example_prints_what_its_comments_say(source: str, tmp_path: Path) -> None:
+# --- What is shown runs ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.name)
+def test_the_python_example_prints_what_its_comments_say(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "example.py"
-    file.write_text(source)
+    file.write_text(block.text, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(file)], capture_output=True, text=True, check=False, cwd=ROOT, env=_path()
+        [sys.executable, str(file)], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment()
     )
     assert (done.returncode, done.stderr) == (0, "")
-    printed = done.stdout.splitlines()
-    for comment in re.findall(r"print\(.*\)  # (.*)$", source, re.MULTILINE):
-        assert comment in printed
-    assert len(printed) == source.count("print(")
+    # Beside a print, or on lines of its own.
+    shown = re.findall(r"^(?:.*\bprint\(.*\)  )?# (.*)$", block.text, re.MULTILINE)
+    assert done.stdout.splitlines() == shown
+    assert shown
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the commands are for a POSIX shell")
-@pytest.mark.parametrize("line", COMMANDS)
+@posix_only
+@pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.text.splitlines()])
 def test_a_command_works(line: str, tmp_path: Path) -> None:
-    command = tmp_path / "wasm-sandbox"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox.cli.app "$@"\n')
-    command.chmod(0o700)
-    environment = {**_path(), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    done = Shell(tmp_path).run(line)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
-def test_it_shows_code_and_commands() -> None:
-    assert PYTHON
-    assert len(COMMANDS) >= 5
+@posix_only
+@pytest.mark.parametrize(
+    "block", [block for block in blocks("console") if not block.needs_the_network], ids=lambda block: block.name
+)
+def test_the_commands_of_a_block_print_what_is_shown(block: Block, tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    assert commands(block.text)
+    for line, shown in commands(block.text):
+        done = shell.run(line)
+        assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
-def test_the_table_of_errors_is_complete() -> None:
-    shown = {row[0].strip("`") for row in ROWS if row[0].strip("`") in {*ErrorKind}}
-    assert shown == {*ErrorKind}
+def test_what_is_not_run_says_that_it_is_text() -> None:
+    (make,) = blocks("")
+    assert [line.partition("#")[0].strip() for line in make.text.splitlines()] == ["make demo", "make test"]
+    assert {block.document for block in blocks("text")} == {"images", "own-python"}
+
+
+def test_what_needs_the_network_is_the_block_about_packages() -> None:
+    assert [block.document for block in blocks("console") if block.needs_the_network] == ["README"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.stem)
+def test_its_links_lead_somewhere(document: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", _prose(document)) if "://" not in link]
+    assert [link for link in links if not _leads_somewhere(document, link)] == []
+
+
+# --- The README -----------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(TEXT.splitlines()) <= 150
+    assert [block.language for block in blocks("", "python", "sh", "console") if block.document == "README"]
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    assert {document for document in DOCUMENTS[1:] if f"(docs/{document.name})" not in TEXT} == set()
+
+
+def test_the_readme_says_the_defaults_of_the_limits() -> None:
+    limits = Limits()
+    section = " ".join(TEXT.partition("## Limits\n")[2].partition("\n## ")[0].split())
+    for words in (
+        f"{limits.fuel:,} units of fuel",
+        f"{limits.timeout_seconds:g} s of wall time",
+        f"{limits.memory_bytes >> 20} MiB of memory",
+        f"{limits.output_bytes >> 20} MiB kept of stdout",
+        f"a result of {limits.result_bytes >> 20} MiB",
+        f"{limits.files_bytes >> 20} MiB in {limits.file_count} files",
+    ):
+        assert words in section
+
+
+# --- The tables -----------------------------------------------------------------------------------------
+
+
+def test_the_table_of_errors_is_complete_and_says_their_exit_codes() -> None:
+    shown = {names(row[0])[0]: int(row[2]) for row in rows(DOCS / "results.md", "`ErrorKind`")}
+    assert shown == {kind.value: exit_code(ToolError(kind=kind, message="")) for kind in ErrorKind}
+
+
+def test_the_table_of_a_result_names_every_field() -> None:
+    shown = {name for row in rows(DOCS / "results.md", "field") for name in names(row[0])}
+    assert shown == {*wasm_sandbox.ToolExecutionResult.model_fields}
 
 
 def test_the_table_of_limits_names_every_limit_and_its_default() -> None:
-    defaults = {row[0].strip("`"): row[2] for row in ROWS if row[0].strip("`") in Limits.model_fields}
+    defaults = {names(row[0])[0]: row[2] for row in rows(DOCS / "limits.md", "`Limits(…)`")}
     limits = Limits()
     assert defaults == {
         "fuel": f"{limits.fuel:,}",
@@ -70,14 +129,67 @@ def test_the_table_of_limits_names_every_limit_and_its_default() -> None:
         "files_bytes": f"{limits.files_bytes >> 20} MiB",
         "file_count": f"{limits.file_count}",
     }
+    assert {*defaults, "deterministic"} == {*Limits.model_fields}
 
 
-def test_its_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_table_of_commands_names_every_command() -> None:
+    shown = set()
+    for row in rows(DOCS / "command-line.md", "command"):
+        verb, _, rest = names(row[0])[0].partition(" ")
+        is_group = isinstance(cli.commands[verb], click.Group)
+        shown |= {f"{verb} {one}" for one in rest.split("\\|")} if is_group else {verb}
+    assert shown == {*_commands()}
 
 
-def _path() -> dict[str, str]:
-    """An environment in which this checkout is found without being installed."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_the_table_of_options_names_every_option_of_run_and_exec() -> None:
+    shown, of_run = set(), set()
+    for row in rows(DOCS / "command-line.md", "option"):
+        options = {name.split()[0] for name in names(row[0])}
+        shown |= options
+        of_run |= options if row[1].endswith("`run` only") else set()
+    assert shown == _options("run")
+    assert shown - of_run == _options("exec")
+
+
+def test_the_table_of_exit_codes_has_those_of_the_kinds_of_errors() -> None:
+    shown = {int(row[0]) for row in rows(DOCS / "command-line.md", "exit code")}
+    assert shown == {exit_code(ToolError(kind=kind, message="")) for kind in ErrorKind} | {0, 4, 130}
+
+
+def test_the_table_of_environment_variables_names_every_one_that_the_package_knows() -> None:
+    shown = {names(row[0])[0] for row in rows(DOCS / "configuration.md", "variable")}
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "wasm_sandbox").rglob("*.py")]
+    assert shown == {name for source in sources for name in re.findall(r"WASM_SANDBOX_[A-Z_]+", source)}
+
+
+def test_the_table_of_extras_names_every_extra() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    shown = {names(row[0])[0] for row in rows(DOCS / "configuration.md", "extra")}
+    assert shown == {f"wasm-sandbox[{extra}]" for extra in project["optional-dependencies"]}
+
+
+def _commands() -> list[str]:
+    found = []
+    for verb, command in cli.commands.items():
+        found += [f"{verb} {one}" for one in command.commands] if isinstance(command, click.Group) else [verb]
+    return found
+
+
+def _options(verb: str) -> set[str]:
+    options = [option for option in cli.commands[verb].params if isinstance(option, click.Option)]
+    return {name for option in options for name in option.opts}
+
+
+def _prose(document: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def _leads_somewhere(document: Path, link: str) -> bool:
+    path, _, heading = link.partition("#")
+    target = document.parent / path if path else document
+    return target.exists() and (not heading or heading in _anchors(target))
+
+
+def _anchors(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", _prose(document), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
