@@ -14,7 +14,7 @@ import pytest
 
 import wasm_sandbox
 from tests.support.documents import DOCUMENTS, ROOT, Block, Shell, blocks, commands, environment, names, rows
-from wasm_sandbox import ErrorKind, Limits, ToolError
+from wasm_sandbox import ErrorKind, Limits, ToolError, errors
 from wasm_sandbox.cli.app import cli
 from wasm_sandbox.cli.display import exit_code
 
@@ -88,6 +88,14 @@ def test_the_readme_is_read_in_five_minutes() -> None:
 
 def test_the_readme_leads_to_every_document() -> None:
     assert {document for document in DOCUMENTS[1:] if f"(docs/{document.name})" not in TEXT} == set()
+
+
+def test_the_readme_names_every_exception_that_a_caller_can_catch() -> None:
+    public = [getattr(wasm_sandbox, name) for name in wasm_sandbox.__all__]
+    raised = {value.__name__ for value in [*public, *vars(errors).values()] if _is_exception(value)}
+    listed = [names(row[0])[0] for row in rows(README, "exception")]
+    assert len(listed) == len({*listed})
+    assert {*listed} == raised | {"ToolSourceError"}
 
 
 def test_the_readme_says_the_defaults_of_the_limits() -> None:
@@ -178,6 +186,10 @@ def _commands() -> list[str]:
 def _options(verb: str) -> set[str]:
     options = [option for option in cli.commands[verb].params if isinstance(option, click.Option)]
     return {name for option in options for name in option.opts}
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
 
 
 def _prose(document: Path) -> str:
