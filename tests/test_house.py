@@ -22,7 +22,7 @@ PACKAGE = "wasm_sandbox"
 VALUES = frozenset(
     {
         "config", "deferred", "directories", "environment", "errors", "events", "files", "limits", "network", "options",
-        "outcome", "request", "results", "sizes", "switches", "tracing",
+        "outcome", "request", "results", "sizes", "switches", "tracing", "twins",
     }
 )  # fmt: skip
 """Modules of the top floor that know no machinery."""
@@ -40,7 +40,8 @@ MOST_MODULES = 20
 
 IMPURE_MODULES = frozenset(
     {
-        "http",
+        "http.client",
+        "http.server",
         "multiprocessing",
         "shutil",
         "signal",
@@ -48,8 +49,7 @@ IMPURE_MODULES = frozenset(
         "sqlite3",
         "subprocess",
         "tempfile",
-        "threading",
-        "urllib",
+        "urllib.request",
     }
 )
 IMPURE_CALLS = frozenset({"open", "input", "print", "read_bytes", "read_text", "write_bytes", "write_text"})
@@ -63,7 +63,7 @@ class Import(NamedTuple):
     by: str
     """The module that imports, without the package's name."""
     module: str
-    """A module of the package, without its name; or the first part of a foreign one, after ``:``."""
+    """A module of the package, without its name; or a foreign one, after ``:``."""
     name: str
     """What is taken out of the module; empty for the module itself."""
     is_lazy: bool
@@ -113,7 +113,7 @@ def _targets(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
         origin = alias.name if isinstance(node, ast.Import) else node.module or ""
         first, _, rest = origin.partition(".")
         if first != PACKAGE:
-            yield f":{first}", "" if isinstance(node, ast.Import) else alias.name
+            yield f":{origin}", "" if isinstance(node, ast.Import) else alias.name
         elif isinstance(node, ast.Import):
             yield rest, ""
         elif (inner := f"{rest}.{alias.name}".lstrip(".")) in modules():
@@ -140,7 +140,7 @@ def room(module: str) -> str:
 
 def only_the_engine_imports_wasmtime() -> Iterator[str]:
     for found in imports():
-        if found.module == ":wasmtime" and room(found.by) != "engine":
+        if _foreign(found) == "wasmtime" and room(found.by) != "engine":
             yield f"{found.by} imports wasmtime"
 
 
@@ -164,7 +164,7 @@ def values_import_values() -> Iterator[str]:
 
 def pure_rooms_do_nothing_outside() -> Iterator[str]:
     for found in imports():
-        if room(found.by) in PURE and found.module.removeprefix(":") in IMPURE_MODULES and not found.is_type_only:
+        if room(found.by) in PURE and found.module[1:] in IMPURE_MODULES and not found.is_type_only:
             yield f"{found.by} imports {found.module[1:]}"
     for module, tree in modules().items():
         if room(module) not in PURE:
@@ -180,7 +180,7 @@ def the_engine_knows_no_store_no_environment_variable_and_no_screen() -> Iterato
     for found in imports():
         if room(found.by) != "engine":
             continue
-        first = found.module.removeprefix(":").partition(".")[0]
+        first = _foreign(found) or found.module.partition(".")[0]
         if first in SCREEN_MODULES | STORE_MODULES:
             yield f"{found.by} imports {first}"
     for module, tree in modules().items():
@@ -191,7 +191,7 @@ def the_engine_knows_no_store_no_environment_variable_and_no_screen() -> Iterato
 
 def only_the_command_and_the_benchmark_know_the_screen() -> Iterator[str]:
     for found in imports():
-        if found.module.removeprefix(":") in SCREEN_MODULES and room(found.by) not in {"cli", "bench"}:
+        if _foreign(found) in SCREEN_MODULES and room(found.by) not in {"cli", "bench"}:
             yield f"{found.by} imports {found.module[1:]}"
 
 
@@ -258,6 +258,11 @@ def _called(node: ast.Call) -> str:
     return (
         function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
     )
+
+
+def _foreign(found: Import) -> str:
+    """The first part of the name of a foreign module; empty for one of the package."""
+    return found.module[1:].partition(".")[0] if found.module.startswith(":") else ""
 
 
 def _is_os(node: ast.AST) -> bool:

@@ -38,5 +38,5 @@ def async_twin(
 
     twin.__name__ = name
     twin.__qualname__ = f"{method.__qualname__.rpartition('.')[0]}.{name}".lstrip(".")
-    twin.__doc__ = f"Async twin of `{blocking_name}`, which it calls.\n\n{cleandoc(method.__doc__ or '')}"
+    twin.__doc__ = f"Async twin of `{blocking_name}`, which it calls in a thread.\n\n{cleandoc(method.__doc__ or '')}"
     return twin

@@ -10,14 +10,15 @@ from collections.abc import Callable
 import pytest
 
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.threads.guest_threads import Workers
+from wasm_sandbox.engine.threads.guest_threads import GuestThreads
+from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.request import ExecutionRequest
 
 
 def test_workers_are_reused_and_grow_with_demand() -> None:
-    workers = Workers()
+    workers = GuestThreads(Watchdog())
     for _ in range(5):
         workers.submit(lambda deliver: deliver(None)).result()
         time.sleep(0.02)
@@ -31,7 +32,7 @@ def test_workers_are_reused_and_grow_with_demand() -> None:
 
 
 def test_a_worker_survives_what_its_work_raises() -> None:
-    workers = Workers()
+    workers = GuestThreads(Watchdog())
     with pytest.raises(ZeroDivisionError):
         workers.submit(lambda deliver: deliver(1 / 0)).result()
     assert workers.submit(lambda deliver: deliver(1)).result() == 1
@@ -39,14 +40,14 @@ def test_a_worker_survives_what_its_work_raises() -> None:
 
 
 def test_a_closed_pool_refuses_work_in_words() -> None:
-    workers = Workers()
+    workers = GuestThreads(Watchdog())
     workers.close(time.monotonic())
     with pytest.raises(RuntimeError, match="interpreter is exiting"):
         workers.submit(lambda deliver: deliver(1))
 
 
 def test_nobody_waits_for_what_a_worker_does_after_it_has_delivered() -> None:
-    workers, release, tidied = Workers(), threading.Event(), threading.Event()
+    workers, release, tidied = GuestThreads(Watchdog()), threading.Event(), threading.Event()
 
     def work(deliver: Callable[[int], None]) -> None:
         deliver(1)

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
 from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.identity import compile_key, image_id
+from wasm_sandbox.engine.compiled.identity import image_id
+from wasm_sandbox.engine.engine import usual_builds
 
 TOOL = Tool.from_source("def triple(n: int) -> int:\n    return 3 * n\n")
 ENDLESS = Tool.from_source("def endless() -> int:\n    print('begun')\n    while True: pass\n")
@@ -56,5 +57,5 @@ def test_the_command_takes_it(tmp_path: Path) -> None:
 def test_warm_prepares_its_image_too() -> None:
     warmed = CliRunner().invoke(cli, ["warm", "--no-fuel"])
     assert warmed.exit_code == 0, warmed.output
-    assert compile_key(image_id(find_artifact()), counts_fuel=False) in warmed.stdout
+    assert usual_builds(find_artifact())[1].compile_key(image_id(find_artifact())) in warmed.stdout
     assert len(warmed.stdout.splitlines()) == 2

@@ -6,14 +6,13 @@ import time
 from functools import cache
 from pathlib import Path
 
-import wasmtime
-
 from wasm_sandbox import Limits
-from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.instances import InstancePool
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
-from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
+from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
+from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
+from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -36,10 +35,10 @@ def settled(guests: GuestEngine) -> InstancePool:
     return guests.image().instances
 
 
-def cache_with_code(directory: Path, counts_fuel: bool = True) -> ImageCache:
+def cache_with_code(directory: Path, metering: Metering = Metering.FUEL) -> ImageCache:
     """A cache that has the code of the default image, in an image of another name, and not that image."""
     cache = ImageCache(directory)
-    cache.add("another-image", process_engine().image(counts_fuel=counts_fuel).path.read_bytes())
+    cache.add("another-image", process_engine().image(metering=metering).path.read_bytes())
     return cache
 
 
@@ -49,5 +48,5 @@ def engine(kind: str) -> GuestEngine:
     if kind == "of this system":
         return process_engine()
     if kind == "wasmtime's memory" or not is_supported():
-        return GuestEngine(wasmtime.Engine(engine_configuration()))
-    return GuestEngine(OwnMemoryEngine(scan=False))
+        return GuestEngine(WasmtimeMemory())
+    return GuestEngine(KeptMemory(scan=False))

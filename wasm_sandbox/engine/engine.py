@@ -23,9 +23,9 @@ from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.run.execution import execute
 from wasm_sandbox.engine.run.guest import Watch
 from wasm_sandbox.engine.start.base import StartKind
-from wasm_sandbox.engine.threads.guest_threads import GuestThreads
+from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads
 from wasm_sandbox.engine.threads.per_process import PerProcess
-from wasm_sandbox.engine.threads.turns import Turns
+from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.events import mark
@@ -58,10 +58,20 @@ class GuestEngine:
         is_plain: whether to do without the mechanisms that have a plain twin: wasmtime's own memory, no signal
             handler of ours and so no pausing, no code kept between runs.
         metering: what is written into the code of guests; by default fuel where a request limits it.
+        most_threads: how many guests may be on a thread at a time; the others wait.
+        at_once: how many of them may compute at a time.
+        quantum: for how long one computes while others wait, in seconds.
     """
 
     def __init__(
-        self, memory: LinearMemory | None = None, *, is_plain: bool = False, metering: Metering | None = None
+        self,
+        memory: LinearMemory | None = None,
+        *,
+        is_plain: bool = False,
+        metering: Metering | None = None,
+        most_threads: int = MAX_THREADS,
+        at_once: int = AT_ONCE,
+        quantum: float = QUANTUM_SECONDS,
     ) -> None:
         self._memory = memory or _memory(_memory_kind(is_plain))
         self._metering, self._keeps_code = metering, not is_plain
@@ -69,8 +79,8 @@ class GuestEngine:
         if self._memory.kind is MemoryKind.KEPT:
             trap_signals.allow_pausing()
         self._watch = Watch(Watchdog(), trap_signals)
-        self._threads = GuestThreads(self._watch.watchdog)
-        self._turns = Turns(self._watch.watchdog)
+        self._threads = GuestThreads(self._watch.watchdog, most_threads)
+        self._turns = Turns(self._watch.watchdog, at_once, quantum)
         self._images: dict[tuple[str, Metering], LoadedImage] = {}  # the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[tuple[str, Metering], threading.Lock] = {}
@@ -175,6 +185,11 @@ class GuestEngine:
 
         with mark("submit", request):
             return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are for guests, busy and idle."""
+        return self._threads.threads
 
     @property
     def running_guests(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from wasm_sandbox.images import default_source
+from wasm_sandbox import engine, images, workers
 from wasm_sandbox.options import Isolation, check_isolation
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ def start_guest(
     """
     check_isolation(isolation, image=source, mounts=request.given and request.given.mounts)
     if isolation == "process":
-        from wasm_sandbox.workers import process_pool  # lazy: only for this isolation
-
-        return process_pool().start(request, abandoned)
-    from wasm_sandbox.engine import process_engine, surroundings_for  # lazy: loads wasmtime
-
-    surroundings = surroundings_for(request.limits, abandoned)
-    return process_engine().start(request, surroundings, source or default_source()), surroundings.cancel
+        return workers.process_pool().start(request, abandoned)
+    surroundings = engine.surroundings_for(request.limits, abandoned)
+    return engine.process_engine().start(request, surroundings, source or images.default_source()), surroundings.cancel

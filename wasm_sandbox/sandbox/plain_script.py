@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
-from wasm_sandbox.engine import ImageSource, wait_for
+from wasm_sandbox.engine import wait_for
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import Isolation
@@ -15,6 +16,9 @@ from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.sandbox.executors import start_guest
+
+if TYPE_CHECKING:
+    from wasm_sandbox.engine import ImageSource
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
+from wasm_sandbox import images
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import tool_file_name
 from wasm_sandbox.engine import wait_for
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError
 from wasm_sandbox.files import GivenFiles, check_files
-from wasm_sandbox.images import Image, choose_image
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, checked
 from wasm_sandbox.outcome import Outcome
@@ -24,6 +24,9 @@ from wasm_sandbox.sandbox.executors import start_guest
 from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
+
+if TYPE_CHECKING:
+    from wasm_sandbox.images import Image
 
 INLINE_BYTES = 64 << 10
 """Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
@@ -181,7 +184,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         requirements = getattr(self.tool, "pip_requirements", None)
         image, isolation = self._named_image(config), self.options["isolation"]
         check_isolation(isolation, image=image)
-        return choose_image(
+        return images.choose_image(
             image,
             requirements,
             may_build=self.options["build_images"],

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -18,15 +19,19 @@ from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.engine.compiled import preparation
 from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import ImageCache
-from wasm_sandbox.engine.compiled.identity import compile_key, image_id
-from wasm_sandbox.engine.compiled.loaded import LoadedImage, Wanted
-from wasm_sandbox.engine.compiled.loading import load_image, load_prepared
-from wasm_sandbox.engine.compiled.preparation import Step, pre_initialise
-from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.memory.slots import OwnMemoryEngine, is_supported
+from wasm_sandbox.engine.compiled.identity import image_id
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
+from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE, Loader
+from wasm_sandbox.engine.compiled.preparation import pre_initialise
+from wasm_sandbox.engine.compiled.steps import Step
+from wasm_sandbox.engine.engine import process_engine, usual_builds
+from wasm_sandbox.engine.memory.base import LinearMemory, MemoryKind
+from wasm_sandbox.engine.memory.kept import is_supported
 from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import image_parts
+from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import ImageError
 
@@ -35,7 +40,7 @@ import sys
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox import run_tool, Tool
 steps = []
-process_engine().image(steps.append)
+process_engine().image(progress=steps.append)
 result = run_tool(Tool.from_source("def one() -> int:\\n    return 1\\n"))
 print(len(steps), result.func_return)
 """
@@ -65,11 +70,21 @@ def code_of(path: Path) -> bytes:
     return parts.read_code(path)
 
 
-def own_engine() -> OwnMemoryEngine:
-    engine = process_engine().image().engine
-    if not isinstance(engine, OwnMemoryEngine):
+def own_memory() -> LinearMemory:
+    memory = process_engine().image().memory
+    if memory.kind is not MemoryKind.KEPT:
         pytest.skip("the image's memory is in its module here")
-    return engine
+    return memory
+
+
+def fresh_memory() -> LinearMemory:
+    """Another engine of the kind that this system gets."""
+    return type(process_engine().image().memory)()
+
+
+def compile_key(build: Build | None = None) -> str:
+    """Of the default image, as this process has it."""
+    return (build or usual_builds(find_artifact())[0]).compile_key(image_id(find_artifact()))
 
 
 Initialise = Callable[..., Snapshot]
@@ -87,7 +102,7 @@ def initialise(request: pytest.FixtureRequest) -> Initialise:
     built = find_artifact().read()
     if request.param == "compiled for this use":
         return partial(pre_initialise, built)
-    return partial(pre_initialise, built, compiled=(own_engine(), code_of(process_engine().image().path)))
+    return partial(pre_initialise, built, compiled=(own_memory(), code_of(process_engine().image().path)))
 
 
 def test_a_snapshot_is_the_same_every_time_and_however_the_guest_was_compiled(initialise: Initialise) -> None:
@@ -100,18 +115,22 @@ def test_the_identity_covers_the_warm_up_and_the_key_covers_the_engine(
 ) -> None:
     artifact = find_artifact()
     identity = image_id(artifact)
-    assert compile_key(identity) == compile_key(identity)
-    monkeypatch.setattr("wasm_sandbox.engine.compiled.loading.PRELOAD", ("json",))
-    assert image_id(artifact) != identity
-    key = compile_key(identity)
+    usual, without_fuel = usual_builds(artifact)
+    key = compile_key()
+    assert compile_key() == key
+    with monkeypatch.context() as patch:
+        patch.setattr("wasm_sandbox.engine.compiled.identity.PRELOAD", ("json",))
+        assert image_id(artifact) != identity
+        assert compile_key() != key
     with monkeypatch.context() as patch:
         patch.setitem(ENGINE_SETTINGS, "cranelift_opt_level", "none")
-        assert compile_key(identity) != key
-    assert compile_key(identity) == key
-    assert compile_key(identity, counts_fuel=False) != key
-    assert compile_key(identity, own_memory=True) != compile_key(identity, own_memory=False)
-    monkeypatch.setattr("wasm_sandbox.engine.compiled.loading.METERING_FORMAT", 0)
-    assert compile_key(identity) != key
+        assert compile_key() != key
+    assert compile_key() == key
+    assert compile_key(without_fuel) != key
+    assert len({compile_key(replace(usual, metering=metering)) for metering in Metering}) == len(Metering)
+    assert len({compile_key(replace(usual, memory=kind)) for kind in MemoryKind}) == len(MemoryKind)
+    monkeypatch.setattr("wasm_sandbox.engine.compiled.build.METERING_FORMAT", 0)
+    assert compile_key() != key
 
 
 def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,13 +144,13 @@ def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", prepare)
     cache = ImageCache(tmp_path / "cache")
-    engine = type(process_engine().image().engine)()
-    image = load_image(engine, cache=cache)
+    loader = Loader(fresh_memory(), cache=cache)
+    image = PLAIN_IMAGE.load(loader)
     assert len(prepared) == 1
-    load_image(engine, cache=cache)
+    PLAIN_IMAGE.load(loader)
     assert len(prepared) == 1
     image.path.write_bytes(compiled[: len(compiled) // 2])
-    load_image(engine, cache=cache)
+    PLAIN_IMAGE.load(loader)
     assert len(prepared) == 2
 
 
@@ -139,10 +158,8 @@ def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkey
     compiled = process_engine().image().path.read_bytes()
     monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", lambda *args: compiled)
     cache = ImageCache(tmp_path / "cache")
-    engine = type(process_engine().image().engine)()
-    key = compile_key(image_id(find_artifact()))
-    cache.add(key, b"complete and recorded, but no compiled module")
-    assert load_image(engine, cache=cache).path.read_bytes() == compiled
+    cache.add(compile_key(), b"complete and recorded, but no compiled module")
+    assert PLAIN_IMAGE.load(Loader(fresh_memory(), cache=cache)).path.read_bytes() == compiled
 
 
 @pytest.mark.parametrize(
@@ -198,19 +215,17 @@ def test_a_guest_whose_start_changes_more_than_its_memory_is_refused(change: str
 
 
 def test_an_image_takes_the_code_of_another_one_of_its_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, default = own_engine(), process_engine().image()
+    memory, default = own_memory(), process_engine().image()
     cache = cache_with_code(tmp_path / "cache")
-    steps: list[str] = []
-
-    def prepared(wanted: Wanted) -> bytes:
-        return preparation.prepare(engine, wanted, [Step("a step", "import csv")])
+    told: list[str] = []
+    loader = Loader(memory, Metering.FUEL, told.append, cache)
 
     def load(identity: str) -> LoadedImage:
-        steps.clear()
-        return load_prepared(engine, identity, prepared, steps.append, cache)
+        told.clear()
+        return loader.prepared(identity, lambda: [Step("a step", "import csv")], {})
 
     loaded = load("another")
-    assert steps == ["unpacking the guest", "starting CPython and importing its library"]  # and nothing is compiled
+    assert told == ["unpacking the guest", "starting CPython and importing its library"]  # and nothing is compiled
     assert code_of(loaded.path) == code_of(default.path)
     assert memory_of(loaded.path) != memory_of(default.path)
 
@@ -225,14 +240,14 @@ def test_an_image_takes_the_code_of_another_one_of_its_guest(tmp_path: Path, mon
 def test_the_variant_without_fuel_is_made_from_the_memory_of_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = own_engine()
-    cache = cache_with_code(tmp_path / "cache", counts_fuel=False)
-    cache.add(compile_key(image_id(find_artifact())), process_engine().image().path.read_bytes())
+    memory = own_memory()
+    cache = cache_with_code(tmp_path / "cache", Metering.DEADLINE)
+    cache.add(compile_key(), process_engine().image().path.read_bytes())
     steps: list[str] = []
-    loaded = load_image(engine, steps.append, cache, counts_fuel=False)
+    loaded = PLAIN_IMAGE.load(Loader(memory, Metering.DEADLINE, steps.append, cache))
     assert steps == []  # the guest is not started again
     assert memory_of(loaded.path) == memory_of(process_engine().image().path)
-    assert code_of(loaded.path) == code_of(process_engine().image(counts_fuel=False).path)
+    assert code_of(loaded.path) == code_of(process_engine().image(metering=Metering.DEADLINE).path)
     assert code_of(loaded.path) != code_of(process_engine().image().path)
 
 

@@ -12,6 +12,7 @@ from tests.support.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
+from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -94,7 +95,7 @@ def test_without_fuel_the_deadline_still_ends_a_run(script: str, is_right: Calla
 
 def test_runs_with_and_without_fuel_have_images_of_their_own() -> None:
     guests = engine(ENGINES[0])
-    counting, not_counting = guests.image(), guests.image(counts_fuel=False)
+    counting, not_counting = guests.image(), guests.image(metering=Metering.DEADLINE)
     assert counting.id == not_counting.id
     assert counting.path != not_counting.path
     assert run(guests, "pass").fuel

@@ -49,7 +49,7 @@ def settle() -> None:
 
 
 def known(codes: ToolCodes) -> list[ToolCode]:
-    return [code for code in codes._known.values() if isinstance(code, ToolCode)]
+    return list(codes.known.values())
 
 
 def test_the_third_call_has_the_code_that_was_made_after_the_second(codes: ToolCodes) -> None:
@@ -67,7 +67,7 @@ def test_the_code_is_what_runs(codes: ToolCodes) -> None:
     """Shown by other code in its place, which no guest can arrange."""
     call("def f(x):\n    return 'one'\n", 2)
     call("def f(x):\n    return 'two'\n", 2)
-    (first, second), one = known(codes), next(iter(codes._known))
+    (first, second), one = known(codes), next(iter(codes.known))
     codes.keep(one, second)
     assert [r.func_return for r in call("def f(x):\n    return 'one'\n", 1)] == ["two"]
     codes.keep(one, first)
@@ -204,14 +204,14 @@ def test_what_cannot_be_compiled_ahead_runs_as_ever_and_is_not_tried_again(sourc
 def test_a_source_that_takes_the_compiler_long_is_given_up_ahead(
     codes: ToolCodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tool_codes, "COMPILE_FUEL", 20_000)
+    monkeypatch.setattr("wasm_sandbox.engine.run.compile_ahead.COMPILE_FUEL", 20_000)
     assert [r.func_return for r in call("def f(x):\n    return x + 1\n")] == [1, 2, 3, 4]
     assert known(codes) == []
 
 
 def test_runs_that_fail_are_not_compiled_ahead(codes: ToolCodes) -> None:
     call("def f(x):\n    return 1 / 0\n")
-    assert not codes._known
+    assert len(codes) == 0
 
 
 def test_the_tools_that_were_not_called_the_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from wasm_sandbox.engine.memory import layout
 from wasm_sandbox.engine.memory.address_space import AddressSpace
-from wasm_sandbox.engine.memory.slots import Memories, is_supported
+from wasm_sandbox.engine.memory.kept import is_supported
+from wasm_sandbox.engine.memory.slots import Memories
 
 needs_own_memory = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
 

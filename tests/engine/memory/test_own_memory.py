@@ -19,8 +19,9 @@ from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
-from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, OwnMemoryEngine, Slot, is_supported
+from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot
 from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending
@@ -120,7 +121,7 @@ def test_a_guest_gets_no_slot_that_cannot_be_put_back(monkeypatch: pytest.Monkey
     def refuse(*_: int) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(fresh.slot._space, "forget_changes", refuse)
+    monkeypatch.setattr(AddressSpace, "forget_changes", refuse)
     kept = len(pool.idle)
     pool.replace(fresh)
     assert len(pool.idle) == kept
@@ -161,7 +162,7 @@ MODULE = """(module (memory (export "memory") 1 200) (data (i32.const 8) "conten
 
 @pytest.fixture
 def module() -> Iterator[capi.Instance]:
-    own = OwnMemoryEngine()
+    own = KeptMemory().engine
     store = wasmtime.Store(own)
     store.set_limits(memory_size=100 * 65536)
     yield capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
@@ -196,19 +197,18 @@ def test_a_memory_grows_with_zeros_up_to_its_limit_and_no_further(module: capi.I
 
 def test_an_instance_that_is_offered_memory_of_another_size_is_refused() -> None:
     image = engine(ENGINES[0]).image()
-    own, fresh = image.engine, image.instances.take()
-    assert isinstance(own, OwnMemoryEngine)
+    own, fresh = image.memory.engine, image.instances.take()
     assert fresh.slot is not None
     fresh.store.close()
     store = wasmtime.Store(own)
     other = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
-    with own.offering(fresh.slot), pytest.raises(capi.GuestStopped, match="another size"):
-        capi.Instance(store, other, fresh.slot.linear)
+    with pytest.raises(capi.GuestStopped, match="another size"):
+        image.memory.instance(store, other, fresh.slot)
     store.close()
 
 
 def test_memories_of_any_module_are_given_back(module: capi.Instance) -> None:
-    own = OwnMemoryEngine()
+    own = KeptMemory().engine
     pre = wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE))
 
     def mappings() -> int:
@@ -288,8 +288,8 @@ def test_an_engine_without_a_scanner_works(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("wasm_sandbox.engine.memory.slots.PageScanner", refuse)
-    assert not OwnMemoryEngine().keeps_pages
+    monkeypatch.setattr("wasm_sandbox.engine.memory.kept.PageScanner", refuse)
+    assert not KeptMemory().keeps_pages
 
 
 def test_the_guards_are_where_wasmtime_wants_them() -> None:
@@ -303,11 +303,9 @@ def test_the_guards_are_where_wasmtime_wants_them() -> None:
             asked.append((reserved, guard))
             return super()._new_memory(env, type_, low, high, reserved, guard, to)
 
-    from wasm_sandbox.engine.memory import slots as own_memory
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own_memory.capi, "MemoryCreator", Curious)
-        own = OwnMemoryEngine()
+        patch.setattr(capi, "MemoryCreator", Curious)
+        own = KeptMemory().engine
     store = wasmtime.Store(own)
     capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
     store.close()

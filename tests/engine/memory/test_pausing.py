@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -16,8 +18,9 @@ from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory import pausing
 from wasm_sandbox.engine.memory.poll_page import PollPage
-from wasm_sandbox.engine.threads.turns import Turns
+from wasm_sandbox.engine.run.guest import Guest
 from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings
+from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
@@ -30,10 +33,14 @@ needs_pausing = pytest.mark.skipif(not pausing.is_supported(), reason="guests ca
 
 
 def start(
-    script: str, surroundings: LiveSurroundings | None = None, timeout_seconds: float = 600, fuel: int | None = 2**62
+    script: str,
+    surroundings: LiveSurroundings | FixedSurroundings | None = None,
+    timeout_seconds: float = 600,
+    fuel: int | None = 2**62,
+    engine: GuestEngine | None = None,
 ) -> Future[Outcome]:
     limits = Limits(timeout_seconds=timeout_seconds, fuel=fuel)
-    return process_engine().start(ExecutionRequest(script, {}, limits), surroundings or LiveSurroundings())
+    return (engine or process_engine()).start(ExecutionRequest(script, {}, limits), surroundings or LiveSurroundings())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -43,53 +50,81 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+class Guests:
+    """An engine whose guests have turns that never end, and those of them that can be paused, in order."""
+
+    def __init__(self, at_once: int = 1000, quantum: float = PATIENCE_SECONDS) -> None:
+        self.engine = GuestEngine(at_once=at_once, quantum=quantum)
+        self.heard: list[Guest] = []
+        self._pages: list[PollPage] = []
+
+    def began(self, mark: Mark) -> None:
+        if mark.name == "call":
+            self.heard.append(mark.subject)
+
+    def ended(self, mark: Mark) -> None:
+        pass
+
+    def start(self, script: str, surroundings: LiveSurroundings | None = None, **limits: Any) -> Future[Outcome]:
+        return start(script, surroundings, engine=self.engine, **limits)
+
+    def pages(self) -> list[PollPage]:
+        """Of the guests that could be paused at one of these calls."""
+        found = [guest.page for guest in self.heard if guest.page.can_pause]
+        self._pages += [page for page in found if page not in self._pages]
+        return self._pages
+
+    def forget(self) -> None:
+        self.heard, self._pages = [], []
+
+    def fuel_of(self, surroundings: LiveSurroundings) -> int:
+        """What a guest has left; as much as there can be before it has begun."""
+        found = [guest for guest in self.heard if guest.world.surroundings is surroundings and guest.has_instance]
+        return found[0].fuel_left() if found else 2**62
+
+
+@contextmanager
+def guests_of(at_once: int = 1000, quantum: float = PATIENCE_SECONDS) -> Iterator[Guests]:
+    made = Guests(at_once, quantum)
+    try:
+        with listening(made):
+            yield made
+    finally:
+        made.engine.shutdown()
+
+
 @pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> list[PollPage]:
-    """The pages of the runs that begin, which have turns of their own that never end."""
-    engine, found = process_engine(), []
-    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1000, moment=PATIENCE_SECONDS))
-    attach = PollPage.attach
-
-    def attach_and_tell(page: PollPage, *arguments: object) -> None:
-        attach(page, *arguments)  # type: ignore[arg-type]
-        found.append(page)
-
-    monkeypatch.setattr(PollPage, "attach", attach_and_tell)
-    return found
-
-
-def fuel_of(surroundings: LiveSurroundings) -> int:
-    """What a running guest has left."""
-    stop = surroundings._stop
-    return stop.__self__.fuel_left()  # type: ignore[no-any-return,union-attr]
+def guests() -> Iterator[Guests]:
+    with guests_of() as made:
+        yield made
 
 
 @needs_pausing
-def test_a_paused_guest_stands_still_until_it_is_resumed(pages: list[PollPage]) -> None:
+def test_a_paused_guest_stands_still_until_it_is_resumed(guests: Guests) -> None:
     surroundings = LiveSurroundings()
-    run = start(ENDLESS, surroundings)
-    wait_until(lambda: len(pages) == 1 and fuel_of(surroundings) < 2**62 - 10_000_000)
-    pages[0].pause()
+    run = guests.start(ENDLESS, surroundings)
+    wait_until(lambda: len(guests.pages()) == 1 and guests.fuel_of(surroundings) < 2**62 - 10_000_000)
+    guests.pages()[0].pause()
     time.sleep(0.05)  # for its next charge
-    still = fuel_of(surroundings)
+    still = guests.fuel_of(surroundings)
     time.sleep(0.1)
-    assert fuel_of(surroundings) == still
-    pages[0].resume()
-    wait_until(lambda: fuel_of(surroundings) < still - 10_000_000)
+    assert guests.fuel_of(surroundings) == still
+    guests.pages()[0].resume()
+    wait_until(lambda: guests.fuel_of(surroundings) < still - 10_000_000)
     surroundings.cancel()
     assert run.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
 
 
 @needs_pausing
 @pytest.mark.parametrize("fuel", [2**62, None], ids=["with fuel", "without fuel"])
-def test_a_guest_that_was_paused_many_times_has_the_right_result(pages: list[PollPage], fuel: int | None) -> None:
-    run = start(COUNT, fuel=fuel)
-    wait_until(lambda: len(pages) == 1)
+def test_a_guest_that_was_paused_many_times_has_the_right_result(guests: Guests, fuel: int | None) -> None:
+    run = guests.start(COUNT, fuel=fuel)
+    wait_until(lambda: len(guests.pages()) == 1)
     pauses = 0
     while not run.done():
-        pages[0].pause()
+        guests.pages()[0].pause()
         time.sleep(0.0002)
-        pages[0].resume()
+        guests.pages()[0].resume()
         time.sleep(0.0005)
         pauses += 1
     outcome = run.result()
@@ -98,45 +133,45 @@ def test_a_guest_that_was_paused_many_times_has_the_right_result(pages: list[Pol
 
 
 @needs_pausing
-def test_pausing_costs_no_fuel(pages: list[PollPage]) -> None:
+def test_pausing_costs_no_fuel(guests: Guests) -> None:
     def fuel(paused: bool) -> int | None:
         limits = Limits(timeout_seconds=600, deterministic=True)
-        pages.clear()
-        run = process_engine().start(ExecutionRequest(COUNT, {}, limits), FixedSurroundings())
+        guests.forget()
+        run = guests.engine.start(ExecutionRequest(COUNT, {}, limits), FixedSurroundings())
         while not run.done():
             time.sleep(0.0005)
-            if paused and pages:
-                pages[0].pause()
-                pages[0].resume()
+            if paused and guests.pages():
+                guests.pages()[0].pause()
+                guests.pages()[0].resume()
         return run.result().fuel
 
     assert fuel(True) == fuel(False)
 
 
 @needs_pausing
-def test_a_paused_guest_ends_at_its_deadline_and_when_it_is_cancelled(pages: list[PollPage]) -> None:
+def test_a_paused_guest_ends_at_its_deadline_and_when_it_is_cancelled(guests: Guests) -> None:
     cancelled = LiveSurroundings()
-    runs = [start(ENDLESS, timeout_seconds=0.5), start(ENDLESS, cancelled)]
-    wait_until(lambda: len(pages) == 2)
-    for page in pages:
+    runs = [guests.start(ENDLESS, timeout_seconds=0.5), guests.start(ENDLESS, cancelled)]
+    wait_until(lambda: len(guests.pages()) == 2)
+    for page in guests.pages():
         page.pause()
     outcome = runs[0].result(PATIENCE_SECONDS)
     assert outcome.ending is Ending.DEADLINE
     assert outcome.wall_seconds < PATIENCE_SECONDS / 2
     cancelled.cancel()
     assert runs[1].result(PATIENCE_SECONDS).ending is Ending.CANCELLED
-    wait_until(lambda: process_engine().running_guests == 0)
+    wait_until(lambda: guests.engine.running_guests == 0)
 
 
 @needs_pausing
-def test_a_page_that_is_let_go_of_is_not_touched_any_more(pages: list[PollPage]) -> None:
-    assert start("print(1)").result(PATIENCE_SECONDS).ending is Ending.EXITED
-    wait_until(lambda: process_engine().running_guests == 0)
-    assert not pages[0].can_pause
-    pages[0].pause()
-    pages[0].resume()
+def test_a_page_that_is_let_go_of_is_not_touched_any_more(guests: Guests) -> None:
+    assert guests.start("print(1)").result(PATIENCE_SECONDS).ending is Ending.EXITED
+    wait_until(lambda: guests.engine.running_guests == 0)
+    assert not guests.heard[0].page.can_pause
+    guests.heard[0].page.pause()
+    guests.heard[0].page.resume()
     for _ in range(20):  # among them the instance with the memory that the first one had
-        assert start("print(1)").result(PATIENCE_SECONDS).stdout == b"1\n"
+        assert guests.start("print(1)").result(PATIENCE_SECONDS).stdout == b"1\n"
 
 
 @needs_pausing
@@ -151,11 +186,11 @@ def test_a_page_that_is_let_go_of_is_not_touched_any_more(pages: list[PollPage])
     ids=["deep recursion", "no memory", "exit", "abort"],
 )
 def test_a_guest_that_is_paused_now_and_then_ends_as_any_other(
-    pages: list[PollPage], script: str, ending: set[Ending]
+    guests: Guests, script: str, ending: set[Ending]
 ) -> None:
-    run = start(script)
+    run = guests.start(script)
     while not run.done():
-        for page in list(pages):
+        for page in list(guests.pages()):
             page.pause()
             page.resume()
         time.sleep(0.02)
@@ -163,42 +198,39 @@ def test_a_guest_that_is_paused_now_and_then_ends_as_any_other(
 
 
 @needs_pausing
-def test_guests_that_compute_stand_still_in_turns_and_all_get_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = process_engine()
-    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1))
+def test_guests_that_compute_stand_still_in_turns_and_all_get_on() -> None:
     surroundings = [LiveSurroundings() for _ in range(8)]
-    runs = [start(ENDLESS, each) for each in surroundings]
-    try:
-        wait_until(lambda: engine.running_guests == 8 and all(each._stop for each in surroundings))
-        wait_until(lambda: all(fuel_of(each) < 2**62 - 10_000_000 for each in surroundings))
-        before = [fuel_of(each) for each in surroundings]
-        wait_until(lambda: all(fuel_of(each) < left for each, left in zip(surroundings, before, strict=True)))
-    finally:
-        for each in surroundings:
-            each.cancel()
-    assert {run.result(PATIENCE_SECONDS).ending for run in runs} == {Ending.CANCELLED}
+    with guests_of(at_once=1, quantum=0.01) as guests:
+        runs = [guests.start(ENDLESS, each) for each in surroundings]
+        try:
+            wait_until(lambda: all(guests.fuel_of(each) < 2**62 - 10_000_000 for each in surroundings))
+            before = [guests.fuel_of(each) for each in surroundings]
+            assert guests.engine.running_guests == 8
+            wait_until(lambda: all(guests.fuel_of(e) < left for e, left in zip(surroundings, before, strict=True)))
+        finally:
+            for each in surroundings:
+                each.cancel()
+        assert {run.result(PATIENCE_SECONDS).ending for run in runs} == {Ending.CANCELLED}
 
 
 @needs_pausing
-def test_a_guest_that_slept_asks_for_a_turn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = process_engine()
-    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=PATIENCE_SECONDS))
+def test_a_guest_that_slept_asks_for_a_turn_again() -> None:
     holder = LiveSurroundings()
-    sleeper = start("import time; time.sleep(0.3); print('awake')")
-    computing = start(ENDLESS, holder)  # takes the turn of the one that sleeps, and keeps it
-    with pytest.raises(TimeoutError):
-        sleeper.result(1)
-    holder.cancel()
-    assert computing.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
-    assert sleeper.result(PATIENCE_SECONDS).stdout == b"awake\n"
+    with guests_of(at_once=1) as guests:
+        sleeper = guests.start("import time; time.sleep(0.3); print('awake')")
+        computing = guests.start(ENDLESS, holder)  # takes the turn of the one that sleeps, and keeps it
+        with pytest.raises(TimeoutError):
+            sleeper.result(1)
+        holder.cancel()
+        assert computing.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
+        assert sleeper.result(PATIENCE_SECONDS).stdout == b"awake\n"
 
 
 def test_where_guests_cannot_be_paused_they_go_on_after_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pausing, "is_supported", lambda: False)
-    engine = GuestEngine()
+    engine = GuestEngine(at_once=1, quantum=0.001)
     try:
-        assert engine._trap_signals.pausing is None
-        monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=0.001))
+        assert engine.mechanisms["pausing"] == "no"
         limits = Limits(timeout_seconds=PATIENCE_SECONDS)
         runs = [engine.start(ExecutionRequest(COUNT, {}, limits), LiveSurroundings()) for _ in range(4)]
         assert {run.result(PATIENCE_SECONDS).stdout for run in runs} == {COUNTED}
@@ -255,11 +287,11 @@ def test_a_fault_of_the_host_itself_ends_it_as_ever(how: str) -> None:
 
 
 @needs_pausing
-def test_a_child_of_a_process_with_paused_guests_runs_its_own(pages: list[PollPage]) -> None:
+def test_a_child_of_a_process_with_paused_guests_runs_its_own(guests: Guests) -> None:
     surroundings = LiveSurroundings()
-    run = start(ENDLESS, surroundings)
-    wait_until(lambda: len(pages) == 1)
-    pages[0].pause()
+    run = guests.start(ENDLESS, surroundings)
+    wait_until(lambda: len(guests.pages()) == 1)
+    guests.pages()[0].pause()
     child = os.fork()
     if child == 0:
         status = 1
@@ -274,14 +306,14 @@ def test_a_child_of_a_process_with_paused_guests_runs_its_own(pages: list[PollPa
 
 
 @needs_pausing
-def test_pausing_from_many_threads_at_once_leaves_no_guest_behind(pages: list[PollPage]) -> None:
-    runs = [start(COUNT) for _ in range(4)]
-    wait_until(lambda: len(pages) == 4)
+def test_pausing_from_many_threads_at_once_leaves_no_guest_behind(guests: Guests) -> None:
+    runs = [guests.start(COUNT) for _ in range(4)]
+    wait_until(lambda: len(guests.pages()) == 4)
     over = threading.Event()
 
     def disturb() -> None:
         while not over.is_set():
-            for page in pages:
+            for page in guests.pages():
                 page.pause()
                 page.resume()
 

@@ -22,6 +22,7 @@ from wasm_sandbox.engine.module.metering import (
     CHUNK_BYTES,
     FUEL_EXPORT,
     POLL_EXPORT,
+    Metering,
     meter,
     meter_code,
 )
@@ -33,9 +34,9 @@ ENGINE = wasmtime.Engine(engine_configuration())
 class Metered:
     """An instance of a metered module."""
 
-    def __init__(self, text: str, fuel: bool = True) -> None:
+    def __init__(self, text: str, metering: Metering = Metering.FUEL) -> None:
         self.store = wasmtime.Store(ENGINE)
-        module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(text)), fuel))
+        module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(text)), metering))
         self.exports = wasmtime.Instance(self.store, module, []).exports(self.store)
         self.fuel = PLENTY
 
@@ -128,7 +129,7 @@ def test_a_metered_module_computes_what_it_did(programs: Metered, name: str, arg
     store = wasmtime.Store(ENGINE)
     plain = wasmtime.Instance(store, wasmtime.Module(ENGINE, wasmtime.wat2wasm(PROGRAMS)), []).exports(store)
     expected = plain[name](store, argument)  # type: ignore[operator]
-    without_fuel = Metered(PROGRAMS, fuel=False)
+    without_fuel = Metered(PROGRAMS, Metering.DEADLINE)
     assert programs.call(name, argument) == without_fuel.call(name, argument) == expected
     assert without_fuel.fuel == PLENTY
 
@@ -243,18 +244,18 @@ ENDLESS = """(module
   (func (export "copy") (loop $l (memory.copy (i32.const 0) (i32.const 9) (i32.const 4000000)) (br $l))))"""
 
 
-@pytest.mark.parametrize("fuel", [True, False])
+@pytest.mark.parametrize("metering", [Metering.FUEL, Metering.DEADLINE])
 @pytest.mark.parametrize("name", ["loop", "recursion", "fill", "copy"])
-def test_a_closed_poll_page_stops_whatever_is_going_on(name: str, fuel: bool) -> None:
+def test_a_closed_poll_page_stops_whatever_is_going_on(name: str, metering: Metering) -> None:
     """From another thread, while the guest computes: as a deadline and a cancellation do."""
-    endless = Metered(ENDLESS, fuel)
+    endless = Metered(ENDLESS, metering)
     page = PollPage(TrapSignals())
     page.attach(*endless.poll_page())
     threading.Timer(0.05, page.close).start()
     with pytest.raises(wasmtime.Trap):
         endless.call(name)
     page.detach()
-    assert endless.fuel < PLENTY if fuel else endless.fuel == PLENTY
+    assert endless.fuel < PLENTY if metering is Metering.FUEL else endless.fuel == PLENTY
 
 
 def test_a_page_closed_too_early_stops_the_guest_at_once_and_one_closed_too_late_touches_nothing() -> None:
@@ -294,9 +295,9 @@ def test_code_may_be_metered_ahead_of_the_rest_of_its_module() -> None:
     text = '(module (global $g (mut i32) (i32.const {})) (func $f (loop (br 0))) (func (export "{}") call $f))'
     before, after, other = (bytes(wasmtime.wat2wasm(text.format(*values))) for values in ((0, "a"), (7, "b"), (0, "a")))
     assert meter(after, code=meter_code(before)) == meter(after)
-    assert meter(after, False, meter_code(before, False)) == meter(after, False)
+    assert meter(after, Metering.DEADLINE, meter_code(before, Metering.DEADLINE)) == meter(after, Metering.DEADLINE)
     with pytest.raises(MalformedModule, match="for another module"):
-        meter(other, False, meter_code(other))
+        meter(other, Metering.DEADLINE, meter_code(other))
     with pytest.raises(MalformedModule, match="for another module"):
         meter(other, code=meter_code(bytes(wasmtime.wat2wasm("(module)"))))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.memory.slots import is_supported
+from wasm_sandbox.engine.memory.kept import is_supported
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.limits import MIB, Limits

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from wasm_sandbox import Limits
-from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.threads.turns import AT_ONCE, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
@@ -34,7 +34,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_of_many_that_are_short_a_few_go_on_at_once(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=3, moment=LONG_SECONDS)
+    turns = Turns(watchdog, at_once=3, quantum=LONG_SECONDS)
     inside, most, lock = 0, 0, threading.Lock()
 
     def short() -> None:
@@ -53,7 +53,7 @@ def test_of_many_that_are_short_a_few_go_on_at_once(threads: ThreadPoolExecutor,
 
 
 def test_turns_come_in_the_order_of_asking(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
+    turns = Turns(watchdog, at_once=1, quantum=LONG_SECONDS)
     came: list[int] = []
 
     def ask(number: int) -> None:
@@ -64,16 +64,16 @@ def test_turns_come_in_the_order_of_asking(threads: ThreadPoolExecutor, watchdog
         asking = []
         for number in range(10):
             asking.append(threads.submit(ask, number))
-            while len(turns._first) <= number:
+            while turns.waiting <= number:
                 time.sleep(0.001)
     wait(asking, timeout=LONG_SECONDS)
     assert came == list(range(10))
 
 
-def test_nobody_waits_longer_than_a_moment_for_one_that_takes_long(
+def test_nobody_waits_longer_than_a_quantum_for_one_that_takes_long(
     threads: ThreadPoolExecutor, watchdog: Watchdog
 ) -> None:
-    turns = Turns(watchdog, at_once=1, moment=0.01)
+    turns = Turns(watchdog, at_once=1, quantum=0.01)
     stop = threading.Event()
 
     def long() -> None:
@@ -89,7 +89,7 @@ def test_nobody_waits_longer_than_a_moment_for_one_that_takes_long(
 
 
 def test_a_turn_that_is_ended_early_is_the_next_ones(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
+    turns = Turns(watchdog, at_once=1, quantum=LONG_SECONDS)
     with turns.turn(LONG_SECONDS) as turn:
         turn.give_up()
         turn.give_up()  # twice is once
@@ -99,17 +99,17 @@ def test_a_turn_that_is_ended_early_is_the_next_ones(threads: ThreadPoolExecutor
 
 
 def test_whoever_has_no_patience_goes_on_and_leaves_nothing_behind(watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
+    turns = Turns(watchdog, at_once=1, quantum=LONG_SECONDS)
     with turns.turn(LONG_SECONDS):
         began = time.monotonic()
         with turns.turn(5e-324), turns.turn(0.02):
             assert time.monotonic() - began < LONG_SECONDS / 2
-    assert not turns._first
-    assert not turns._begun
+    assert turns.waiting == 0
+    assert turns.under_way == 0
 
 
 def test_an_exception_ends_a_turn(watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=1, moment=LONG_SECONDS)
+    turns = Turns(watchdog, at_once=1, quantum=LONG_SECONDS)
     with pytest.raises(ValueError, match="inside"), turns.turn(LONG_SECONDS):
         raise ValueError("inside")
     with turns.turn(LONG_SECONDS):
@@ -132,9 +132,8 @@ def test_guests_that_take_long_hold_up_no_short_run(script: str) -> None:
     assert {run.result(LONG_SECONDS).ending for run in running} == {Ending.CANCELLED}
 
 
-def test_a_guest_that_sleeps_gives_its_turn_away_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = process_engine()
-    monkeypatch.setattr(engine, "_turns", Turns(engine._watchdog, at_once=1, moment=LONG_SECONDS))
+def test_a_guest_that_sleeps_gives_its_turn_away_at_once() -> None:
+    engine = GuestEngine(at_once=1, quantum=LONG_SECONDS)
     asleep = LiveSurroundings()
     sleeper = engine.start(ExecutionRequest("import time; time.sleep(600)", {}, Limits(timeout_seconds=600)), asleep)
     try:
@@ -143,3 +142,4 @@ def test_a_guest_that_sleeps_gives_its_turn_away_at_once(monkeypatch: pytest.Mon
     finally:
         asleep.cancel()
     assert sleeper.result(LONG_SECONDS).ending is Ending.CANCELLED
+    engine.shutdown()

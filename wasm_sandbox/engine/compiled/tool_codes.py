@@ -39,6 +39,16 @@ class ToolCodes:
         self._known: OrderedDict[bytes, ToolCode | bool] = OrderedDict()
         """Without code: whether another call is what it takes; else they are being compiled, or cannot be."""
 
+    @property
+    def known(self) -> dict[bytes, ToolCode]:
+        """What there is code of: key -> code, the one that was called last at the end."""
+        with self._lock:
+            return {key: code for key, code in self._known.items() if isinstance(code, ToolCode)}
+
+    def __len__(self) -> int:
+        """How many lines have been noted, with code and without."""
+        return len(self._known)
+
     def find(self, key: bytes) -> ToolCode | None:
         """The code of lines, if there is any."""
         with self._lock:

@@ -49,10 +49,16 @@ def execute(
         key = key_of(request) if codes is not None else None
         run = _Run(image, watch, request, surroundings, deliver)
         try:
-            ending = run.run(turn, codes.find(key) if codes and key else None)
+            ending = run.run(turn, codes.find(key) if codes is not None and key else None)
         finally:
             run.guest.close()
-        if codes and key and ending is Ending.EXITED and not run.guest.ended.exit_code and codes.is_wanted(key):
+        if (
+            codes is not None
+            and key
+            and ending is Ending.EXITED
+            and not run.guest.ended.exit_code
+            and codes.is_wanted(key)
+        ):
             with mark("compile ahead"):
                 codes.keep(key, compile_ahead(image, request))
 

@@ -74,6 +74,7 @@ class Guest:
         world: what it may call.
         streams: its standard streams.
         files: its files, if it was given any.
+        page: the poll page, by which it is stopped and paused.
         ended: exit code and exception of the last call.
         detail: the engine's own words for an abnormal ending.
     """
@@ -85,7 +86,7 @@ class Guest:
         self.files: Descriptors | None = None
         self.ended, self.detail = Ended(0, None), ""
         self._process = Process(self.world)
-        self._page = PollPage(watch.trap_signals)
+        self.page = PollPage(watch.trap_signals)
         self._fresh: FreshInstance | None = None
         self._ending: Ending | None = None
         watch.trap_signals.restore()
@@ -170,7 +171,7 @@ class Guest:
         stopped: capi.GuestStopped | None = None
         try:
             surroundings.stop_with(self.stop_if_over)
-            with self._watch.watchdog.watch(world.next_look(), look):
+            with mark("call", self), self._watch.watchdog.watch(world.next_look(), look):
                 stopped = self._refused(request.limits) or self._run(request, code)
         finally:
             surroundings.stop_with(None)
@@ -206,8 +207,8 @@ class Guest:
             if code and code.fuel > fuel:
                 code = None  # the run ends in the compiler, as without it
             instance.set_global(FUEL_EXPORT, fuel - code.fuel if code else fuel)
-            if world.turn is not None and self._page.can_pause:
-                world.turn.can_be_paused(self._page)
+            if world.turn is not None and self.page.can_pause:
+                world.turn.can_be_paused(self.page)
             self.ended = self.image.start.run(instance, request, code.data if code else b"")
             return None
         except capi.GuestStopped as stopped:
@@ -223,9 +224,9 @@ class Guest:
             self.world.instance = self._fresh.instance
             slot = self._fresh.slot
             if slot is not None:
-                self._page.attach(*slot.poll_span, slot.poll)
+                self.page.attach(*slot.poll_span, slot.poll)
             else:
-                self._page.attach(*self._fresh.instance.memory_named(POLL_EXPORT))
+                self.page.attach(*self._fresh.instance.memory_named(POLL_EXPORT))
         return self._fresh.instance
 
     def stop_if_over(self) -> float | None:
@@ -236,7 +237,7 @@ class Guest:
             self.world.fail(error)
             halt = self.world.halt
         if halt is not None:
-            self._page.close()
+            self.page.close()
             self.world.surroundings.wake()
             return None
         return self.world.next_look()
@@ -299,7 +300,7 @@ class Guest:
 
     def close(self) -> None:
         """Tear the instance down, put a fresh one in its place, and close what its capabilities hold."""
-        self._page.detach()
+        self.page.detach()
         self.files = None
         self.world.instance = None
         fresh, self._fresh = self._fresh, None

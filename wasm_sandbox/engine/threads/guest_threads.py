@@ -62,10 +62,10 @@ class GuestThreads:
 
     Args:
         watchdog: looks after the work that waits for a thread.
-        most: how many threads there may be; `MAX_THREADS` if not given.
+        most: how many threads there may be.
     """
 
-    def __init__(self, watchdog: Watchdog, most: int | None = None) -> None:
+    def __init__(self, watchdog: Watchdog, most: int = MAX_THREADS) -> None:
         self._watchdog, self._most = watchdog, most
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class GuestThreads:
 
     def _add_thread(self) -> bool:
         """Whether there is one more thread; if not, the work waits for one of the others."""
-        if len(self._threads) >= (self._most or MAX_THREADS):
+        if len(self._threads) >= self._most:
             return False
         try:
             self._start_thread()

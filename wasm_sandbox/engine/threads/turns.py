@@ -1,10 +1,10 @@
-"""Turns: of many guests that want to compute a few do so at once, a moment each, one after the other.
+"""Round-robin scheduling of guests: at most `AT_ONCE` compute at a time, a quantum of 10 ms each.
 
 More threads than processors only queue for the interpreter lock, and each time one gets it another has to be woken:
 64 short runs at once then take twice the time they need. And a thread that loses its processor while it has that lock
 keeps everybody waiting until all others that compute have had theirs: a guest's deadline passes meanwhile. So runs
-begin in turns, and a guest whose moment is over is paused (`engine.memory.pausing`) while others wait, until its
-next turn. Where guests cannot be paused, one whose moment is over goes on beside the others.
+begin in turns, and a guest whose quantum is over is paused (`engine.memory.pausing`) while others wait, until its
+next turn. Where guests cannot be paused, one whose quantum is over goes on beside the others.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Protocol
 
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 
-MOMENT_SECONDS = 0.01
-"""How long a turn lasts at most, if others wait. A short run, with as many others at once as there may be, takes 3 to
+QUANTUM_SECONDS = 0.01
+"""How long a turn lasts at most while others wait. A short run, with as many others at once as there may be, takes 3 to
 4 ms."""
 
 AT_ONCE = (os.cpu_count() or 1) + 1
@@ -40,13 +40,17 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.begin = threading.Lock()
-        """Released when its first turn comes."""
-        self.begin.acquire()
+        self._first = threading.Lock()
+        """Held until its first turn comes."""
+        self._first.acquire()
         self.guest: Pausable | None = None
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for its first turn; whether it has come."""
+        return self._first.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
     def can_be_paused(self, guest: Pausable) -> None:
-        """From now on the run has a guest that waits for its next turn when its moment is over."""
+        """From now on the run has a guest that waits for its next turn when its quantum is over."""
         self.guest = guest
         self.ask_again()
 
@@ -60,22 +64,27 @@ class Turn:
 
     def come(self) -> None:
         if self.guest is None:
-            self.begin.release()
+            self._first.release()
         else:
             self.guest.resume()
 
 
+# Guarantees:
+# - who has asked gets a turn: first-time askers and those who ask again alternate, each in the order of asking;
+# - a guest that is paused has a place in `_again`, and is resumed when it comes up or gives up;
+# - whoever gives up is nowhere in here afterwards.
+# Locks: `_lock` guards all of it; `PollPage._lock` is taken while it is held, and so may `Watchdog._changed` be.
 class Turns:
-    """Gives turns in the order of asking; those who ask for their first one get every other.
+    """The scheduler: gives turns in the order of asking; those who ask for their first one get every other.
 
     Args:
-        watchdog: looks who is next when a moment is over.
+        watchdog: looks who is next when a quantum is over.
         at_once: how many turns may be under way.
-        moment: how long one lasts at most while others wait, in seconds.
+        quantum: how long one lasts at most while others wait, in seconds.
     """
 
-    def __init__(self, watchdog: Watchdog, at_once: int = AT_ONCE, moment: float = MOMENT_SECONDS) -> None:
-        self._watchdog, self._at_once, self._moment = watchdog, at_once, moment
+    def __init__(self, watchdog: Watchdog, at_once: int = AT_ONCE, quantum: float = QUANTUM_SECONDS) -> None:
+        self._watchdog, self._at_once, self._quantum = watchdog, at_once, quantum
         self._lock = threading.Lock()
         self._first: deque[Turn] = deque()
         self._again: deque[Turn] = deque()
@@ -83,9 +92,19 @@ class Turns:
         self._first_is_next = True
         self._is_watched = False
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their first turn."""
+        return len(self._first)
+
+    @property
+    def under_way(self) -> int:
+        """How many turns are under way."""
+        return len(self._begun)
+
     @contextmanager
     def turn(self, patience: float) -> Iterator[Turn]:
-        """Wait for a turn, and have it while inside, or until its moment is over.
+        """Wait for a turn, and have it while inside, or until its quantum is over.
 
         Args:
             patience: how many seconds to wait at most; after that one goes on without.
@@ -98,7 +117,7 @@ class Turns:
             with self._lock:
                 self._first.append(turn)
                 self._admit()
-            if not turn.begin.acquire(timeout=min(patience, threading.TIMEOUT_MAX)):
+            if not turn.wait(patience):
                 turn.give_up()
             yield turn
         finally:
@@ -128,7 +147,7 @@ class Turns:
             return
         now = time.monotonic()
         for turn, began in list(self._begun.items()):
-            if began + self._moment > now:
+            if began + self._quantum > now:
                 break
             del self._begun[turn]
             if turn.guest is not None:
@@ -145,7 +164,7 @@ class Turns:
             self._watchdog.look_at(self._next_end(), self._look)
 
     def _next_end(self) -> float:
-        return next(iter(self._begun.values())) + self._moment
+        return next(iter(self._begun.values())) + self._quantum
 
     def _look(self) -> float | None:
         with self._lock:
