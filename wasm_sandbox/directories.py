@@ -22,7 +22,7 @@ def data_directory() -> Path:
     """The user's data: ``$WASM_SANDBOX_DATA_DIR``, else the user's data directory of this platform."""
     if configured := os.environ.get(DATA_VARIABLE):
         return Path(configured).expanduser()
-    import platformdirs
+    import platformdirs  # lazy: only where no variable names the directory
 
     return platformdirs.user_data_path("wasm-sandbox", appauthor=False)
 
@@ -36,7 +36,7 @@ def cache_directory() -> Path:
     """Where compiled images are kept: ``$WASM_SANDBOX_CACHE_DIR``, else the user's cache directory."""
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
-    import platformdirs
+    import platformdirs  # lazy: only where no variable names the directory
 
     return platformdirs.user_cache_path("wasm-sandbox", appauthor=False)
 
@@ -97,8 +97,8 @@ def writable_by_others(path: Path, *, of_root: bool = False) -> str | None:
 
 def _has_others(group: int) -> bool:
     """Whether a group may have other members than this user: any but a group of the user's own name."""
-    import grp
-    import pwd
+    import grp  # lazy: POSIX has it
+    import pwd  # lazy: POSIX has it
 
     try:
         name, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)

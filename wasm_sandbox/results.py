@@ -116,7 +116,7 @@ def document(result: ToolExecutionResult) -> str:
 
 
 def _json(value: Any) -> str | None:
-    from pydantic_core import to_json
+    from pydantic_core import to_json  # lazy: only where a result is written down
 
     try:
         return to_json(value, indent=2, bytes_mode="base64", inf_nan_mode="strings", fallback=_text).decode()

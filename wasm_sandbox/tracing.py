@@ -64,7 +64,7 @@ def traced(owner: object, method: Callable[..., Any]) -> Iterator[TracedCall]:
     if "opentelemetry.trace" not in sys.modules:
         yield call
         return
-    from opentelemetry import trace
+    from opentelemetry import trace  # lazy: an extra, and loaded by whoever wants spans
 
     attributes = {"code.function.name": f"{method.__module__}.{method.__qualname__}"}
     if isinstance(tool_name := getattr(owner, "tool_name", None), str):
@@ -84,7 +84,7 @@ def traced(owner: object, method: Callable[..., Any]) -> Iterator[TracedCall]:
 
 
 def _describe_exception(span: Span, error: BaseException) -> None:
-    from opentelemetry.trace import StatusCode
+    from opentelemetry.trace import StatusCode  # lazy: as above
 
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
@@ -102,7 +102,7 @@ def _describe_exception(span: Span, error: BaseException) -> None:
 
 def _describe(span: Span, result: object) -> None:
     """Put how a run went on its span; of anything else just that it went well."""
-    from opentelemetry.trace import StatusCode
+    from opentelemetry.trace import StatusCode  # lazy: as above
 
     error = result.error if isinstance(result, ToolExecutionResult) else None
     if isinstance(result, ToolExecutionResult):

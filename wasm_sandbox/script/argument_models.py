@@ -94,7 +94,7 @@ def _generated(schema_text: str, suffix: str) -> ArgumentModels | str:
     try:
         schema = plain_schema(json.loads(schema_text))
         with _one_at_a_time:
-            import datamodel_code_generator.parser.jsonschema  # noqa: F401 - not on the schema's time
+            import datamodel_code_generator.parser.jsonschema  # noqa: F401  # lazy: an extra; not on the schema's time
 
             with warnings.catch_warnings(), _time_limit(MAX_SECONDS):
                 warnings.simplefilter("ignore")  # what the generator thinks of a schema is not for the host's log
@@ -116,10 +116,10 @@ def _generated(schema_text: str, suffix: str) -> ArgumentModels | str:
 
 def _generate(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[str, str]]:
     """The text, the name of the class that stands for the whole schema, and its fields."""
-    from datamodel_code_generator.enums import DataModelType
-    from datamodel_code_generator.format import DatetimeClassType, Formatter, PythonVersion
-    from datamodel_code_generator.model import get_data_model_types
-    from datamodel_code_generator.parser.jsonschema import JsonSchemaParser
+    from datamodel_code_generator.enums import DataModelType  # lazy: an extra
+    from datamodel_code_generator.format import DatetimeClassType, Formatter, PythonVersion  # lazy: an extra
+    from datamodel_code_generator.model import get_data_model_types  # lazy: an extra
+    from datamodel_code_generator.parser.jsonschema import JsonSchemaParser  # lazy: an extra
 
     python = PythonVersion.PY_313  # the guest's
     kinds = get_data_model_types(DataModelType.PydanticV2BaseModel, target_python_version=python)

@@ -255,7 +255,7 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> Argument
     if source.injected and isinstance(required, list):  # what is injected need not be given
         required = [name for name in required if name not in source.injected]
         args_json_schema = {**args_json_schema, "required": required}
-    from wasm_sandbox.script.argument_models import argument_models  # few tools have such a schema
+    from wasm_sandbox.script.argument_models import argument_models  # lazy: only for tools with a schema
 
     models = argument_models(args_json_schema)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED

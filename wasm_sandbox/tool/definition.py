@@ -181,7 +181,7 @@ def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
 def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     """What a docstring says of the function, and of each parameter."""
     # Loading it costs more than the rest, and only tools made of documented functions need it.
-    from docstring_parser import parse
+    from docstring_parser import parse  # lazy: not for a tool that is given its schema
 
     docstring = parse(doc[:_DOCSTRING_LIMIT])
     described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}

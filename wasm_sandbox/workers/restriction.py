@@ -62,7 +62,7 @@ def restrict() -> Restrictions:
 def _limit_resources() -> list[str]:
     if os.name != "posix":
         return []
-    import resource
+    import resource  # lazy: POSIX has it
 
     # No core dump (it would hold arguments and variables), no file to write, few descriptors. No new processes
     # either; root is exempt from that one, and threads count as well: it is set when the first ones are there.

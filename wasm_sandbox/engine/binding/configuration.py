@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import wasmtime
 
+from wasm_sandbox.engine.binding import capi
+
 Progress = Callable[[str], None]
 """Called with a few words at the start of every slow step."""
 
@@ -26,8 +28,6 @@ def engine_configuration(own_memory: bool = False) -> wasmtime.Config:
     Args:
         own_memory: whether linear memory will be ours (`own_memory`).
     """
-    from wasm_sandbox.engine.binding import capi  # which wants the version from here
-
     config = wasmtime.Config()
     capi.heed_branch_hints(config)
     if own_memory:

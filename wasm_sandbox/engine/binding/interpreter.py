@@ -31,7 +31,7 @@ def _is_subinterpreter() -> bool:
         with suppress(ImportError):
             interpreters = import_module(name)
             return bool(interpreters.get_current() != interpreters.get_main())
-    import ctypes
+    import ctypes  # lazy: in a subinterpreter of 3.11 it would spoil the main one's
 
     current, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
     current.restype = main.restype = ctypes.c_void_p

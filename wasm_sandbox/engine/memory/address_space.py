@@ -103,7 +103,7 @@ class PageScanner:
     MAX_RANGES = 1024
 
     def __init__(self, space: AddressSpace) -> None:
-        import fcntl
+        import fcntl  # lazy: POSIX has it
 
         self._ioctl = fcntl.ioctl
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
