@@ -1,14 +1,16 @@
-"""How tools with files are run: in the real guest, through the public functions."""
+"""How tools with files are run, in the real guest and through the public functions; and where images are kept."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
+from wasm_sandbox.directories import DATA_VARIABLE
 
 NOTHING: dict[str, bytes] = {}
 
@@ -37,3 +39,12 @@ def value_with(run_with: RunBody) -> Callable[..., Any]:
         return result.func_return
 
     return run
+
+
+@pytest.fixture(scope="module")
+def images_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A data directory of the module's own: the images of its tests are nobody else's."""
+    directory = tmp_path_factory.mktemp("data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(DATA_VARIABLE, str(directory))
+        yield directory

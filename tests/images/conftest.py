@@ -1,24 +1,11 @@
-"""Where the tests of images keep them, and whether the package index can be reached."""
+"""Whether the package index can be reached."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-from wasm_sandbox.directories import DATA_VARIABLE
-
-
-@pytest.fixture(scope="session")
-def images_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A data directory of the session's own: the images of these tests are nobody else's."""
-    directory = tmp_path_factory.mktemp("data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(DATA_VARIABLE, str(directory))
-        yield directory
 
 
 @pytest.fixture(scope="session")
