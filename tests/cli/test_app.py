@@ -11,11 +11,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.support.processes import python
 from wasm_sandbox import Limits, __version__
 from wasm_sandbox.cli.app import cli, parse_size
 
@@ -478,16 +480,16 @@ def test_ctrl_c_ends_the_preparation_of_the_image_at_once(tmp_path: Path) -> Non
 def test_ctrl_c_ends_the_command_and_its_worker_process(tmp_path: Path) -> None:
     file = tmp_path / "forever.py"
     file.write_text("def forever():\n    while True: pass\n")
-    process = started("run", str(file), "--isolation", "process")
-    workers: list[str] = []
-    for _ in range(3000):
-        threads = Path(f"/proc/{process.pid}/task").glob("*/children")
-        if workers := [pid for thread in threads for pid in thread.read_text().split()]:
-            break
-        time.sleep(0.01)
-    assert workers
-    time.sleep(1)
-    code, seconds, _ = interrupt(process)
+    with started("run", str(file), "--isolation", "process") as process:
+        workers: list[str] = []
+        for _ in range(3000):
+            threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+            if workers := [pid for thread in threads for pid in thread.read_text().split()]:
+                break
+            time.sleep(0.01)
+        assert workers
+        time.sleep(1)
+        code, seconds, _ = interrupt(process)
     assert code == 130
     assert seconds < 2
     for _ in range(1000):
@@ -523,19 +525,9 @@ def test_the_package_can_be_run_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (0, f"wasm-sandbox, version {__version__}\n")
 
 
-def started(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The command in a process of its own, with SIGINT as on a terminal: a shell's background job ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", "wasm_sandbox", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+def started(*arguments: str, **environment: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """The command in a process of its own."""
+    return python("-m", "wasm_sandbox", *arguments, env={**os.environ, **environment})
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[int, float, str]:

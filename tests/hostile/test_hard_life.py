@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.conftest import RunBody
+from tests.support.processes import python as interpreter
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
 from wasm_sandbox.engine.engine import process_engine
@@ -269,14 +270,12 @@ def test_ctrl_c_under_asyncio_stops_the_guest() -> None:
             print("interrupted", ended())
         """
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("interrupted True\n", "")
+    with interpreter("-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("interrupted True\n", "")
 
 
 def test_the_interpreter_exits_while_300_guests_run_or_wait() -> None:

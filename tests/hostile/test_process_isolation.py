@@ -12,8 +12,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.hostile import deterministic_tools
+from tests.support.processes import python
 from wasm_sandbox import (
     ErrorKind,
     HostDir,
@@ -361,14 +362,23 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def python(body: str, **options: Any) -> subprocess.Popen[str]:
-    script = SETUP + textwrap.dedent(body)
-    return subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True, **options)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_host() -> Iterator[Start]:
+    """``start_host(body, **options)``: a process that executes these statements; killed with the test at the latest."""
+    with ExitStack() as hosts:
+
+        def start(body: str, **options: Any) -> subprocess.Popen[str]:
+            return hosts.enter_context(python("-c", SETUP + textwrap.dedent(body), **options))
+
+        yield start
 
 
 @needs_posix
-def test_the_workers_end_with_the_interpreter(no_worker_left: Callable[[str], None]) -> None:
-    host = python(
+def test_the_workers_end_with_the_interpreter(start_host: Start, no_worker_left: Callable[[str], None]) -> None:
+    host = start_host(
         """
         run_tool(one, isolation="process")
         threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
@@ -382,8 +392,10 @@ def test_the_workers_end_with_the_interpreter(no_worker_left: Callable[[str], No
 
 @needs_posix
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_the_workers_end_when_the_host_is_killed(name: str, no_worker_left: Callable[[str], None]) -> None:
-    host = python(
+def test_the_workers_end_when_the_host_is_killed(
+    name: str, start_host: Start, no_worker_left: Callable[[str], None]
+) -> None:
+    host = start_host(
         """
         run_tool(one, isolation="process")
         threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
@@ -398,10 +410,11 @@ def test_the_workers_end_when_the_host_is_killed(name: str, no_worker_left: Call
 
 
 @needs_posix
-def test_ctrl_c_ends_the_run_and_goes_on_to_the_caller(no_worker_left: Callable[[str], None]) -> None:
-    host = python(
+def test_ctrl_c_ends_the_run_and_goes_on_to_the_caller(
+    start_host: Start, no_worker_left: Callable[[str], None]
+) -> None:
+    host = start_host(
         """
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         run_tool(one, isolation="process")
         threading.Thread(target=lambda: (busy(), tell()), daemon=True).start()
         try:
@@ -420,8 +433,8 @@ def test_ctrl_c_ends_the_run_and_goes_on_to_the_caller(no_worker_left: Callable[
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_gets_a_pool_of_its_own(no_worker_left: Callable[[str], None]) -> None:
-    host = python(
+def test_a_forked_child_gets_a_pool_of_its_own(start_host: Start, no_worker_left: Callable[[str], None]) -> None:
+    host = start_host(
         """
         run_tool(one, isolation="process")
         threading.Thread(target=run_tool, args=(forever,), kwargs={"isolation": "process"}, daemon=True).start()
@@ -445,8 +458,10 @@ def test_a_forked_child_gets_a_pool_of_its_own(no_worker_left: Callable[[str], N
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_does_not_keep_the_workers_of_its_parent_alive(no_worker_left: Callable[[str], None]) -> None:
-    host = python(
+def test_a_forked_child_does_not_keep_the_workers_of_its_parent_alive(
+    start_host: Start, no_worker_left: Callable[[str], None]
+) -> None:
+    host = start_host(
         """
         run_tool(one, isolation="process")
         if not (child := os.fork()):

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from tests.support.processes import python as interpreter
+
 SETUP = """
 import os, sys, threading, time
 from wasm_sandbox import Limits, Tool, run_tool
@@ -105,9 +107,9 @@ def test_ctrl_c_stops_a_waiting_caller_and_the_guest() -> None:
             print("interrupted", process_engine().running_guests)
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == "interrupted 0\n"
+    with interpreter("-c", script) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("interrupted 0\n", "")
