@@ -11,14 +11,14 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import python
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.compiled.cache import WRITING_PREFIX, ImageCache
 from wasm_sandbox.engine.engine import process_engine
@@ -50,18 +50,17 @@ except HostError as error:
 """
 
 
-def start(directory: Path, change: str = "") -> subprocess.Popen[str]:
+def start(directory: Path, change: str = "") -> AbstractContextManager[subprocess.Popen[str]]:
     """A process that runs a tool with this cache directory; ``change`` is executed before."""
     script = RUN.format(compiled=str(process_engine().image().path), change=textwrap.dedent(change))
     environ = {**os.environ, CACHE_VARIABLE: str(directory)}
-    command = [sys.executable, "-c", script]
-    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return python("-c", script, env=environ)
 
 
 def run(directory: Path) -> str:
     """What such a process says: how often the image was prepared, and what the tool returned."""
-    process = start(directory)
-    shown, complaints = process.communicate(timeout=100)
+    with start(directory) as process:
+        shown, complaints = process.communicate(timeout=100)
     assert (process.returncode, complaints) == (0, "")
     return shown.strip()
 
@@ -256,11 +255,11 @@ KILLED = {
 
 @pytest.mark.parametrize("change", KILLED.values(), ids=KILLED.keys())
 def test_after_a_process_was_killed_in_the_middle_the_next_one_prepares_the_image(tmp_path: Path, change: str) -> None:
-    killed = start(tmp_path / "cache", change)
-    assert killed.stdout is not None
-    assert killed.stdout.readline() == "here\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=30)
+    with start(tmp_path / "cache", change) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "here\n"
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate(timeout=30)
     assert run(tmp_path / "cache") == PREPARED
     for left in (tmp_path / "cache").glob(f"{WRITING_PREFIX}*"):
         os.utime(left, (0, 0))  # long ago
@@ -274,14 +273,15 @@ def test_of_two_processes_that_race_one_prepares_the_image_and_both_run(tmp_path
         fast = prepare
         preparation.prepare = lambda *given: (print("begun", flush=True), time.sleep(1), fast(*given))[-1]
     """
-    first = start(tmp_path / "cache", slow)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "begun\n"
-    assert run(tmp_path / "cache") == FOUND  # it has waited
-    assert first.communicate(timeout=30)[0].strip() == PREPARED
+    with start(tmp_path / "cache", slow) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        assert run(tmp_path / "cache") == FOUND  # it has waited
+        assert first.communicate(timeout=30)[0].strip() == PREPARED
 
 
 def test_of_processes_that_race_one_prepares_the_image_and_all_run(tmp_path: Path) -> None:
-    racers = [start(tmp_path / "cache") for _ in range(4)]
-    said = sorted(racer.communicate(timeout=110)[0].strip() for racer in racers)
+    with ExitStack() as stack:
+        racers = [stack.enter_context(start(tmp_path / "cache")) for _ in range(4)]
+        said = sorted(racer.communicate(timeout=110)[0].strip() for racer in racers)
     assert said == [FOUND] * 3 + [PREPARED]

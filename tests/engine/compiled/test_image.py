@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 import wasmtime
 
 from tests.support.engines import cache_with_code
+from tests.support.processes import python
 from wasm_sandbox.directories import CACHE_VARIABLE
 from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.engine.compiled import preparation
@@ -48,11 +48,9 @@ print(len(steps), result.func_return)
 
 def test_two_processes_that_race_prepare_the_image_once(tmp_path: Path) -> None:
     environ = {**os.environ, CACHE_VARIABLE: str(cache_with_code(tmp_path / "cache").directory)}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", PREPARE], env=environ, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = sorted(p.communicate(timeout=110)[0].split() for p in processes)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(python("-c", PREPARE, env=environ)) for _ in range(2)]
+        outputs = sorted(p.communicate(timeout=110)[0].split() for p in processes)
     assert [p.returncode for p in processes] == [0, 0]
     prepared = "2" if is_supported() else "3"  # without compiling, or with it
     assert outputs == [["1", "1"], [prepared, "1"]]  # steps told about (one is waiting for the other), result
