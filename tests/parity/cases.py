@@ -425,7 +425,7 @@ ASYNC = [
     Case("async", "async def f(x: int):\n    return x + 1\n", {"x": 1}),
     Case(
         "async gathers",
-        "import asyncio\nasync def f():\n    async def g(n):\n        await asyncio.sleep(0.001 * (3 - n))\n        print(n)\n        return n\n    return await asyncio.gather(*map(g, range(3)))\n",
+        "import asyncio\nasync def f():\n    async def g(n):\n        await asyncio.sleep(0.05 * (3 - n))\n        print(n)\n        return n\n    return await asyncio.gather(*map(g, range(3)))\n",
     ),
     Case(
         "async tasks",
