@@ -2,6 +2,7 @@
 #
 #   make demo     run an example tool in the sandbox
 #   make test     run the test suite                  (PYTEST_ARGS="tests/cli/test_app.py -x")
+#                 on all processors; in one process:  (PYTEST_ARGS="-p no:xdist")
 #
 # Besides: make lint, make types, make format, make clean; make advisories (known weaknesses of what is installed and
 # of the guest, from the list in tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;
@@ -10,6 +11,10 @@
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
+# Not in pyproject.toml: pytest without xdist does not know these options. With worksteal each process has
+# tests that stand together, so that hardly a file is set up twice, and takes half of another's rest when
+# it is through with them.
+XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint types format advisories audit clean
@@ -18,7 +23,7 @@ demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(XDIST_ARGS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
