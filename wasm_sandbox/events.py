@@ -17,7 +17,7 @@ from typing import Any, Protocol
 class Mark:
     """A part of a run, while it goes on and after it."""
 
-    __slots__ = ("began_ns", "ended_ns", "error", "name", "note", "result", "subject")
+    __slots__ = ("began_ns", "ended_ns", "error", "name", "result", "subject")
 
     def __init__(self, name: str, subject: Any) -> None:
         self.name, self.subject = name, subject
@@ -27,8 +27,6 @@ class Mark:
         """What came out, where whoever marks it says so."""
         self.error: BaseException | None = None
         """What left it instead."""
-        self.note: Any = None
-        """A listener's own."""
 
 
 class Listener(Protocol):

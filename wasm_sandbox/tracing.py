@@ -7,12 +7,14 @@ modules and never import it: without it a run pays for one look-up in a dict.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
+from wasm_sandbox.events import Mark, listen, mark
 from wasm_sandbox.results import ToolExecutionResult
 
 if TYPE_CHECKING:
@@ -25,11 +27,15 @@ S = TypeVar("S")
 SCOPE = "wasm_sandbox"
 
 
-class TracedCall:
-    """A call inside a span; what it returns decides what the span says."""
+TRACED = "traced call"
+"""The mark of a call that may be a span."""
 
-    def __init__(self) -> None:
-        self.result: object = None
+
+class TracedCall(NamedTuple):
+    """What such a mark is about."""
+
+    owner: object
+    method: Callable[..., Any]
 
 
 def trace_method(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -39,48 +45,76 @@ def trace_method(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate
         @wraps(method)
         async def asynchronous(self: S, *args: P.args, **kwargs: P.kwargs) -> Any:
             with traced(self, method) as call:
-                call.result = await method(self, *args, **kwargs)
-            return call.result
+                result = call.result = await method(self, *args, **kwargs)
+            return result
 
         return cast(Callable[Concatenate[S, P], R], asynchronous)
 
     @wraps(method)
     def synchronous(self: S, *args: P.args, **kwargs: P.kwargs) -> Any:
         with traced(self, method) as call:
-            call.result = method(self, *args, **kwargs)
-        return call.result
+            result = call.result = method(self, *args, **kwargs)
+        return result
 
     return cast(Callable[Concatenate[S, P], R], synchronous)
 
 
-@contextmanager
-def traced(owner: object, method: Callable[..., Any]) -> Iterator[TracedCall]:
+def traced(owner: object, method: Callable[..., Any]) -> AbstractContextManager[Mark]:
     """A span ``{class of owner}.{method}``; nothing if this process does not use OpenTelemetry.
 
-    An exception that leaves the block is recorded by its type and raised on: its message, its traceback and the
-    description of the status could quote arguments.
+    The ``result`` that is set inside decides what the span says. An exception that leaves the block is recorded by its
+    type and goes on: its message, its traceback and the description of the status could quote arguments.
     """
-    call = TracedCall()
-    if "opentelemetry.trace" not in sys.modules:
-        yield call
-        return
-    from opentelemetry import trace  # lazy: an extra, and loaded by whoever wants spans
+    if "opentelemetry.trace" in sys.modules:
+        _spans.listen()
+    return mark(TRACED, TracedCall(owner, method))
 
-    attributes = {"code.function.name": f"{method.__module__}.{method.__qualname__}"}
-    if isinstance(tool_name := getattr(owner, "tool_name", None), str):
-        attributes["gen_ai.tool.name"] = tool_name
-    with trace.get_tracer(SCOPE).start_as_current_span(
-        f"{type(owner).__name__}.{method.__name__}",
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield call
-        except BaseException as error:
-            _describe_exception(span, error)
-            raise
-        _describe(span, call.result)
+
+# Guarantees: a span is ended by the task or the thread that began it. Lock: `_lock`, held while listening begins.
+class _Spans:
+    """Makes spans of traced calls."""
+
+    def __init__(self) -> None:
+        self._open: dict[Mark, tuple[AbstractContextManager[Span], Span]] = {}
+        self._is_listening = False
+        self._lock = threading.Lock()
+
+    def listen(self) -> None:
+        """Listen from now on, if it does not yet."""
+        with self._lock:
+            if not self._is_listening:
+                listen(self)
+                self._is_listening = True
+
+    def began(self, mark: Mark) -> None:
+        if mark.name != TRACED:
+            return
+        from opentelemetry import trace  # lazy: an extra, and loaded by whoever wants spans
+
+        owner, method = mark.subject
+        attributes = {"code.function.name": f"{method.__module__}.{method.__qualname__}"}
+        if isinstance(tool_name := getattr(owner, "tool_name", None), str):
+            attributes["gen_ai.tool.name"] = tool_name
+        current = trace.get_tracer(SCOPE).start_as_current_span(
+            f"{type(owner).__name__}.{method.__name__}",
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        self._open[mark] = current, current.__enter__()
+
+    def ended(self, mark: Mark) -> None:
+        if mark not in self._open:
+            return
+        current, span = self._open.pop(mark)
+        if mark.error is not None:
+            _describe_exception(span, mark.error)
+        else:
+            _describe(span, mark.result)
+        current.__exit__(None, None, None)
+
+
+_spans = _Spans()
 
 
 def _describe_exception(span: Span, error: BaseException) -> None:
