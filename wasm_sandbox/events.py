@@ -94,6 +94,11 @@ def mark(name: str, subject: Any = None) -> AbstractContextManager[Mark]:
     return _Heard(name, subject, _listeners) if _listeners else _UNHEARD
 
 
+def is_heard() -> bool:
+    """Whether anybody listens: where even a mark that nobody hears would cost too much."""
+    return bool(_listeners)
+
+
 def listen(listener: Listener) -> None:
     """Tell a listener of every mark that begins from now on, until `leave`."""
     global _listeners  # noqa: PLW0603 - read without a lock at every mark

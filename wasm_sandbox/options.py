@@ -66,8 +66,8 @@ def checked(options: RunOptions) -> RunOptions:
         UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
         ValueError: if limits are out of range (`pydantic.ValidationError`).
     """
-    if unknown := options.keys() - RunOptions.__annotations__.keys():
-        known = ", ".join(sorted(RunOptions.__annotations__))
+    if unknown := options.keys() - _NAMES:
+        known = ", ".join(sorted(_NAMES))
         raise TypeError(f"there is no option {', '.join(sorted(unknown))} (options: {known})")
     check_isolation(options.get("isolation", "thread"), image=options.get("image"), mounts=options.get("mounts"))
     limits = options.get("limits")
@@ -75,6 +75,7 @@ def checked(options: RunOptions) -> RunOptions:
     return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled}))
 
 
+_NAMES = frozenset(RunOptions.__annotations__)
 _DEFAULTS: RunOptions = {
     "image": None,
     "files": None,

@@ -38,6 +38,12 @@ NEAR_CEILING_BYTES = 1 << 20
 _TRAPS = wasmtime.TrapCode
 
 
+_NOWHERE = OutputPipe(0)
+"""Where output goes between two calls: there is none."""
+
+_NOTHING = Ended(0, None)
+
+
 class Watch(NamedTuple):
     """What looks after the guests of an engine."""
 
@@ -82,9 +88,9 @@ class Guest:
     def __init__(self, image: LoadedImage, watch: Watch, surroundings: Surroundings, deadline: float) -> None:
         self.image, self._watch = image, watch
         self.world = World(surroundings, deadline, watch.watchdog)
-        self.streams = Streams(self.world, OutputPipe(0), OutputPipe(0))
+        self.streams = Streams(self.world, _NOWHERE, _NOWHERE)
         self.files: Descriptors | None = None
-        self.ended, self.detail = Ended(0, None), ""
+        self.ended, self.detail = _NOTHING, ""
         self._process = Process(self.world)
         self.page = PollPage(watch.trap_signals)
         self._fresh: FreshInstance | None = None
@@ -179,7 +185,7 @@ class Guest:
             raise world.host_failure
         self._ending = self._ending_of(stopped, request.limits.memory_bytes)
         self.detail = stopped.message if stopped else ""
-        if self._ending is Ending.EXITED and self.ended.exception is None:
+        if self._ending is Ending.EXITED and self.ended.exit_code and self.ended.exception is None:
             told = self.image.start.exception(self.ended.exit_code, stderr.contents(), request)
             self.ended = self.ended._replace(exception=told)
         return self._ending
@@ -252,7 +258,7 @@ class Guest:
         return self.world.halt is not None or self.image.start.kind is StartKind.COMMAND
 
     def _ending_of(self, stopped: capi.GuestStopped | None, ceiling: int) -> Ending:
-        halt, memory_bytes = self.world.halt, self.memory_bytes()
+        halt = self.world.halt
         if stopped is None or halt is Halt.EXIT:
             return Ending.EXITED
         if halt is Halt.DEADLINE:
@@ -265,6 +271,7 @@ class Guest:
             return Ending.STACK_OVERFLOW
         if stopped.code == _TRAPS.ALLOCATION_TOO_LARGE.value:
             return Ending.OUT_OF_MEMORY
+        memory_bytes = self.memory_bytes()
         if memory_bytes and memory_bytes + NEAR_CEILING_BYTES > ceiling and stopped.code == _TRAPS.UNREACHABLE.value:
             return Ending.OUT_OF_MEMORY  # C and Rust code that cannot do without memory aborts
         return Ending.TRAPPED

@@ -17,6 +17,8 @@ from wasm_sandbox.request import ExecutionRequest
 
 MAX_REPORT_BYTES = 1 << 20
 
+_WELL = Ended(0, None)
+
 
 class Reactor:
     """A module that exports ``sandbox_run``; see ``runtime/``."""
@@ -41,7 +43,9 @@ class Reactor:
             raise _too_long()
         with mark("guest"):
             exit_code = instance.call("sandbox_run", address)
-        return Ended(exit_code, read_report(instance) if exit_code else None)
+        if exit_code == 0:
+            return _WELL
+        return Ended(exit_code, read_report(instance))
 
     def exception(self, exit_code: int, stderr: bytes, request: ExecutionRequest) -> GuestException | None:
         return None  # it has reported it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, MAX_VECTORS, SUCCESS, Imported
 from wasm_sandbox.engine.world.surroundings import CLOCK_MONOTONIC, CLOCK_THREAD, NANOSECONDS
@@ -22,18 +23,10 @@ class Clocks:
         is_open: whether there is a descriptor of this number: waiting for one that is open ends at once.
     """
 
+    functions: ClassVar[Mapping[str, Imported]]
+
     def __init__(self, world: World, is_open: Callable[[int], bool]) -> None:
         self._world, self._is_open = world, is_open
-
-    @property
-    def functions(self) -> Mapping[str, Imported]:
-        return {
-            "clock_res_get": self.clock_res_get,
-            "clock_time_get": self.clock_time_get,
-            "poll_oneoff": self.poll_oneoff,
-            "random_get": self.random_get,
-            "sched_yield": self.sched_yield,
-        }
 
     def close(self) -> None:
         """Nothing is held."""
@@ -92,3 +85,12 @@ class Clocks:
         world.store(events, packed)
         world.store(result, struct.pack("<I", len(ready)))
         return SUCCESS
+
+
+Clocks.functions = {
+    "clock_res_get": Clocks.clock_res_get,
+    "clock_time_get": Clocks.clock_time_get,
+    "poll_oneoff": Clocks.poll_oneoff,
+    "random_get": Clocks.random_get,
+    "sched_yield": Clocks.sched_yield,
+}

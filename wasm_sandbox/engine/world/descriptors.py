@@ -10,7 +10,7 @@ import ctypes
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
 from wasm_sandbox.engine.world.mounts import Mount, Mounts
@@ -121,31 +121,16 @@ class Descriptors:
         mounts: what stands behind the mount points, by number; closed with this.
     """
 
+    functions: ClassVar[Mapping[str, Imported]]
+
     def __init__(self, memory: GuestMemory, streams: Streams, files: FileSystem, mounts: Mounts | None = None) -> None:
-        self._memory, self._streams, self.files, self._host = memory, streams, files, mounts
+        self.memory, self.streams, self.files, self._host = memory, streams, files, mounts
         self._mounts = mounts.each if mounts else ()
         self._open: dict[int, Open] = {ROOT: OpenDirectory(files.root)}
 
-    @property
-    def functions(self) -> Mapping[str, Imported]:
-        below = self._streams.functions
-        return {name: self._serving(name, below[name]) for name in FILE_FUNCTIONS}
-
-    def _serving(self, name: str, on_stream: Imported) -> Imported:
-        on_file: Imported = getattr(self, name)
-        takes_path = name.startswith("path_")
-
-        def serve(fd: int, *arguments: int) -> int:
-            if fd <= STDERR and not takes_path:
-                return on_stream(fd, *arguments)
-            self._memory.check()
-            return on_file(fd, *arguments)
-
-        return serve
-
     def is_open(self, fd: int) -> bool:
         """Whether there is such a descriptor."""
-        return self._streams.is_open(fd) or fd in self._open
+        return self.streams.is_open(fd) or fd in self._open
 
     @property
     def has_mounts(self) -> bool:
@@ -186,7 +171,7 @@ class Descriptors:
             rights = ALL_RIGHTS & ~(0 if opened.reads else RIGHT_READ) & ~(0 if opened.writes else RIGHT_WRITE)
         else:
             kind, rights = DIRECTORY, ALL_RIGHTS
-        self._memory.store(result, struct.pack("<BxHxxxxQQ", kind, flags, rights, ALL_RIGHTS))
+        self.memory.store(result, struct.pack("<BxHxxxxQQ", kind, flags, rights, ALL_RIGHTS))
         return SUCCESS
 
     def fd_fdstat_set_flags(self, fd: int, flags: int) -> int:
@@ -246,21 +231,21 @@ class Descriptors:
         return SUCCESS
 
     def _read(self, file: File, position: int, iovs: int, count: int) -> int:
-        spans = vectors(self._memory, iovs, count)
+        spans = vectors(self.memory, iovs, count)
         done = 0
         for start, size in spans:
             end = done + min(size, max(0, len(file.data) - position - done))
             first = done
             while done < end:
-                self._memory.check()
+                self.memory.check()
                 piece = bytes(file.data[position + done : position + min(end, done + CHUNK_BYTES)])
                 ctypes.memmove(start + done - first, piece, len(piece))
                 done += len(piece)
-        file.accessed = self._memory.now()
+        file.accessed = self.memory.now()
         return done
 
     def _write(self, file: File, position: int, iovs: int, count: int) -> int:
-        spans = vectors(self._memory, iovs, count)
+        spans = vectors(self.memory, iovs, count)
         total = sum(size for _, size in spans)
         if not total:
             return 0
@@ -270,27 +255,27 @@ class Descriptors:
         at = position
         for start, size in spans:
             for begin in range(0, size, CHUNK_BYTES):
-                self._memory.check()
+                self.memory.check()
                 piece = memory_at(start + begin, min(CHUNK_BYTES, size - begin))
                 data[at : at + len(piece)] = piece
                 at += len(piece)
-        file.modified = self._memory.now()
+        file.modified = self.memory.now()
         return total
 
     def _resize(self, file: File, size: int) -> None:
         for _ in self.files.resize(file, size):
-            self._memory.check()
+            self.memory.check()
 
     def _transfer_mounted(
         self, function: str, opened: OpenMounted, iovs: int, count: int, result: int, offset: int | None = None
     ) -> int:
         """Read or write through a mount, in pieces that fit its own memory, until one is not filled."""
-        self._memory.span(result, 4)
-        spans = vectors(self._memory, iovs, count)
+        self.memory.span(result, 4)
+        spans = vectors(self.memory, iovs, count)
         done = 0
         for start, size in spans:
             for begin in range(0, size, CHUNK_BYTES):
-                self._memory.check()
+                self.memory.check()
                 wanted = min(CHUNK_BYTES, size - begin)
                 place = None if offset is None else offset + done
                 errno, moved = opened.mount.transfer(function, opened.number, start + begin, wanted, place)
@@ -316,7 +301,7 @@ class Descriptors:
         position = origins[whence] + _signed(offset)
         if not 0 <= position < 1 << 63:
             return EINVAL
-        self._memory.store(result, struct.pack("<Q", position))
+        self.memory.store(result, struct.pack("<Q", position))
         file.position = position
         return SUCCESS
 
@@ -324,14 +309,14 @@ class Descriptors:
         opened = self._get(fd)
         if isinstance(opened, OpenMounted):
             return self._position_mounted(opened, "fd_tell", result)
-        self._memory.store(result, struct.pack("<Q", self._file(opened).position))
+        self.memory.store(result, struct.pack("<Q", self._file(opened).position))
         return SUCCESS
 
     def _position_mounted(self, opened: OpenMounted, function: str, result: int, *arguments: int) -> int:
-        self._memory.span(result, 8)
+        self.memory.span(result, 8)
         errno, position = opened.mount.position(function, opened.number, *arguments)
         if not errno:
-            self._memory.store(result, struct.pack("<Q", position))
+            self.memory.store(result, struct.pack("<Q", position))
         return errno
 
     def fd_filestat_get(self, fd: int, result: int) -> int:
@@ -342,7 +327,7 @@ class Descriptors:
                 return errno
         else:
             status = _filestat(opened.file if isinstance(opened, OpenFile) else opened.directory)
-        self._memory.store(result, status)
+        self.memory.store(result, status)
         return SUCCESS
 
     def fd_filestat_set_size(self, fd: int, size: int) -> int:
@@ -351,7 +336,7 @@ class Descriptors:
             return opened.mount.set_size(opened.number, size)
         file = self._writable(opened).file
         self._resize(file, size)
-        file.modified = self._memory.now()
+        file.modified = self.memory.now()
         return SUCCESS
 
     def fd_allocate(self, fd: int, offset: int, size: int) -> int:
@@ -375,23 +360,23 @@ class Descriptors:
         if any(flags & both == both for both in (SET_ATIME | SET_ATIME_NOW, SET_MTIME | SET_MTIME_NOW)):
             return EINVAL
         if flags & (SET_ATIME | SET_ATIME_NOW):
-            node.accessed = accessed if flags & SET_ATIME else self._memory.now()
+            node.accessed = accessed if flags & SET_ATIME else self.memory.now()
         if flags & (SET_MTIME | SET_MTIME_NOW):
-            node.modified = modified if flags & SET_MTIME else self._memory.now()
+            node.modified = modified if flags & SET_MTIME else self.memory.now()
         return SUCCESS
 
     def fd_readdir(self, fd: int, buffer: int, size: int, cookie: int, result: int) -> int:
         opened = self._get(fd)
         if isinstance(opened, OpenMounted):
-            address = self._memory.span(buffer, size)
-            self._memory.span(result, 4)
+            address = self.memory.span(buffer, size)
+            self.memory.span(result, 4)
             errno, listed = opened.mount.read_directory(opened.number, address, size, cookie)
             if not errno:
                 self._store_size(result, listed)
             return errno
         if not isinstance(opened, OpenDirectory):
             return ENOTDIR
-        self._memory.span(buffer, size)
+        self.memory.span(buffer, size)
         if not cookie:
             here = opened.directory
             opened.listing = [(".", here), ("..", here.parent or here), *here.entries.items()]
@@ -402,7 +387,7 @@ class Descriptors:
             name, node = opened.listing[number]
             encoded = name.encode()
             packed += struct.pack("<QQIBxxx", number + 1, node.inode, len(encoded), _filetype(node)) + encoded
-        self._memory.store(buffer, bytes(packed[:size]))
+        self.memory.store(buffer, bytes(packed[:size]))
         self._store_size(result, min(len(packed), size))
         return SUCCESS
 
@@ -420,7 +405,7 @@ class Descriptors:
         flags: int,
         result: int,
     ) -> int:
-        self._memory.span(result, 4)
+        self.memory.span(result, 4)
         number = self._free_number()
         place = self._resolve(fd, path, path_size)
         opened: Open
@@ -448,14 +433,14 @@ class Descriptors:
         if node is None:
             if not oflags & CREATE:
                 raise Refusal(ENOENT)
-            node = self.files.create_file(place, self._memory.now())
+            node = self.files.create_file(place, self.memory.now())
         elif oflags & CREATE and oflags & EXCLUSIVE:
             raise Refusal(EEXIST)
         if not isinstance(node, File):
             raise Refusal(ENOENT)
         if oflags & TRUNCATE and node.data:
             self._resize(node, 0)
-            node.modified = self._memory.now()
+            node.modified = self.memory.now()
         self.files.opened(node)
         return OpenFile(node, bool(rights & RIGHT_READ), writes, flags & APPEND)
 
@@ -469,7 +454,7 @@ class Descriptors:
                 return ENOTDIR
         else:
             status = _filestat(_existing(place))
-        self._memory.store(result, status)
+        self.memory.store(result, status)
         return SUCCESS
 
     def path_filestat_set_times(
@@ -484,14 +469,14 @@ class Descriptors:
         place = self._resolve(fd, path, path_size)
         if isinstance(place, _Beyond):
             return place.mount.create_directory(place.directory, place.path)
-        self.files.make_directory(place, self._memory.now())
+        self.files.make_directory(place, self.memory.now())
         return SUCCESS
 
     def path_remove_directory(self, fd: int, path: int, path_size: int) -> int:
         place = self._resolve(fd, path, path_size)
         if isinstance(place, _Beyond):
             return place.mount.on_path("path_remove_directory", place.directory, place.path)
-        self.files.remove_directory(place, self._memory.now())
+        self.files.remove_directory(place, self.memory.now())
         return SUCCESS
 
     def path_unlink_file(self, fd: int, path: int, path_size: int) -> int:
@@ -502,7 +487,7 @@ class Descriptors:
                 if place.means_directory
                 else place.mount.on_path("path_unlink_file", place.directory, place.path)
             )
-        self.files.remove_file(place, self._memory.now())
+        self.files.remove_file(place, self.memory.now())
         return SUCCESS
 
     def path_rename(self, fd: int, path: int, path_size: int, to_fd: int, to_path: int, to_size: int) -> int:
@@ -513,17 +498,17 @@ class Descriptors:
             return old.mount.rename(old.directory, old.path, new.directory, new.path)
         if isinstance(old, _Beyond) or isinstance(new, _Beyond):
             return EXDEV
-        self.files.rename(old, new, self._memory.now())
+        self.files.rename(old, new, self.memory.now())
         return SUCCESS
 
     def path_readlink(self, fd: int, path: int, path_size: int, buffer: int, size: int, result: int) -> int:
         place = self._resolve(fd, path, path_size)
         if isinstance(place, _Beyond):
-            self._memory.span(result, 4)
-            self._memory.span(buffer, size)
+            self.memory.span(result, 4)
+            self.memory.span(buffer, size)
             errno, target = place.mount.read_link(place.directory, place.path, size)
             if not errno:
-                self._memory.store(buffer, target)
+                self.memory.store(buffer, target)
                 self._store_size(result, len(target))
             return errno
         _existing(place)
@@ -568,13 +553,13 @@ class Descriptors:
         return next(number for number in range(ROOT, ROOT + MAX_DESCRIPTORS) if number not in self._open)
 
     def _store_size(self, result: int, size: int) -> None:
-        self._memory.store(result, struct.pack("<I", size))
+        self.memory.store(result, struct.pack("<I", size))
 
     def _resolve(self, fd: int, path: int, size: int) -> Place | _Beyond:
         opened = self._get(fd)
         if isinstance(opened, OpenFile):
             raise Refusal(ENOTDIR)
-        text = self._memory.load(path, min(size, 1 << 16))  # one that is cut is too long
+        text = self.memory.load(path, min(size, 1 << 16))  # one that is cut is too long
         if isinstance(opened, OpenMounted):
             return _Beyond.relative(opened, text)
         place = self.files.resolve(opened.directory, text)
@@ -603,3 +588,20 @@ def _filestat(node: Node) -> bytes:
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
+
+
+def _serving(name: str) -> Imported:
+    on_stream = Streams.functions[name]
+    on_file: Imported = getattr(Descriptors, name)
+    takes_path = name.startswith("path_")
+
+    def serve(descriptors: Descriptors, fd: int, *arguments: int) -> int:
+        if fd <= STDERR and not takes_path:
+            return on_stream(descriptors.streams, fd, *arguments)
+        descriptors.memory.check()
+        return on_file(descriptors, fd, *arguments)
+
+    return serve
+
+
+Descriptors.functions = {name: _serving(name) for name in FILE_FUNCTIONS}

@@ -9,10 +9,10 @@ from typing import Any
 
 import wasmtime
 
-from wasm_sandbox import events
 from wasm_sandbox.engine.binding import capi
-from wasm_sandbox.engine.world.preview1 import EFAULT, ENOTCAPABLE, WASI_MODULE, Fault, Refusal
+from wasm_sandbox.engine.world.preview1 import EFAULT, ENOTCAPABLE, WASI_MODULE, Fault, Imported, Refusal
 from wasm_sandbox.engine.world.world import Stop, World
+from wasm_sandbox.events import is_heard, mark
 
 
 # Guarantees:
@@ -60,10 +60,14 @@ class HostFunctions:
                         raise Stop
                 cells = slots.from_address(values)
                 errno = ENOTCAPABLE
-                if (serve := world.functions.get(name)) is not None:
+                if (found := world.table.get(name)) is not None:
+                    place, serve = found
+                    if is_heard():
+                        serve = _marked(name, serve)
                     try:
-                        with events.mark("host call", name):
-                            errno = serve(*[cells[i * stride] & mask for i, mask in enumerate(masks)])
+                        errno = serve(
+                            world.capabilities[place], *[cells[i * stride] & mask for i, mask in enumerate(masks)]
+                        )
                     except Fault:
                         errno = EFAULT
                     except Refusal as refusal:
@@ -77,3 +81,11 @@ class HostFunctions:
                 return capi.new_trap(b"a host function failed")
 
         return capi.HostCallback(host_function)
+
+
+def _marked(name: str, serve: Imported) -> Imported:
+    def marked(*arguments: Any) -> int:
+        with mark("host call", name):
+            return serve(*arguments)
+
+    return marked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 WASI_MODULE = "wasi_snapshot_preview1"
 
@@ -45,18 +45,17 @@ class Refusal(Exception):
 
 
 Imported = Callable[..., int]
-"""A function that a guest imports: its arguments as unsigned integers -> errno."""
+"""A function that a guest imports: a capability, and the arguments as unsigned integers -> errno."""
 
 
 class Capability(Protocol):
     """A group of functions that a world offers to a guest."""
 
-    @property
-    def functions(self) -> Mapping[str, Imported]:
-        """Name of the import -> what serves it."""
+    functions: ClassVar[Mapping[str, Imported]]
+    """Name of the import -> the method that serves it, with the capability as its first argument."""
 
     def close(self) -> None:
-        """Give back what it holds of the host; the guest is gone."""
+        """Give back what it holds of the host; the guest is gone. May be called again."""
 
 
 class GuestMemory(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from wasm_sandbox.engine.world.preview1 import SUCCESS, Imported
 from wasm_sandbox.engine.world.world import World
@@ -18,21 +19,16 @@ class Process:
         arguments: of a command, each with the NUL that ends it; our own guest has none.
     """
 
+    functions: ClassVar[Mapping[str, Imported]]
+
     def __init__(self, world: World, environ: Sequence[bytes] = (), arguments: Sequence[bytes] = ()) -> None:
         self._world, self.environ, self.arguments = world, environ, arguments
 
-    @property
-    def functions(self) -> Mapping[str, Imported]:
-        return {
-            "args_get": self.args_get,
-            "args_sizes_get": self.args_sizes_get,
-            "environ_get": self.environ_get,
-            "environ_sizes_get": self.environ_sizes_get,
-            "proc_exit": self._world.exit,
-        }
-
     def close(self) -> None:
         """Nothing is held."""
+
+    def proc_exit(self, code: int) -> int:
+        return self._world.exit(code)
 
     def environ_sizes_get(self, count: int, size: int) -> int:
         return self._give_sizes(self.environ, count, size)
@@ -60,6 +56,15 @@ class Process:
         self._world.store(pointers, struct.pack(f"<{len(addresses)}I", *addresses))
         self._world.store(block, b"".join(texts))
         return SUCCESS
+
+
+Process.functions = {
+    "args_get": Process.args_get,
+    "args_sizes_get": Process.args_sizes_get,
+    "environ_get": Process.environ_get,
+    "environ_sizes_get": Process.environ_sizes_get,
+    "proc_exit": Process.proc_exit,
+}
 
 
 def entries(variables: Mapping[str, str]) -> list[bytes]:

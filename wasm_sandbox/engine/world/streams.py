@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Mapping
+from typing import ClassVar
 
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.preview1 import (
@@ -52,31 +53,12 @@ class Streams:
         stderr: where its errors go.
     """
 
+    functions: ClassVar[Mapping[str, Imported]]
+
     def __init__(self, memory: GuestMemory, stdout: OutputPipe, stderr: OutputPipe) -> None:
         self._memory, self.stdout, self.stderr = memory, stdout, stderr
         self.stdin = b""
         """What is left to read of standard input: nothing, except while an image is prepared."""
-
-    @property
-    def functions(self) -> Mapping[str, Imported]:
-        serving = {name: self._serving(name) for name in STREAM_FUNCTIONS}
-        preopened: dict[str, Imported] = {
-            "fd_prestat_get": self.fd_prestat_get,
-            "fd_prestat_dir_name": self.fd_prestat_dir_name,
-        }
-        return {**_WITHOUT_FILES, **serving, **preopened}
-
-    def _serving(self, name: str) -> Imported:
-        on_stream: Imported = getattr(self, name)
-        # libc asks for the status of the root before it opens anything below: no file is what it is to tell.
-        root = ENOENT if name == "fd_fdstat_get" else EBADF
-
-        def serve(fd: int, *arguments: int) -> int:
-            if fd <= STDERR:
-                return on_stream(fd, *arguments)
-            return root if fd == ROOT else EBADF
-
-        return serve
 
     def is_open(self, fd: int) -> bool:
         """Whether there is such a descriptor."""
@@ -143,14 +125,33 @@ class Streams:
         return SUCCESS
 
 
-def _no_such_file(*_arguments: int) -> int:
+def _serving(name: str) -> Imported:
+    if name.startswith("path_"):
+        return _no_such_file
+    if name not in STREAM_FUNCTIONS:
+        return _on_no_file
+    on_stream: Imported = getattr(Streams, name)
+    # libc asks for the status of the root before it opens anything below: no file is what it is to tell.
+    root = ENOENT if name == "fd_fdstat_get" else EBADF
+
+    def serve(streams: Streams, fd: int, *arguments: int) -> int:
+        if fd <= STDERR:
+            return on_stream(streams, fd, *arguments)
+        return root if fd == ROOT else EBADF
+
+    return serve
+
+
+def _no_such_file(_streams: Streams, *_arguments: int) -> int:
     return ENOENT
 
 
-def _on_no_file(fd: int, *_arguments: int) -> int:
+def _on_no_file(_streams: Streams, fd: int, *_arguments: int) -> int:
     return ENOTCAPABLE if fd <= STDERR else EBADF
 
 
-_WITHOUT_FILES: Mapping[str, Imported] = {
-    name: _no_such_file if name.startswith("path_") else _on_no_file for name in FILE_FUNCTIONS - STREAM_FUNCTIONS
+Streams.functions = {
+    **{name: _serving(name) for name in FILE_FUNCTIONS},
+    "fd_prestat_get": Streams.fd_prestat_get,
+    "fd_prestat_dir_name": Streams.fd_prestat_dir_name,
 }

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.threads.turns import Turn
@@ -58,26 +60,25 @@ class World:
         self, surroundings: Surroundings, deadline: float, watchdog: Watchdog | None = None, turn: Turn | None = None
     ) -> None:
         self.surroundings, self.deadline, self.watchdog, self.turn = surroundings, deadline, watchdog, turn
-        self.functions: dict[str, Imported] = {}
-        """Name of the import -> what serves it. What is not here answers ``ENOTCAPABLE``."""
         self.instance: capi.Instance | None = None
         self.halt: Halt | None = None
         self.exit_code = 0
         self.host_failure: BaseException | None = None
         self.host_calls = 0
-        self._capabilities: list[Capability] = []
+        self.capabilities: tuple[Capability, ...] = ()
+        self.table: Mapping[str, tuple[int, Imported]] = {}
+        """Name of the import -> which capability serves it, and its function. All that the guest can call is here:
+        every other import answers ``ENOTCAPABLE``."""
 
     def offer(self, *capabilities: Capability) -> None:
         """Let the guest call what is in their tables; of two with the same name, the later one."""
-        for capability in capabilities:
-            self._capabilities.append(capability)
-            self.functions.update(capability.functions)
+        self.capabilities += capabilities
+        self.table = _union(*map(type, self.capabilities))
 
     def close(self) -> None:
         """Close the capabilities; the guest is gone."""
-        self.instance = None
-        self.functions = {}
-        capabilities, self._capabilities = self._capabilities, []
+        self.instance, self.table = None, {}
+        capabilities, self.capabilities = self.capabilities, ()
         for capability in capabilities:
             capability.close()
 
@@ -148,3 +149,9 @@ class World:
     def store(self, pointer: int, data: bytes) -> None:
         """Write into guest memory."""
         ctypes.memmove(self.span(pointer, len(data)), data, len(data))
+
+
+@cache
+def _union(*kinds: type[Capability]) -> Mapping[str, tuple[int, Imported]]:
+    """The union of the tables of some kinds of capabilities: the same for all worlds that have these."""
+    return {name: (place, function) for place, kind in enumerate(kinds) for name, function in kind.functions.items()}
