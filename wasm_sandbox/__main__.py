@@ -10,7 +10,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command and exit; Ctrl-C ends it in silence also while it is still being loaded."""
     try:
-        from wasm_sandbox.cli.app import main as command
+        from wasm_sandbox.cli.app import main as command  # lazy: Ctrl-C may come while it is loaded
 
         command()
     except KeyboardInterrupt:

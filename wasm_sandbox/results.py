@@ -115,6 +115,13 @@ def document(result: ToolExecutionResult) -> str:
     return text or "{}"
 
 
+def value_text(value: Any) -> str:
+    """A tool's value for a reader: a string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return _json(value) or _repr(value)
+
+
 def _json(value: Any) -> str | None:
     from pydantic_core import to_json  # lazy: only where a result is written down
 

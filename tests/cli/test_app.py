@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 
 from tests.support.processes import python
 from wasm_sandbox import Limits, __version__
-from wasm_sandbox.cli.app import cli, parse_size
+from wasm_sandbox.cli.app import cli
+from wasm_sandbox.cli.inputs import parse_size
 
 TOOLS = '''
 import decimal, os, sys, time

@@ -12,16 +12,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from wasm_sandbox import Tool, run_tool
 from wasm_sandbox.bench.contenders import ARGUMENTS, run_raw
 from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.script.generate import generate_script
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 MARKED_TOOL = Tool.from_source(
     "from time import perf_counter\n\n"
@@ -124,8 +125,6 @@ class Breakdown:
 
     def print_to(self, console: Console) -> None:
         """Print it as tables."""
-        from rich import box
-        from rich.table import Table
 
         def table(title: str, *columns: str) -> Table:
             made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -187,10 +186,10 @@ def take_breakdown(rounds: int, progress: Callable[[str], None] = lambda words: 
 
 def _host_calls(runs: list[_Run]) -> list[HostCalls]:
     last = runs[-1]
-    found = [
-        HostCalls(name, calls, statistics.median(run.call_times.get(name, 0.0) for run in runs))
-        for name, calls in sorted(last.calls.items())
-    ]
+    found = []
+    for name, calls in sorted(last.calls.items()):
+        median = statistics.median(run.call_times.get(name, 0.0) for run in runs)
+        found.append(HostCalls(name, calls, median))
     refused = last.outcome.host_calls - last.calls.total()
     return [*found, HostCalls("refused (not capable)", refused, 0.0)] if refused else found
 
@@ -258,9 +257,10 @@ def _reckon(marks: _Marks, outcome: Outcome, began: int, ended: int) -> _Run:
     reads = [when for name, when, _ in marks.calls if name == "clock_time_get" and when < at["write begin"]]
     at["tool begin"], at["tool end"] = reads[-2:]
     on_path = sorted((when, name) for name, when in at.items() if name in _STEPS or name == "run end")
-    steps = {
-        _STEPS[name]: (following - when) / 1000 for (when, name), (following, _) in pairwise(on_path) if name in _STEPS
-    }
+    steps = {}
+    for (when, name), (following, _) in pairwise(on_path):
+        if name in _STEPS:
+            steps[_STEPS[name]] = (following - when) / 1000
     times: dict[str, float] = {}
     for name, _, taken in marks.calls:
         times[name] = times.get(name, 0.0) + taken / 1000

@@ -10,17 +10,15 @@ import time
 from pathlib import Path
 
 import wasm_sandbox
+from wasm_sandbox import Limits, Tool, WasmToolSandbox, run_tool
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedContender
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
 from wasm_sandbox.engine import LiveSurroundings, process_engine
 from wasm_sandbox.images import default_source
-from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.sandbox.wasm import WasmToolSandbox, run_tool
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
-from wasm_sandbox.tool.definition import Tool
 
 OURS = "wasm-sandbox"
 """The contender that ratios are relative to."""

@@ -58,9 +58,8 @@ class ForeignContenders:
         self.contenders: list[ForeignContender] = []
         for found in listing["contenders"]:
             process = self._exit.enter_context(_Process([str(python), str(harness), str(found["name"])]))
-            self.contenders += [
-                ForeignContender(job, str(found["name"]), note, process) for job, note in found["jobs"].items()
-            ]
+            for job, note in found["jobs"].items():
+                self.contenders.append(ForeignContender(job, str(found["name"]), note, process))
 
     def __enter__(self) -> ForeignContenders:
         return self

@@ -15,6 +15,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
+import wasm_sandbox
+from wasm_sandbox import engine
+
 WARM_UP_ROUNDS = 2
 SLOW_SECONDS = 0.05
 """A contender that takes longer than this takes part only in every `SLOW_EVERY`-th round."""
@@ -181,16 +184,13 @@ def machine() -> dict[str, str]:
 
 def versions(*packages: str) -> dict[str, str]:
     """The versions of this library, of this Python, of the guest and of packages."""
-    from wasm_sandbox import __version__
-    from wasm_sandbox.engine import find_artifact
-
-    found = {"wasm-sandbox": __version__, "python": platform.python_version()}
+    found = {"wasm-sandbox": wasm_sandbox.__version__, "python": platform.python_version()}
     for package in ("wasmtime", "pydantic", *packages):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    found |= {f"guest {name}": value for name, value in find_artifact().versions.items()}
+    found |= {f"guest {name}": value for name, value in engine.find_artifact().versions.items()}
     return found
 
 

@@ -26,7 +26,7 @@ def check_available(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise PlotUnavailable(f"{path}: the name of a picture ends in {', '.join(sorted(FORMATS))}")
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  # lazy: of an extra
     except ImportError as error:
         raise PlotUnavailable("a plot needs matplotlib: pip install 'wasm-sandbox[plot]'") from error
 
@@ -42,8 +42,8 @@ def draw(report: Report, path: Path) -> None:
         PlotUnavailable: matplotlib is missing, or the ending is another one.
     """
     check_available(path)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    import matplotlib as mpl  # lazy: of an extra
+    from matplotlib.figure import Figure  # lazy: of an extra
 
     jobs = list(report.jobs())
     rows = sum(len(found) + 1.1 for _, found in jobs)

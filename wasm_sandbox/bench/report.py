@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
 from wasm_sandbox.bench.contenders import JOBS, OURS
 from wasm_sandbox.bench.measure import Absent, Series
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from wasm_sandbox.bench.breakdown import Breakdown
 
 
@@ -72,8 +76,6 @@ class Report:
 
     def print_to(self, console: Console) -> None:
         """Print it as a table."""
-        from rich.markup import escape
-
         console.print(self._table())
         console.print(f"min, p50 and p95 in milliseconds; ratio: p50 relative to {OURS}'s", style="dim")
         for absent in self.absent:
@@ -84,10 +86,6 @@ class Report:
             self.breakdown.print_to(console)
 
     def _table(self) -> Any:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
         for name in ("rounds", "min", "p50", "p95", "ratio"):

@@ -1,5 +1,5 @@
-"""The command: thin, every verb one call of a public name.
+"""The command: every verb is one call of a public name. Only ``doctor`` and ``bench`` may ask the engine's door.
 
-May import: public names, values; doctor and bench also the engine.
+May import: faces, values, images, sandbox, stores, workers, bench, engine.
 Imported by: faces.
 """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
-
-from wasm_sandbox.results import _json, _repr, document
 
 if TYPE_CHECKING:
     from wasm_sandbox.results import ToolError
@@ -25,7 +24,7 @@ _LIMIT_OPTIONS = {
 
 
 def exit_code(error: ToolError | None) -> int:
-    """0 success, 1 tool error, 2 bad arguments, 3 limit."""
+    """Exit code of a run that ended: 0 success, 1 tool error, 2 bad arguments, 3 limit."""
     if error is None:
         return 0
     if error.kind.value == "bad_arguments":
@@ -34,7 +33,9 @@ def exit_code(error: ToolError | None) -> int:
 
 
 def show(output: Output, name: str, *, as_json: bool) -> int:
-    """Print a result, and what was printed on the way; the exit code that says how it went."""
+    """Print a result, and what the run printed itself; returns the exit code."""
+    from wasm_sandbox.results import document, value_text  # lazy: loads pydantic
+
     result = output.result
     if as_json:
         write(sys.stdout, document(result) + "\n")
@@ -53,13 +54,6 @@ def show(output: Output, name: str, *, as_json: bool) -> int:
     return exit_code(result.error)
 
 
-def value_text(value: Any) -> str:
-    """A tool's value for a reader: a string as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return value
-    return _json(value) or _repr(value)
-
-
 def explain(error: ToolError) -> str:
     """One line about a failed run, with what to do where that is known."""
     message = error.message.strip().partition("\n")[0]
@@ -72,7 +66,7 @@ def explain(error: ToolError) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on stderr. It may quote a guest: no control character of it reaches the terminal."""
+    """Print one line on stderr. It may quote a guest: no control character of it reaches the terminal."""
     line = " ".join(message.split())
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
     if len(line) > MAX_LINE_CHARACTERS:
@@ -93,6 +87,16 @@ def write(stream: TextIO | None, data: str | bytes) -> None:
         stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so that the flush at exit is quiet too
+
+
+def print_line(text: str) -> None:
+    """Write a line to stdout."""
+    write(sys.stdout, text + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Write plain data to stdout, as one JSON document."""
+    print_line(json.dumps(value, indent=2))
 
 
 def _whole_lines(data: bytes) -> bytes:

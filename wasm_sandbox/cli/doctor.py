@@ -1,4 +1,4 @@
-"""Whether this host can run guests: what is installed, where things are, and checks that try it."""
+"""Whether this host can run guests: what is installed, where things are, and checks that try it. It prints nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from wasm_sandbox import __version__
+import wasm_sandbox
+from wasm_sandbox import engine, images, sandbox, workers
+from wasm_sandbox.directories import CACHE_VARIABLE, cache_ceiling, cache_directory
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.switches import IMAGE_VARIABLE
+from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine import Artifact, ImageCache
     from wasm_sandbox.options import Isolation
 
 PROCESSORS = frozenset({"x86_64", "amd64", "aarch64", "arm64"})
@@ -49,6 +50,8 @@ class Report:
 
     versions: dict[str, str]
     platform: dict[str, str]
+    engine: dict[str, str] = field(default_factory=dict)
+    """Mechanisms of the engine that have a plain twin, and the switch if it is set."""
     guest: dict[str, Any] = field(default_factory=dict)
     image: dict[str, Any] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +69,7 @@ class Report:
     def to_text(self) -> str:
         """The same for a reader."""
         lines: list[str] = []
-        for title in ("versions", "platform", "guest", "image", "cache"):
+        for title in ("versions", "platform", "engine", "guest", "image", "cache"):
             if section := getattr(self, title):
                 lines += [title, *_indented(section)]
         lines.append("checks")
@@ -75,10 +78,14 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def examine() -> Report:
-    """Look at everything and try it: one trivial guest is run, after preparing the image if need be."""
+def examine(prepare: Callable[[], images.Prepared]) -> Report:
+    """Look at everything and try it: one trivial guest is run, after preparing the image if need be.
+
+    Args:
+        prepare: what prepares the default image, as `images.prepare` does, in sight of the user or not.
+    """
     report = Report(versions=_versions(), platform=_platform())
-    found = _Examination(report)
+    found = _Examination(report, prepare)
     for name, check in found.steps():
         try:
             report.checks.append(Check(name, ok=True, detail=check()))
@@ -92,22 +99,22 @@ def examine() -> Report:
 class _Examination:
     """The checks in order; a later one needs what an earlier one found, and fails shortly without it."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, prepare: Callable[[], images.Prepared]) -> None:
         self.report = report
-        self.artifact: Artifact | None = None
-        self.cache: ImageCache | None = None
+        self._prepare = prepare
+        self.artifact: engine.Artifact | None = None
+        self.cache: engine.ImageCache | None = None
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        image = [("cache directory", self.cache_directory), ("compiled image", self.compiled_image)]
+        if os.environ.get(IMAGE_VARIABLE):
+            image = [("exported image", self.exported_image)]
         return [
             ("python", self.python),
             ("processor", self.processor),
             ("wasmtime", self.wasmtime),
             ("guest module", self.guest_module),
-            *(
-                [("exported image", self.exported_image)]
-                if os.environ.get(IMAGE_VARIABLE)
-                else [("cache directory", self.cache_directory), ("compiled image", self.compiled_image)]
-            ),
+            *image,
             ("trial run", self.trial_run),
             ("worker process", self.worker_process),
         ]
@@ -124,17 +131,18 @@ class _Examination:
         return machine
 
     def wasmtime(self) -> str:
+        if switch := os.environ.get(ENGINE_VARIABLE):
+            self.report.engine["switch"] = f"{ENGINE_VARIABLE}={switch}"
         try:
-            from wasm_sandbox.engine import engine
+            process_engine = engine.process_engine  # loads it
         except Exception as error:
             raise NotFit(f"wasmtime does not load: {error}; reinstall it, or install its version 50") from error
-        engine.process_engine()
+        for name, what in process_engine().mechanisms.items():
+            self.report.engine[name.replace(" ", "_")] = what
         return self.report.versions["wasmtime"]
 
     def guest_module(self) -> str:
-        from wasm_sandbox.engine import find_artifact
-
-        artifact = find_artifact()
+        artifact = engine.find_artifact()
         self.report.guest.update(
             path=str(artifact.path),
             sha256=artifact.sha256,
@@ -147,11 +155,8 @@ class _Examination:
         return "sha256 verified"
 
     def cache_directory(self) -> str:
-        from wasm_sandbox.directories import CACHE_VARIABLE, cache_ceiling, cache_directory
-        from wasm_sandbox.engine import ImageCache
-
         self.report.cache.update(path=str(cache_directory()), variable=CACHE_VARIABLE)
-        cache = ImageCache()
+        cache = engine.ImageCache()
         try:
             with tempfile.TemporaryFile(dir=cache.directory) as file:
                 file.write(b"x")
@@ -175,58 +180,47 @@ class _Examination:
     def compiled_image(self) -> str:
         if self.artifact is None or self.cache is None:
             raise NotFit("not looked at: it needs the guest module and the cache directory")
-        from wasm_sandbox.cli.progress import ready_image
-        from wasm_sandbox.engine import image_id, usual_builds
-
-        identity = image_id(self.artifact)
-        key = usual_builds(self.artifact)[0].compile_key(identity)
-        path = self.cache.path(key)
-        self.report.image.update(id=identity, path=str(path))
-        was_there = self.cache.find(key) is not None
-        if was_there and self.cache.find(key, full_check=True) is None:
-            raise NotFit(f"{path} is not what was written there: delete it, and the next run prepares it again")
+        found = images.compiled_default()
+        self.report.image.update(id=found.id, path=str(found.path))
+        if found.is_there and not found.is_whole:
+            raise NotFit(f"{found.path} is not what was written there: delete it, and the next run prepares it again")
         free = self.report.cache["free_bytes"]
-        if not was_there and free < IMAGE_BYTES:
+        if not found.is_there and free < IMAGE_BYTES:
             raise NotFit(f"{self.cache.directory} has {free >> 20} MiB free, {IMAGE_BYTES >> 20} are needed")
         started = time.monotonic()
-        image = ready_image()
+        self._prepare_image()
         seconds = time.monotonic() - started
-        self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
-        return "sha256 verified" if was_there else f"prepared now, in {seconds:.1f} s"
+        return "sha256 verified" if found.is_there else f"prepared now, in {seconds:.1f} s"
 
     def exported_image(self) -> str:
-        from wasm_sandbox.cli.progress import ready_image
-        from wasm_sandbox.images.exported import exported_source
-
-        source = exported_source()
+        source = images.exported_source()
         assert source is not None  # asked for by the variable that it reads
         self.report.image.update(id=source.id, path=str(source.directory), packages=dict(source.distributions))
-        image = ready_image()
-        self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
+        self._prepare_image()
         return f"sha256 verified, for {source.manifest.target}"
+
+    def _prepare_image(self) -> None:
+        image = self._prepare()
+        self.report.image.update(compiled_bytes=image.path.stat().st_size, memory_bytes=image.memory_bytes)
 
     def trial_run(self) -> str:
         return self._trial("thread")
 
     def worker_process(self) -> str:
-        """Tells what there is: a host without worker processes is fit for everything else."""
+        """Say what there is: a host without worker processes is fit for everything else."""
         try:
             ran = self._trial("process")
         except HostError as error:
             return f'isolation="process" cannot be used: {error}'
-        from wasm_sandbox.workers.pool import process_pool
-
-        worker = process_pool().workers[0]
-        return "; ".join([ran, "with " + ", ".join(worker.restrictions), *(f"without {w}" for w in worker.lacking)])
+        worker = workers.process_pool().workers[0]
+        lacking = [f"without {what}" for what in worker.lacking]
+        return "; ".join([ran, "with " + ", ".join(worker.restrictions), *lacking])
 
     def _trial(self, isolation: Isolation) -> str:
         if "compiled_bytes" not in self.report.image:
             raise NotFit("not tried: it needs the compiled image")
-        from wasm_sandbox.limits import Limits
-        from wasm_sandbox.sandbox.plain_script import run_script
-
-        limits = Limits(timeout_seconds=30)
-        output = run_script("print(6 * 7)", name="trial.py", environ={}, limits=limits, isolation=isolation)
+        limits = wasm_sandbox.Limits(timeout_seconds=30)
+        output = sandbox.run_script("print(6 * 7)", name="trial.py", environ={}, limits=limits, isolation=isolation)
         if output.stdout != b"42\n" or output.result.usage is None:
             reason = output.result.error.message if output.result.error else f"it printed {output.stdout!r}"
             raise NotFit(f"a guest that prints 42 did not: {reason}")
@@ -234,7 +228,7 @@ class _Examination:
 
 
 def _versions() -> dict[str, str]:
-    found = {"wasm-sandbox": __version__, "python": platform.python_version()}
+    found = {"wasm-sandbox": wasm_sandbox.__version__, "python": platform.python_version()}
     for package in ("wasmtime", "pydantic"):
         try:
             found[package] = version(package)
@@ -261,5 +255,5 @@ def _indented(values: dict[str, Any]) -> list[str]:
             shown = f"{value / (1 << 30):.1f} GiB" if value >= 10 << 30 else f"{value / (1 << 20):.1f} MiB"
             lines.append(f"  {name.removesuffix('_bytes').replace('_', ' ')}: {shown}")
         else:
-            lines.append(f"  {name}: {value}")
+            lines.append(f"  {name.replace('_', ' ')}: {value}")
     return lines

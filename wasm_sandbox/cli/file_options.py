@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from wasm_sandbox.cli.display import complain
+from wasm_sandbox.cli.inputs import read_pairs
+from wasm_sandbox.cli.options import options_of
 from wasm_sandbox.errors import InvalidFiles
+from wasm_sandbox.files import HostDir
 
 if TYPE_CHECKING:
-    from wasm_sandbox.files import HostDir
-    from wasm_sandbox.results import ToolExecutionResult
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+    from wasm_sandbox import ToolExecutionResult
 
 _UNSAFE_CHARACTERS = frozenset('\\:*?"<>|')
 """Parts of paths, or of nothing, on some systems."""
 
 
 def _pairs(option: str, values: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = [value.partition("=") for value in values]
-    if wrong := [guest for guest, equals, host in pairs if not equals or not host]:
-        raise InvalidFiles(f"{option} {wrong[0]}: say what it is on the host, as in {option} {wrong[0]}=PATH")
-    return [(guest, host) for guest, _, host in pairs]
+    return read_pairs(option, values, "say what it is on the host", "PATH", may_be_empty=False)
 
 
 def _files(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, bytes] | None:
@@ -40,8 +38,6 @@ def _files(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) 
 
 
 def _mounts(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, HostDir] | None:
-    from wasm_sandbox.files import HostDir
-
     mounts = {}
     for guest, host in _pairs("--mount", values):
         writable = host.endswith(":rw")
@@ -49,49 +45,42 @@ def _mounts(_ctx: click.Context, _param: click.Parameter, values: Sequence[str])
     return mounts or None
 
 
-def file_options(command: Command) -> Command:
-    """Adds the options to a verb."""
-    options = (
-        click.option(
-            "--file",
-            "files",
-            multiple=True,
-            metavar="GUEST=HOST",
-            callback=_files,
-            help="Give the guest the file HOST, in memory, as GUEST (an absolute path); may be repeated.",
-        ),
-        click.option(
-            "--output-dir",
-            metavar="DIR",
-            help="Save there what files the tool created or changed, by their paths in the guest.",
-        ),
-        click.option(
-            "--mount",
-            "mounts",
-            multiple=True,
-            metavar="GUEST=HOST[:rw]",
-            callback=_mounts,
-            help="Show the guest a directory of the host, to read, or with :rw to change; may be repeated.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+file_options = options_of(
+    click.option(
+        "--file",
+        "files",
+        multiple=True,
+        metavar="GUEST=HOST",
+        callback=_files,
+        help="Give the guest the file HOST, in memory, as GUEST (an absolute path); may be repeated.",
+    ),
+    click.option(
+        "--output-dir",
+        metavar="DIR",
+        help="Save there what files the tool created or changed, by their paths in the guest.",
+    ),
+    click.option(
+        "--mount",
+        "mounts",
+        multiple=True,
+        metavar="GUEST=HOST[:rw]",
+        callback=_mounts,
+        help="Show the guest a directory of the host, to read, or with :rw to change; may be repeated.",
+    ),
+)
 
 
 def with_output(files: Mapping[str, bytes] | None, output_dir: str | None) -> Mapping[str, bytes] | None:
-    """What the guest is given: asking for what it writes gives it a file system, too."""
+    """Files to give the guest: where its files are to be saved it has a file system, if only an empty one."""
     return {} if files is None and output_dir else files
 
 
 def save_files(result: ToolExecutionResult, output_dir: str | None, *, quiet: bool) -> None:
-    """Write the result's files below a directory, or tell that there are some.
+    """Write a result's files below a directory, or tell that there are some.
 
     Raises:
-        InvalidFiles: one has a name that is not safe here, or cannot be written; those before it are saved.
+        InvalidFiles: if one has a name that is not safe here, or cannot be written; those before it are saved.
     """
-    from wasm_sandbox.cli.display import complain
-
     if not result.files:
         return
     if output_dir is None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-# What is heavy is imported where it is used: `--help` needs none of it.
-if TYPE_CHECKING:
-    pass
-
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+import wasm_sandbox
+from wasm_sandbox import images
+from wasm_sandbox.cli.display import print_json, print_line
+from wasm_sandbox.cli.inputs import CommandError, parse_size, read_pairs, read_source
+from wasm_sandbox.cli.options import json_option
+from wasm_sandbox.cli.progress import in_sight
+from wasm_sandbox.errors import ImageError
+from wasm_sandbox.sizes import size_text
+from wasm_sandbox.switches import IMAGE_VARIABLE
 
 T = TypeVar("T")
 
@@ -63,21 +66,15 @@ def build_image(
     Packages are pure Python wheels, resolved and downloaded by pip or uv. Nothing of them is executed on this
     host; in a guest they are imported, once, and every run starts from there.
     """
-    from wasm_sandbox.cli.app import read_source
-    from wasm_sandbox.cli.progress import in_sight
-    from wasm_sandbox.images.image import Image
-
-    pairs = [entry.partition("=") for entry in files]
-    if wrong := [guest for guest, equals, _ in pairs if not equals]:
-        raise _error(f"--file {wrong[0]}: say where the file is, as in --file {wrong[0]}=PATH")
+    pairs = read_pairs("--file", files, "say where the file is", "PATH")
     code = read_source(warm_up) if warm_up else ""
     image = _checked(
         lambda: in_sight(
-            lambda step: Image.build(
+            lambda step: wasm_sandbox.Image.build(
                 requirements,
                 packages=packages,
                 preload=preload or None,
-                files={guest: Path(host) for guest, _, host in pairs},
+                files={guest: Path(host) for guest, host in pairs},
                 warm_up=code,
                 name=name,
                 installer=installer,
@@ -87,36 +84,32 @@ def build_image(
         )
     )
     contents = ", ".join(f"{one} {version}" for one, version in sorted(image.distributions.items()))
-    _print(f"{name}: image {image.id[:12]}" + (f" with {contents}" if contents else ""))
+    print_line(f"{name}: image {image.id[:12]}" + (f" with {contents}" if contents else ""))
 
 
 @image_verbs.command("list")
-@_json_option
+@json_option
 def list_images(*, as_json: bool) -> None:
     """List the images of this machine: name, id, sizes kept and compiled, and what is in them."""
-    from wasm_sandbox.images import describe, kept_images
-
-    rows = [(kept, describe(kept)) for kept in kept_images()]
+    rows = [(kept, images.describe(kept)) for kept in images.kept_images()]
     if as_json:
-        _print(json.dumps([description for _, description in rows], indent=2))
+        print_json([description for _, description in rows])
         return
     for kept, description in rows:
         names = ", ".join(kept.names) or "-"
         contents = ", ".join(kept.recipe.requirements) or "no packages"
-        _print(f"{names}  {description['id'][:12]}  {_sizes(description)}  {contents}")
+        print_line(f"{names}  {description['id'][:12]}  {_sizes(description)}  {contents}")
 
 
 @image_verbs.command("show")
 @click.argument("name")
-@_json_option
+@json_option
 def show_image(*, name: str, as_json: bool) -> None:
     """Show what an image is made of, its sizes, and the memory that a run in it needs."""
-    from wasm_sandbox.images import describe, kept_image
-
-    kept = kept_image(name)
-    description = describe(kept)
+    kept = images.kept_image(name)
+    description = images.describe(kept)
     if as_json:
-        _print(json.dumps(description, indent=2))
+        print_json(description)
         return
     versions = ", ".join(f"{one} {version}" for one, version in kept.recipe.distributions.items())
     needed = description["needed_memory_bytes"]
@@ -134,19 +127,17 @@ def show_image(*, name: str, as_json: bool) -> None:
         ("a run needs", f"--memory {needed >> 20}M or more" if needed else ""),
     ):
         if text:
-            _print(f"{title}: {text}")
+            print_line(f"{title}: {text}")
 
 
 @image_verbs.command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove_images(*, names: Sequence[str]) -> None:
     """Remove images: their names, what was downloaded for them, and their compiled code."""
-    from wasm_sandbox.images import remove_image
-
     for name in names:
-        others = remove_image(name)
+        others = images.remove_image(name)
         left = f"; the image is still {', '.join(others)}" if others else ""
-        _print(f"{name}: removed{left}")
+        print_line(f"{name}: removed{left}")
 
 
 @image_verbs.command("export")
@@ -160,20 +151,15 @@ def export_image(*, arguments: Sequence[str], target: str | None, compiler: str 
     network. Targets: x86_64-linux, aarch64-linux, x86_64-macos, aarch64-macos, x86_64-windows. For another one
     than this machine's own the wasmtime command of the installed version is needed.
     """
-    from wasm_sandbox.cli.progress import in_sight
-    from wasm_sandbox.images import export_image as export
-    from wasm_sandbox.images import image_of, this_target
-    from wasm_sandbox.sizes import size_text
-    from wasm_sandbox.switches import IMAGE_VARIABLE
-
     if len(arguments) > 2:
-        raise _error("image export: give one DIR, or NAME and DIR")
+        raise CommandError("image export: give one DIR, or NAME and DIR")
     name, directory = arguments if len(arguments) == 2 else (None, arguments[0])
-    chosen = image_of(name)
+    chosen = images.image_of(name)
+    wanted, place = target or images.this_target(), Path(directory)
     manifest = _checked(
-        lambda: in_sight(lambda step: export(chosen, target or this_target(), Path(directory), step, compiler=compiler))
+        lambda: in_sight(lambda step: images.export_image(chosen, wanted, place, step, compiler=compiler))
     )
-    _print(
+    print_line(
         f"{directory}: image {manifest.id[:12]} for {manifest.target}, {size_text(manifest.code_bytes)}; "
         f"use it with {IMAGE_VARIABLE}={directory}"
     )
@@ -197,10 +183,6 @@ def prune_cache(*, everything: bool, older: str | None, max_size: str | None) ->
     Without an option: until the cache is at its ceiling, WASM_SANDBOX_CACHE_SIZE or 2G. What is in use is never
     removed.
     """
-    from wasm_sandbox.cli.app import parse_size
-    from wasm_sandbox.images import prune_cache
-    from wasm_sandbox.sizes import size_text
-
     ceiling = None
     if everything:
         ceiling = -1
@@ -208,17 +190,17 @@ def prune_cache(*, everything: bool, older: str | None, max_size: str | None) ->
         ceiling = parse_size(max_size)
     elif older is not None:
         ceiling = sys.maxsize
-    state = prune_cache(ceiling, unused_seconds=_seconds(older) if older else None)
+    state = images.prune_cache(ceiling, unused_seconds=_seconds(older) if older else None)
     for entry in state.removed:
-        _print(f"removed {entry.path.name} ({size_text(entry.size_bytes)})")
+        print_line(f"removed {entry.path.name} ({size_text(entry.size_bytes)})")
     total = size_text(sum(entry.size_bytes for entry in state.left))
-    _print(f"{state.directory}: {len(state.left)} compiled image{'' if len(state.left) == 1 else 's'}, {total}")
+    print_line(f"{state.directory}: {len(state.left)} compiled image{'' if len(state.left) == 1 else 's'}, {total}")
 
 
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip())
     if match is None:
-        raise _error(f"--older {text}: write a number of hours, days or weeks: 12h, 30d, 2w")
+        raise CommandError(f"--older {text}: write a number of hours, days or weeks: 12h, 30d, 2w")
     return int(match[1]) * {"h": 3600.0, "d": 86_400.0, "w": 604_800.0}[match[2]]
 
 
@@ -226,8 +208,6 @@ def _seconds(text: str) -> float:
 
 
 def _sizes(description: dict[str, Any]) -> str:
-    from wasm_sandbox.sizes import size_text
-
     compiled = description["compiled_bytes"]
     parts = [
         f"kept {size_text(description['kept_bytes'])}",
@@ -239,22 +219,8 @@ def _sizes(description: dict[str, Any]) -> str:
 
 
 def _checked(work: Callable[[], T]) -> T:
-    """What ``work`` returns; what it finds wrong with the user's own input is bad usage, and no fault of the host."""
-    from wasm_sandbox.errors import ImageError
-
+    """Result of ``work``; what it finds wrong with the user's own input is bad usage, and no fault of the host."""
     try:
         return work()
     except (ImageError, ValueError) as error:
-        raise _error(str(error)) from error
-
-
-def _error(message: str) -> click.ClickException:
-    from wasm_sandbox.cli.app import CommandError
-
-    return CommandError(message)
-
-
-def _print(text: str) -> None:
-    from wasm_sandbox.cli.display import write
-
-    write(sys.stdout, text + "\n")
+        raise CommandError(str(error)) from error

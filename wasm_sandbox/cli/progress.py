@@ -8,13 +8,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wasm_sandbox import images
 from wasm_sandbox.cli.display import complain
-from wasm_sandbox.images import Image, interruptibly, prepare
 
 if TYPE_CHECKING:
     from rich.progress import Progress
-
-    from wasm_sandbox.engine import LoadedImage
 
 Step = Callable[[str], None]
 """Called with a few words at the start of every slow step."""
@@ -22,8 +20,8 @@ Step = Callable[[str], None]
 T = TypeVar("T")
 
 
-def ready_image(image: Image | None = None, counts_fuel: bool = True) -> LoadedImage:
-    """An image, by default the default one, prepared if it is not in the cache; silent if it is.
+def ready_image(image: images.Image | None = None, counts_fuel: bool = True) -> images.Prepared:
+    """Load an image, by default the default one, and prepare it in sight of the user if it is not in the cache.
 
     The work is done on another thread, so that Ctrl-C ends the command while the compiler runs.
 
@@ -34,17 +32,17 @@ def ready_image(image: Image | None = None, counts_fuel: bool = True) -> LoadedI
     Raises:
         HostError: if it cannot be had.
     """
-    return in_sight(lambda step: prepare(image, counts_fuel=counts_fuel, progress=step))
+    return in_sight(lambda step: images.prepare(image, counts_fuel=counts_fuel, progress=step))
 
 
 def in_sight(work: Callable[[Step], T]) -> T:
-    """What ``work`` returns or raises; it is called on another thread, with what shows its steps."""
+    """Result of ``work``, or what it raises; it is called on another thread, with a callback that shows its steps."""
     with PreparationDisplay() as display:
-        return interruptibly(lambda: work(display.step))
+        return images.interruptibly(lambda: work(display.step))
 
 
 class PreparationDisplay:
-    """Shows the steps it is told about on stderr, and at the end how long they took. No step, no word."""
+    """Display of slow steps on stderr, and at the end of how long they took; silent without any step."""
 
     def __init__(self) -> None:
         self._started: float | None = None
@@ -55,7 +53,7 @@ class PreparationDisplay:
         return self
 
     def step(self, words: str) -> None:
-        """A slow step begins."""
+        """Show that a slow step begins."""
         if self._started is None:
             self._started = time.monotonic()
             self._spinner = _spinner()
@@ -80,8 +78,8 @@ def _spinner() -> Progress | None:
     """A spinner with the elapsed time, if stderr is a terminal that can show one."""
     if sys.stderr is None or not sys.stderr.isatty():
         return None
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.console import Console  # lazy: where there is a terminal
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # lazy: where there is a terminal
 
     console = Console(stderr=True)
     if not console.is_interactive or console.is_dumb_terminal:

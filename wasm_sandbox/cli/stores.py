@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-# The stores, and what they import, are imported where they are used: `--help` needs none of it.
-if TYPE_CHECKING:
-    from wasm_sandbox.stores import LocalUser
-    from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox import images, stores
+from wasm_sandbox.cli.display import print_json, print_line
+from wasm_sandbox.cli.inputs import CommandError, load_tool
+from wasm_sandbox.cli.options import json_option, requirement_option, tool_option
+from wasm_sandbox.environment import check_variable, merge_environment
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+if TYPE_CHECKING:
+    from wasm_sandbox import Tool
 
 
 def is_tool_name(file_or_name: str) -> bool:
@@ -23,18 +24,18 @@ def is_tool_name(file_or_name: str) -> bool:
     return file_or_name.isidentifier() and not Path(file_or_name).exists()
 
 
-def stored_tool(name: str) -> tuple[Tool, LocalUser]:
-    """The stored tool of a name, and whose it is.
+def stored_tool(name: str) -> tuple[Tool, stores.LocalUser]:
+    """Stored tool of a name, and the user whose it is.
 
     Raises:
-        CommandError: there is none.
+        CommandError: if there is no tool of that name.
     """
-    from wasm_sandbox.stores import LocalUser, ToolManager
-
-    user = LocalUser()
-    tool = ToolManager().get_tool_by_name(name, user)
+    user = stores.LocalUser()
+    tool = stores.ToolManager().get_tool_by_name(name, user)
     if tool is None:
-        raise _error(f"{name}: there is neither a file nor a stored tool of that name (see wasm-sandbox tool list)")
+        raise CommandError(
+            f"{name}: there is neither a file nor a stored tool of that name (see wasm-sandbox tool list)"
+        )
     return tool, user
 
 
@@ -48,62 +49,50 @@ def tool_verbs() -> None:
 
 @tool_verbs.command("add")
 @click.argument("file")
-@click.option("--tool", "name", metavar="NAME", help="The function; by default the file's last one.")
-@click.option(
-    "--requirement",
-    "requirements",
-    multiple=True,
-    metavar="REQ",
-    help="A package that the tool needs, as pip takes it; may be repeated.",
-)
+@tool_option
+@requirement_option
 def add_tool(*, file: str, name: str | None, requirements: Sequence[str]) -> None:
     """Store the tool in FILE, a .py file; it is read and not run. One of the same name is replaced."""
-    from wasm_sandbox.cli.app import load_tool
-    from wasm_sandbox.stores import LocalUser, ToolManager
-
-    tools, user = ToolManager(), LocalUser()
+    tools, user = stores.ToolManager(), stores.LocalUser()
     tool = load_tool(file, name, {})
     if requirements:
-        from wasm_sandbox.images.guest_python import tool_requirements
-
-        tool = tool.model_copy(update={"pip_requirements": list(tool_requirements(requirements))})
+        tool = tool.model_copy(update={"pip_requirements": list(images.tool_requirements(requirements))})
     word = "stored" if tools.get_tool_by_name(tool.name, user) is None else "replaced"
     tools.create_or_update_tool(tool, user)
-    _print(f"{tool.name}: {word}")
+    print_line(f"{tool.name}: {word}")
 
 
 @tool_verbs.command("list")
-@_json_option
+@json_option
 def list_tools(*, as_json: bool) -> None:
     """List the stored tools: their names and the first line about each."""
-    from wasm_sandbox.stores import LocalUser, ToolManager
-
-    tools = ToolManager().list_tools(LocalUser())
+    tools = stores.ToolManager().list_tools(stores.LocalUser())
     if as_json:
-        _print(_document([{"name": t.name, "id": t.id, "description": t.description} for t in tools]))
+        print_json([{"name": t.name, "id": t.id, "description": t.description} for t in tools])
     else:
         _print_columns([(t.name, (t.description or "").partition("\n")[0]) for t in tools])
 
 
 @tool_verbs.command("show")
 @click.argument("name")
-@_json_option
+@json_option
 def show_tool(*, name: str, as_json: bool) -> None:
     """Print the source of a stored tool; with --json everything about it."""
     tool, _ = stored_tool(name)
-    _print(_document(tool.model_dump()) if as_json else tool.source_code.rstrip("\r\n"))
+    if as_json:
+        print_json(tool.model_dump())
+    else:
+        print_line(tool.source_code.rstrip("\r\n"))
 
 
 @tool_verbs.command("remove")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove_tools(*, names: Sequence[str]) -> None:
     """Remove stored tools."""
-    from wasm_sandbox.stores import ToolManager
-
     for name in names:
         tool, user = stored_tool(name)
-        ToolManager().delete_tool_by_id(str(tool.id), user)
-        _print(f"{name}: removed")
+        stores.ToolManager().delete_tool_by_id(str(tool.id), user)
+        print_line(f"{name}: removed")
 
 
 # --- Variables ------------------------------------------------------------------------------------------
@@ -121,32 +110,27 @@ def environment_verbs() -> None:
 @click.argument("variables", nargs=-1, required=True, metavar="NAME[=VALUE]...")
 def set_variables(*, variables: Sequence[str]) -> None:
     """Store variables. The value of a NAME alone is asked for, or read from stdin, so that no shell keeps it."""
-    from wasm_sandbox.environment import merge_environment
-    from wasm_sandbox.stores import LocalUser, SandboxConfigManager
-
     pairs = [variable.partition("=") for variable in variables]
     if sum(not equals for _, equals, _ in pairs) > 1 and not sys.stdin.isatty():
-        raise _error("env set: stdin holds the value of one variable; give the others as NAME=VALUE")
+        raise CommandError("env set: stdin holds the value of one variable; give the others as NAME=VALUE")
     values = merge_environment({name: value if equals else _asked(name) for name, equals, value in pairs})
-    configs, user = SandboxConfigManager(), LocalUser()
+    configs, user = stores.SandboxConfigManager(), stores.LocalUser()
     config = configs.get_or_create_default_sandbox_config("wasm", user)
     for name, value in values.items():
         made = configs.create_or_update_sandbox_env_var(name, value, config.id, user)
-        _print(f"{name}: set, {_kept(made.is_encrypted)}")
+        print_line(f"{name}: set, {_kept(made.is_encrypted)}")
 
 
 @environment_verbs.command("list")
-@_json_option
+@json_option
 def list_variables(*, as_json: bool) -> None:
     """List the stored variables: their names, when each was set, and whether it is encrypted."""
-    from wasm_sandbox.stores import LocalUser, SandboxConfigManager
-
-    configs, user = SandboxConfigManager(), LocalUser()
+    configs, user = stores.SandboxConfigManager(), stores.LocalUser()
     config = configs.get_sandbox_config_by_type("wasm", user)
     variables = configs.list_sandbox_env_vars(config.id, user) if config else []
     rows = [(v.key, v.updated_at.isoformat(timespec="seconds"), v.is_encrypted) for v in variables]
     if as_json:
-        _print(_document([{"name": name, "set_at": at, "encrypted": encrypted} for name, at, encrypted in rows]))
+        print_json([{"name": name, "set_at": at, "encrypted": encrypted} for name, at, encrypted in rows])
     else:
         _print_columns([(name, at, _kept(encrypted)) for name, at, encrypted in rows])
 
@@ -155,26 +139,23 @@ def list_variables(*, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def unset_variables(*, names: Sequence[str]) -> None:
     """Remove stored variables."""
-    from wasm_sandbox.environment import check_variable
-    from wasm_sandbox.stores import LocalUser, SandboxConfigManager
-
-    configs, user = SandboxConfigManager(), LocalUser()
+    configs, user = stores.SandboxConfigManager(), stores.LocalUser()
     config = configs.get_sandbox_config_by_type("wasm", user)
     for name in names:
         check_variable(name, "")
         if config is None or not configs.delete_sandbox_env_var(name, config.id, user):
-            raise _error(f"{name}: there is no such variable (see wasm-sandbox env list)")
-        _print(f"{name}: removed")
+            raise CommandError(f"{name}: there is no such variable (see wasm-sandbox env list)")
+        print_line(f"{name}: removed")
 
 
 def _asked(name: str) -> str:
-    """A value that is in no argument: typed unseen on a terminal, else all of stdin without its last line end."""
+    """Value that no argument holds: typed unseen on a terminal, else all of stdin without its last line end."""
     if sys.stdin.isatty():
         return str(click.prompt(name, hide_input=True, err=True))
     try:
         text = sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
-        raise _error(f"{name}: what stdin holds is not UTF-8 text") from None
+        raise CommandError(f"{name}: what stdin holds is not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -185,24 +166,8 @@ def _kept(is_encrypted: bool) -> str:
 # --- What is printed ------------------------------------------------------------------------------------
 
 
-def _error(message: str) -> click.ClickException:
-    from wasm_sandbox.cli.app import CommandError
-
-    return CommandError(message)
-
-
-def _print(text: str) -> None:
-    from wasm_sandbox.cli.display import write
-
-    write(sys.stdout, text + "\n")
-
-
 def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
-    """Aligned columns, a line each, nothing for no rows."""
+    """Print rows as aligned columns, a line each."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _document(value: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2)
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wasm_sandbox.images.catalogue import CompiledImage as CompiledImage
     from wasm_sandbox.images.catalogue import Kept as Kept
+    from wasm_sandbox.images.catalogue import compiled_default as compiled_default
     from wasm_sandbox.images.catalogue import describe as describe
     from wasm_sandbox.images.catalogue import kept_image as kept_image
     from wasm_sandbox.images.catalogue import kept_images as kept_images
@@ -23,14 +25,18 @@ if TYPE_CHECKING:
     from wasm_sandbox.images.guest_python import tool_requirements as tool_requirements
     from wasm_sandbox.images.image import Image as Image
     from wasm_sandbox.images.image import image_of as image_of
+    from wasm_sandbox.images.preparing import Prepared as Prepared
     from wasm_sandbox.images.preparing import interruptibly as interruptibly
     from wasm_sandbox.images.preparing import prepare as prepare
     from wasm_sandbox.images.selection import choose_image as choose_image
 
 _HOMES = {
+    "CompiledImage": "catalogue",
     "Image": "image",
     "Kept": "catalogue",
+    "Prepared": "preparing",
     "choose_image": "selection",
+    "compiled_default": "catalogue",
     "default_source": "default",
     "describe": "catalogue",
     "export_image": "exporting",

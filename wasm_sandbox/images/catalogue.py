@@ -8,11 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from wasm_sandbox.directories import cache_ceiling
-from wasm_sandbox.engine import CachedImage, ImageCache, find_artifact, min_memory_bytes, usual_builds
+from wasm_sandbox.engine import CachedImage, ImageCache, find_artifact, image_id, min_memory_bytes, usual_builds
 from wasm_sandbox.images.loading import identity
 from wasm_sandbox.images.store import ImageStore, Kept
 
-__all__ = ["CacheState", "Kept", "describe", "kept_image", "kept_images", "prune_cache", "remove_image"]
+__all__ = [
+    "CacheState",
+    "CompiledImage",
+    "Kept",
+    "compiled_default",
+    "describe",
+    "kept_image",
+    "kept_images",
+    "prune_cache",
+    "remove_image",
+]
 
 
 def kept_images() -> list[Kept]:
@@ -36,11 +46,11 @@ def kept_image(reference: str) -> Kept:
 
 def describe(kept: Kept) -> dict[str, Any]:
     """An image as plain data: names, id, contents, and sizes in bytes."""
-    image_id, recipe = identity(kept.recipe.digest), kept.recipe
-    compiled, memory = ImageCache().path(_keys(image_id)[0]), kept.entry.memory_bytes
+    own_id, recipe = identity(kept.recipe.digest), kept.recipe
+    compiled, memory = ImageCache().path(_keys(own_id)[0]), kept.entry.memory_bytes
     return {
         "names": list(kept.names),
-        "id": image_id,
+        "id": own_id,
         "requirements": list(recipe.requirements),
         "distributions": recipe.distributions,
         "preload": list(recipe.preload),
@@ -74,9 +84,38 @@ def remove_image(reference: str) -> Sequence[str]:
     return []
 
 
-def _keys(image_id: str) -> list[str]:
+def _keys(of_image: str) -> list[str]:
     """Names in the cache of all that an image is compiled to, the usual one first."""
-    return [build.compile_key(image_id) for build in usual_builds(find_artifact())]
+    return [build.compile_key(of_image) for build in usual_builds(find_artifact())]
+
+
+@dataclass(frozen=True)
+class CompiledImage:
+    """Compiled code of an image, in the cache."""
+
+    id: str
+    """The image's id."""
+    path: Path
+    """File of the code; where it would be if it is not there."""
+    is_there: bool
+    """Whether a run would load it, and not prepare the image."""
+    is_whole: bool
+    """Whether it is what was written: all of it was read and its SHA-256 compared."""
+
+
+def compiled_default() -> CompiledImage:
+    """Compiled code of the guest of this installation, as the engine of this process looks for it.
+
+    Raises:
+        ArtifactError: if the guest module is missing or damaged.
+        CacheError: if the cache cannot be used.
+        HostError: if a switch has a value that means nothing.
+    """
+    cache, own_id = ImageCache(), image_id(find_artifact())
+    key = _keys(own_id)[0]
+    is_there = cache.find(key) is not None
+    is_whole = is_there and cache.find(key, full_check=True) is not None
+    return CompiledImage(own_id, cache.path(key), is_there, is_whole)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from wasm_sandbox.engine import GuestThreads, LoadedImage, Metering, Progress, Watchdog, process_engine, wait_for
+from wasm_sandbox.engine import GuestThreads, Metering, Progress, Watchdog, process_engine, wait_for
 from wasm_sandbox.images.default import default_source
 from wasm_sandbox.images.image import Image
 
 T = TypeVar("T")
+
+
+class Prepared(NamedTuple):
+    """An image that is loaded in this process."""
+
+    id: str
+    path: Path
+    """File of its compiled code."""
+    memory_bytes: int
+    """Memory that an instance has from the start."""
 
 
 def interruptibly(work: Callable[[], T]) -> T:
@@ -21,7 +32,7 @@ def interruptibly(work: Callable[[], T]) -> T:
     return wait_for(GuestThreads(Watchdog()).submit(deliver_to))
 
 
-def prepare(image: Image | None = None, *, counts_fuel: bool = True, progress: Progress | None = None) -> LoadedImage:
+def prepare(image: Image | None = None, *, counts_fuel: bool = True, progress: Progress | None = None) -> Prepared:
     """An image, by default the default one, loaded, and prepared if it is not in the cache.
 
     Args:
@@ -34,4 +45,5 @@ def prepare(image: Image | None = None, *, counts_fuel: bool = True, progress: P
     """
     source = image.source if image is not None else default_source()
     metering = Metering.FUEL if counts_fuel else Metering.DEADLINE
-    return process_engine().image(source, metering, progress)
+    loaded = process_engine().image(source, metering, progress)
+    return Prepared(loaded.id, loaded.path, loaded.memory_bytes)

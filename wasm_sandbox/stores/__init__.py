@@ -4,9 +4,33 @@ May import: values, tool.
 Imported by: sandbox, cli.
 """
 
-from wasm_sandbox.errors import SecretError, StoreError
-from wasm_sandbox.stores.configs import SandboxConfigManager, SandboxEnvVar
-from wasm_sandbox.stores.organizations import LocalUser
-from wasm_sandbox.stores.tools import ToolManager
+from __future__ import annotations
 
-__all__ = ["LocalUser", "SandboxConfigManager", "SandboxEnvVar", "SecretError", "StoreError", "ToolManager"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wasm_sandbox.errors import SecretError as SecretError
+from wasm_sandbox.errors import StoreError as StoreError
+
+if TYPE_CHECKING:
+    from wasm_sandbox.stores.configs import SandboxConfigManager as SandboxConfigManager
+    from wasm_sandbox.stores.configs import SandboxEnvVar as SandboxEnvVar
+    from wasm_sandbox.stores.organizations import LocalUser as LocalUser
+    from wasm_sandbox.stores.tools import ToolManager as ToolManager
+
+_HOMES = {
+    "LocalUser": "organizations",
+    "SandboxConfigManager": "configs",
+    "SandboxEnvVar": "configs",
+    "ToolManager": "tools",
+}
+
+__all__ = sorted({*_HOMES, "SecretError", "StoreError"})  # noqa: PLE0605 - a face lists itself once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
