@@ -16,6 +16,7 @@ from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.switches import engine_is_plain
 
 ENGINES = ["of this system", "own memory, anew each time", "wasmtime's memory"]
 """The last two are what systems get that lack something; this one runs all three if it is a Linux."""
@@ -46,7 +47,7 @@ def cache_with_code(directory: Path, metering: Metering = Metering.FUEL) -> Imag
 def engine(kind: str) -> GuestEngine:
     """The engine of a kind, one for the whole process."""
     if kind == "of this system":
-        return process_engine()
+        return process_engine() if not engine_is_plain() else GuestEngine()
     if kind == "wasmtime's memory" or not is_supported():
         return GuestEngine(WasmtimeMemory())
     return GuestEngine(KeptMemory(scan=False))

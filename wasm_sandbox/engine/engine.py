@@ -78,9 +78,10 @@ class GuestEngine:
         trap_signals = TrapSignals()  # after wasmtime has set its own
         if self._memory.kind is MemoryKind.KEPT:
             trap_signals.allow_pausing()
-        self._watch = Watch(Watchdog(), trap_signals)
-        self._threads = GuestThreads(self._watch.watchdog, most_threads)
-        self._turns = Turns(self._watch.watchdog, at_once, quantum)
+        self.watch = Watch(Watchdog(), trap_signals)
+        """What looks after its guests, those that are kept too."""
+        self._threads = GuestThreads(self.watch.watchdog, most_threads)
+        self._turns = Turns(self.watch.watchdog, at_once, quantum)
         self._images: dict[tuple[str, Metering], LoadedImage] = {}  # the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[tuple[str, Metering], threading.Lock] = {}
@@ -96,7 +97,7 @@ class GuestEngine:
     @property
     def mechanisms(self) -> dict[str, str]:
         """What this engine does beyond the plain ways, for a reader: name -> what."""
-        can_pause = self._watch.trap_signals.pausing is not None
+        can_pause = self.watch.trap_signals.pausing is not None
         return {
             "memory": "kept between runs" if self._memory.kind is MemoryKind.KEPT else "wasmtime's own",
             "pausing": "yes" if can_pause else "no",
@@ -178,7 +179,7 @@ class GuestEngine:
                 if self._ready_since is None:
                     self._ready_since = time.monotonic()
                 with self._turns.turn(request.limits.timeout_seconds) as turn:
-                    execute(image, self._watch, request, surroundings, deliver, turn)
+                    execute(image, self.watch, request, surroundings, deliver, turn)
             finally:
                 with self._running_lock:
                     self._running.discard(surroundings)
@@ -203,7 +204,7 @@ class GuestEngine:
             for surroundings in self._running:
                 surroundings.cancel()
         self._threads.close(deadline)
-        self._watch.watchdog.stop()
+        self.watch.watchdog.stop()
         for image in self._images.values():
             image.instances.close()  # while wasmtime can still call back
 

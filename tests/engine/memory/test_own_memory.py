@@ -26,6 +26,7 @@ from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, i
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.switches import ENGINE_VARIABLE
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="linear memory is ours on 64-bit Linux only")
 
@@ -145,7 +146,10 @@ def test_a_system_without_room_for_one_more_guest_says_so() -> None:
         "import time; time.sleep(1)  # the one slot that there is, is put back\n"
         "print(w.run_tool(tool).func_return)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+    environ = {name: value for name, value in os.environ.items() if name != ENGINE_VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "HostError" in done.stdout
     assert done.stdout.endswith("\n1\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.memory.kept import is_supported
+from wasm_sandbox.engine.memory.base import MemoryKind
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.limits import MIB, Limits
@@ -190,7 +190,7 @@ class _StuckSurroundings(LiveSurroundings):
 def test_nobody_waits_at_the_deadline_until_the_guest_gets_a_turn_unless_it_may_change_a_mount(
     mounted: bool, tmp_path: Path
 ) -> None:
-    if not is_supported() and not mounted:
+    if process_engine().image().memory.kind is not MemoryKind.KEPT and not mounted:
         pytest.skip("the guest's memory is wasmtime's: its outcome is known when it has stopped")
     surroundings = _StuckSurroundings()
     request = ExecutionRequest(
