@@ -65,9 +65,9 @@ def _ratios(series: list[Series]) -> dict[str, float]:
     means = {place: statistics.geometric_mean(found[job, place] for job in PROGRAMS) for place in places[1:]}
     print(f"{'geometric mean':27}" + "".join(f"{mean:20.2f}" for mean in means.values()))
     fastest = {(s.job, s.contender): s.minimum for s in series}
-    cells = [
+    minima = [
         statistics.geometric_mean(fastest[job, place] / fastest[job, places[0]] for job in PROGRAMS)
         for place in places[1:]
     ]
-    print(f"{'the same of the minima':27}" + "".join(f"{mean:20.2f}" for mean in cells))
+    print(f"{'the same of the minima':27}" + "".join(f"{mean:20.2f}" for mean in minima))
     return means

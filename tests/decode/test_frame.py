@@ -144,7 +144,7 @@ class TestFlood:
             sizes.append(len(payload))
             return hashlib.new("md5", payload, **options)
 
-        monkeypatch.setattr(frame.hashlib, "md5", counting)
+        monkeypatch.setattr(hashlib, "md5", counting)
         return sizes
 
     def test_overlapping_false_frames_exhaust_a_linear_budget(self, hashed: list[int]) -> None:

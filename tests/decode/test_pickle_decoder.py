@@ -217,7 +217,7 @@ class TestPlainData:
     def test_notes_of_an_exception_come_back_and_other_attributes_do_not(self) -> None:
         error = ValueError("x")
         error.add_note("note")
-        error.other = 1  # type: ignore[attr-defined]
+        error.other = 1  # type: ignore[attr-defined]  # tools set what they like
         found = loads(pickle.dumps(error))
         assert vars(found) == {"__notes__": ["note"]}
 
@@ -283,7 +283,7 @@ class TestEnvelope:
 class Color(enum.Enum):
     RED = "r"
     PAIR = (1, 2)
-    LISTED = [1, 2]  # noqa: RUF012
+    LISTED = [1, 2]  # noqa: RUF012 - a member, not a field
 
 
 class Level(enum.IntEnum):

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -16,15 +17,22 @@ from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.request import ExecutionRequest
 
+T = TypeVar("T")
+
+
+def delivering(function: Callable[[], T]) -> Callable[[Callable[[T], None]], None]:
+    """Work whose result is what the function returns."""
+    return lambda deliver: deliver(function())
+
 
 def test_workers_are_reused_and_grow_with_demand() -> None:
     workers = GuestThreads(Watchdog())
     for _ in range(5):
-        workers.submit(lambda deliver: deliver(None)).result()
+        workers.submit(delivering(lambda: None)).result()
         time.sleep(0.02)
     assert workers.threads == 1
     release = threading.Event()
-    futures = [workers.submit(lambda deliver: deliver(release.wait())) for _ in range(4)]
+    futures = [workers.submit(delivering(release.wait)) for _ in range(4)]
     assert workers.threads == 4
     release.set()
     assert [f.result() for f in futures] == [True] * 4
@@ -34,8 +42,8 @@ def test_workers_are_reused_and_grow_with_demand() -> None:
 def test_a_worker_survives_what_its_work_raises() -> None:
     workers = GuestThreads(Watchdog())
     with pytest.raises(ZeroDivisionError):
-        workers.submit(lambda deliver: deliver(1 / 0)).result()
-    assert workers.submit(lambda deliver: deliver(1)).result() == 1
+        workers.submit(delivering(lambda: 1 / 0)).result()
+    assert workers.submit(delivering(lambda: 1)).result() == 1
     workers.close(time.monotonic() + 5)
 
 
@@ -43,7 +51,7 @@ def test_a_closed_pool_refuses_work_in_words() -> None:
     workers = GuestThreads(Watchdog())
     workers.close(time.monotonic())
     with pytest.raises(RuntimeError, match="interpreter is exiting"):
-        workers.submit(lambda deliver: deliver(1))
+        workers.submit(delivering(lambda: 1))
 
 
 def test_nobody_waits_for_what_a_worker_does_after_it_has_delivered() -> None:

@@ -348,7 +348,7 @@ ORDER = {
         }
     },
 }
-LINES = {"lines": [{"sku": "A", "next": {"sku": "B"}}]}
+LINES: dict[str, Any] = {"lines": [{"sku": "A", "next": {"sku": "B"}}]}
 
 SCHEMAS = [
     Case(

@@ -178,7 +178,7 @@ async def test_a_tool_that_is_not_there_has_the_exact_text(has_store: bool) -> N
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its whole text is compared
         await IdleSandbox("nope", {}, ANN, None)._init_async()
     assert str(caught.value) == text
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - its whole text is compared
         WasmToolSandbox("nope", {}, ANN, None).run_sync()
     assert str(caught.value) == text
 

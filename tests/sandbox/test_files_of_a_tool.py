@@ -271,7 +271,7 @@ def test_wrong_mounts_are_refused_by_name(tmp_path: Path) -> None:
         ({"/m": here}, {"/m": b""}, "/m is in files and in mounts"),
     ]:
         with pytest.raises(InvalidFiles, match=message):
-            run_tool(tool, mounts=mounts, files=files)  # type: ignore[arg-type]
+            run_tool(tool, mounts=mounts, files=files)  # type: ignore[arg-type]  # what is refused
 
 
 async def test_the_sandbox_object_takes_files_too() -> None:

@@ -14,6 +14,7 @@ from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.identity import image_id
 from wasm_sandbox.engine.engine import usual_builds
+from wasm_sandbox.options import Isolation
 
 TOOL = Tool.from_source("def triple(n: int) -> int:\n    return 3 * n\n")
 ENDLESS = Tool.from_source("def endless() -> int:\n    print('begun')\n    while True: pass\n")
@@ -21,16 +22,16 @@ WITHOUT = Limits(fuel=None, timeout_seconds=0.5)
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
-def test_a_tool_runs_and_its_usage_says_that_nothing_was_counted(isolation: str) -> None:
-    result = run_tool(TOOL, {"n": 14}, limits=Limits(fuel=None), isolation=isolation)  # type: ignore[arg-type]
+def test_a_tool_runs_and_its_usage_says_that_nothing_was_counted(isolation: Isolation) -> None:
+    result = run_tool(TOOL, {"n": 14}, limits=Limits(fuel=None), isolation=isolation)
     assert (result.status, result.func_return) == ("success", 42)
     assert result.usage is not None
     assert result.usage.fuel is None
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
-def test_the_deadline_ends_a_tool_that_computes(isolation: str) -> None:
-    result = run_tool(ENDLESS, limits=WITHOUT, isolation=isolation)  # type: ignore[arg-type]
+def test_the_deadline_ends_a_tool_that_computes(isolation: Isolation) -> None:
+    result = run_tool(ENDLESS, limits=WITHOUT, isolation=isolation)
     assert result.error is not None
     assert (result.error.kind, result.stdout) == (ErrorKind.TIMEOUT, ["begun\n"])
     assert result.error.message == "Executing tool endless timed out after 0.5 seconds."
@@ -39,7 +40,7 @@ def test_the_deadline_ends_a_tool_that_computes(isolation: str) -> None:
 def test_it_is_none_or_a_count() -> None:
     for wrong in (0, -1, True, 1.5, "none"):
         with pytest.raises(ValidationError):
-            Limits(fuel=wrong)  # type: ignore[arg-type]
+            Limits(fuel=wrong)
 
 
 def test_the_command_takes_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import enum
 import ipaddress
 import json
 import math
@@ -35,7 +36,9 @@ def schema_of(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def tool_with(schema: dict[str, Any], source: str = ECHO, name: str = "tool", declared: Any = None) -> Tool:
-    json_schema = None if declared is None else {"parameters": {"properties": {key: {} for key in declared}}}
+    json_schema: dict[str, Any] | None = (
+        None if declared is None else {"parameters": {"properties": {key: {} for key in declared}}}
+    )
     return Tool(name=name, source_code=source, args_json_schema=schema, json_schema=json_schema)
 
 
@@ -125,7 +128,7 @@ def test_what_is_injected_need_not_be_given_even_if_the_schema_requires_it() -> 
 # -- what a tool receives -------------------------------------------------------------------------------
 
 
-class Colour(str, __import__("enum").Enum):
+class Colour(str, enum.Enum):  # noqa: UP042 - agent servers have such
     RED = "red"
     SEA = "sea green"
 
@@ -144,7 +147,7 @@ class Cat(pydantic.BaseModel):
 
 class Dog(pydantic.BaseModel):
     kind: Literal["dog"]
-    friends: "list[Dog]" = []  # noqa: UP037
+    friends: "list[Dog]" = []  # noqa: UP037 - pydantic reads the text
 
 
 class Order(pydantic.BaseModel):

@@ -9,8 +9,8 @@ import enum
 import json
 import math
 import unicodedata
-from collections import OrderedDict, UserDict, namedtuple
-from typing import Any
+from collections import OrderedDict, UserDict
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -80,7 +80,7 @@ TABLE: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("declared", "value", "text"), TABLE)
-def test_a_value_becomes_the_text_of_the_table(declared, value, text):
+def test_a_value_becomes_the_text_of_the_table(declared: Any, value: Any, text: str) -> None:
     """Section 4, W10: with the documented coercions."""
     assert argument_literal(typed(declared), value) == text
 
@@ -94,7 +94,7 @@ def received_in_guest(specs: dict[str, Any], args: dict[str, Any], required: lis
     return dict(result.func_return)
 
 
-def test_the_table_is_what_a_tool_receives():
+def test_the_table_is_what_a_tool_receives() -> None:
     """Section 4, W10, all of its rows at once, in the guest."""
     specs = {f"p{number}": typed(declared) for number, (declared, _, _) in enumerate(TABLE)}
     args = {f"p{number}": value for number, (_, value, _) in enumerate(TABLE)}
@@ -103,18 +103,22 @@ def test_the_table_is_what_a_tool_receives():
         assert same(arrived[f"p{number}"], received(text)), TABLE[number]
 
 
+def each(declared: str, *values: Any) -> list[tuple[str, Any]]:
+    return [(declared, value) for value in values]
+
+
 @pytest.mark.parametrize(
     ("declared", "value"),
     [
-        *[("integer", value) for value in ("5.0", "0x10", "", "abc", NAN, INF, None, [], {}, "1" * 5000)],
-        *[("boolean", value) for value in (2, 1.0, "yes", "1", "", None, [], 1 << 20_000)],
-        *[("number", value) for value in ("abc", "1;2", "", "true", "[1]", "__import__('os').getcwd()")],
-        *[("array", value) for value in ("abc", "['a']", '{"a": 1}', "5", "[" * 100_000, '"text"')],
-        *[("object", value) for value in ("abc", "{'a': 1}", "[1]", "x, y", "{}; print(1)")],
+        *each("integer", "5.0", "0x10", "", "abc", NAN, INF, None, [], {}, "1" * 5000),
+        *each("boolean", 2, 1.0, "yes", "1", "", None, [], 1 << 20_000),
+        *each("number", "abc", "1;2", "", "true", "[1]", "__import__('os').getcwd()"),
+        *each("array", "abc", "['a']", '{"a": 1}', "5", "[" * 100_000, '"text"'),
+        *each("object", "abc", "{'a': 1}", "[1]", "x, y", "{}; print(1)"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else type(value).__name__,
 )
-def test_a_value_that_does_not_fit_is_refused_by_name(declared, value):
+def test_a_value_that_does_not_fit_is_refused_by_name(declared: Any, value: Any) -> None:
     """Section 4, W6."""
     with pytest.raises(BadArguments, match=r"^argument 'size': expected ") as caught:
         argument_literal(typed(declared), value, "size")
@@ -122,7 +126,7 @@ def test_a_value_that_does_not_fit_is_refused_by_name(declared, value):
     assert len(str(caught.value)) < 200
 
 
-def test_a_type_may_stand_in_a_nested_parameters_entry():
+def test_a_type_may_stand_in_a_nested_parameters_entry() -> None:
     """Section 4."""
     assert argument_literal({"parameters": {"type": "integer"}}, "5") == "5"
     assert argument_literal({"type": None, "parameters": {"type": "integer"}}, "5") == "5"
@@ -130,14 +134,14 @@ def test_a_type_may_stand_in_a_nested_parameters_entry():
 
 
 @pytest.mark.parametrize("spec", [{"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"$ref": "#/$defs/A"}, True])
-def test_a_property_without_a_single_type_takes_any_json(spec):
+def test_a_property_without_a_single_type_takes_any_json(spec: Any) -> None:
     """W9."""
     for value in (None, 1, "1", [1], {"a": None}):
         assert received(argument_literal(spec, value)) == value
 
 
 @pytest.mark.parametrize("declared", ["integer", "boolean"])
-def test_none_fits_an_optional_or_nullable_property(declared):
+def test_none_fits_an_optional_or_nullable_property(declared: Any) -> None:
     """W9."""
     assert argument_literal(typed(declared), None, required=False) == "None"
     for nullable in ({"nullable": True}, {"default": None}, {"enum": [1, None]}):
@@ -150,7 +154,7 @@ def test_none_fits_an_optional_or_nullable_property(declared):
 
 
 @pytest.mark.parametrize("declared", ["number", "array", "object", "string", None])
-def test_infinity_and_nan_survive(declared):
+def test_infinity_and_nan_survive(declared: Any) -> None:
     """W6."""
     for value in (INF, -INF):
         assert received(argument_literal(typed(declared), value)) == value
@@ -161,13 +165,13 @@ def test_infinity_and_nan_survive(declared):
 
 @pytest.mark.parametrize("digits", [4299, 4300, 100_000])
 @pytest.mark.parametrize("declared", ["integer", "number", None])
-def test_integers_of_any_size_survive(declared, digits):
+def test_integers_of_any_size_survive(declared: Any, digits: int) -> None:
     for value in (10**digits, -(10**digits)):
         assert received(argument_literal(typed(declared), value)) == value
         assert received(argument_literal({}, [value])) == [value]
 
 
-def test_small_integers_are_decimal():
+def test_small_integers_are_decimal() -> None:
     assert argument_literal({}, 10**4299) == "1" + "0" * 4299
 
 
@@ -179,9 +183,18 @@ class Number(enum.IntEnum):
     ONE = 1
 
 
+class Plain(enum.Enum):
+    A = 1
+
+
 class Loud(float):
     def __repr__(self) -> str:
         return "print('loud')"
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
 
 
 @pytest.mark.parametrize(
@@ -191,7 +204,7 @@ class Loud(float):
         (Number.ONE, 1),
         (Loud(1.5), 1.5),
         (OrderedDict(a=1), {"a": 1}),
-        (namedtuple("Pair", "a b")(1, 2), (1, 2)),
+        (Pair(1, 2), (1, 2)),
         ((1,), (1,)),
         ((), ()),
         (b"\xff'", b"\xff'"),
@@ -200,7 +213,7 @@ class Loud(float):
         ({1: 2, None: 3, (1, 2): 4}, {1: 2, None: 3, (1, 2): 4}),
     ],
 )
-def test_plain_values_beyond_json_arrive_as_plain_values(value, plain):
+def test_plain_values_beyond_json_arrive_as_plain_values(value: Any, plain: Any) -> None:
     found = received(argument_literal({}, value))
     assert found == plain
     assert type(found) is type(plain)
@@ -218,11 +231,11 @@ def test_plain_values_beyond_json_arrive_as_plain_values(value, plain):
         object(),
         print,
         UserDict(a=1),
-        enum.Enum("Plain", "A").A,  # type: ignore[attr-defined]
+        Plain.A,
     ],
 )
 @pytest.mark.parametrize("declared", ["string", "number", "array", "object", None])
-def test_what_is_no_plain_value_is_refused(declared, value):
+def test_what_is_no_plain_value_is_refused(declared: Any, value: Any) -> None:
     """W6."""
     for nested in (value, [value], {"a": value}):
         with pytest.raises(BadArguments, match="pass JSON data") as caught:
@@ -237,7 +250,7 @@ def nested_list(depth: int) -> list[Any]:
     return value
 
 
-def test_deep_nesting_is_refused():
+def test_deep_nesting_is_refused() -> None:
     literal = argument_literal({}, nested_list(MAX_DEPTH))
     assert received(literal) == nested_list(MAX_DEPTH)
     for depth in (MAX_DEPTH + 1, 100_000):
@@ -245,14 +258,14 @@ def test_deep_nesting_is_refused():
             argument_literal({}, nested_list(depth))
 
 
-def test_a_value_that_contains_itself_is_refused():
+def test_a_value_that_contains_itself_is_refused() -> None:
     value: list[Any] = []
     value.append({"again": value})
     with pytest.raises(BadArguments, match="contains itself"):
         argument_literal({}, value)
 
 
-def test_a_value_may_occur_twice():
+def test_a_value_may_occur_twice() -> None:
     twice = [1]
     assert received(argument_literal({}, [twice, twice])) == [[1], [1]]
 
@@ -262,12 +275,12 @@ def test_a_value_may_occur_twice():
 SCHEMA = {"parameters": {"properties": {"a": {"type": "integer"}, "b": True}, "required": ["a"]}}
 
 
-def test_only_arguments_that_the_schema_names_are_kept_in_their_order():
+def test_only_arguments_that_the_schema_names_are_kept_in_their_order() -> None:
     """Section 4."""
     assert argument_literals(SCHEMA, {"b": [1], "self": 1, "a": "2"}) == {"b": "[1]", "a": "2"}
 
 
-def test_an_argument_that_is_not_required_may_be_none():
+def test_an_argument_that_is_not_required_may_be_none() -> None:
     """W9."""
     with pytest.raises(BadArguments, match="'a'"):
         argument_literals(SCHEMA, {"a": None})
@@ -278,7 +291,7 @@ def test_an_argument_that_is_not_required_may_be_none():
 @pytest.mark.parametrize(
     "schema", [None, {}, {"parameters": None}, {"parameters": {}}, {"parameters": {"properties": 5}}]
 )
-def test_arguments_without_a_schema_are_refused_with_the_remedy(schema):
+def test_arguments_without_a_schema_are_refused_with_the_remedy(schema: Any) -> None:
     """Section 4; section 6: without arguments the schema is never touched."""
     assert argument_literals(schema, {}) == {}
     with pytest.raises(BadArguments, match=r"Tool\.from_function") as caught:
@@ -314,7 +327,7 @@ def same(left: Any, right: Any) -> bool:
 
 @unhurried
 @given(matching)
-def test_a_value_that_matches_its_type_arrives_unchanged(case):
+def test_a_value_that_matches_its_type_arrives_unchanged(case: tuple[Any, Any]) -> None:
     """Section 4, W6."""
     declared, value = case
     literal = argument_literal(typed(declared), value)
@@ -325,7 +338,7 @@ def test_a_value_that_matches_its_type_arrives_unchanged(case):
 
 @unhurried
 @given(matching.filter(lambda case: case[0] in ("number", "array", "object")))
-def test_json_text_arrives_as_the_value_it_says(case):
+def test_json_text_arrives_as_the_value_it_says(case: tuple[Any, Any]) -> None:
     """Section 0."""
     declared, value = case
     literal = argument_literal(typed(declared), json.dumps(value))
@@ -374,7 +387,9 @@ documented = st.one_of(
 
 @unhurried
 @given(st.dictionaries(encodable, documented, max_size=6), encodable)
-def test_any_tool_receives_what_was_passed_or_its_documented_coercion(cases, extra):
+def test_any_tool_receives_what_was_passed_or_its_documented_coercion(
+    cases: dict[str, tuple[Any, Any, Any]], extra: str
+) -> None:
     """Section 4, W6, W7, W9, W10, in the guest: for any names and values of any matching types."""
     names = {unicodedata.normalize("NFKC", name): name for name in cases}
     specs = {name: {} if cases[name][0] is None else typed(cases[name][0]) for name in names.values()}
@@ -387,7 +402,7 @@ def test_any_tool_receives_what_was_passed_or_its_documented_coercion(cases, ext
 
 @unhurried
 @given(st.sampled_from(["string", "integer", "boolean", "number", "array", "object", None, "odd"]), json_values)
-def test_a_literal_holds_nothing_but_data(declared, value):
+def test_a_literal_holds_nothing_but_data(declared: Any, value: Any) -> None:
     """W6."""
     try:
         literal = argument_literal(typed(declared), value)

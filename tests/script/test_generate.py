@@ -7,6 +7,7 @@ import base64
 import builtins
 import dataclasses
 import datetime
+import enum
 import hashlib
 import io
 import pickle
@@ -16,6 +17,7 @@ import sys
 import time
 import types
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +66,10 @@ class Ran:
         return self.envelope["results"]
 
 
+RunTool = Callable[..., Ran]
+"""`run(source, args, **options)`"""
+
+
 def unframed(stdout: bytes, marker: bytes = MARKER) -> Ran:
     before, _, rest = stdout.partition(marker)
     (length,) = struct.unpack(">I", rest[:4])
@@ -100,7 +106,7 @@ def execute_in_guest(script: str, marker: bytes = MARKER) -> Ran:
 
 
 @pytest.fixture(params=["this Python", "guest"])
-def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> RunTool:
     """Run the script of a tool, once in a Python like any other and once in the guest."""
 
     def run(source: str, args: dict[str, Any] | None = None, **options: Any) -> Ran:
@@ -125,21 +131,21 @@ ADD = make_tool(
 FETCH = make_tool("async def fetch(url: str):\n    return url.upper()\n", "fetch", {"url": {"type": "string"}})
 
 
-def test_the_script_of_a_sync_tool_is_the_reference_text():
+def test_the_script_of_a_sync_tool_is_the_reference_text() -> None:
     """Section 3, example A."""
     script = generate_script(ADD, {"x": 2, "y": 3})
     digest = "15e8fb9fe4651fa68f2e2d551414d1923e6646105546ac70126c0ea39c6542a2"
     assert hashlib.sha256(script.text.encode()).hexdigest() == digest
 
 
-def test_the_script_of_an_async_tool_is_the_reference_text():
+def test_the_script_of_an_async_tool_is_the_reference_text() -> None:
     """Section 3, example B."""
     script = generate_script(FETCH, {"url": "it's"})
     digest = "ab8a304abfbbc2012514a2d44f5e5b0b87eeb80c768740963da2d233ede2699f"
     assert hashlib.sha256(script.text.encode()).hexdigest() == digest
 
 
-def test_without_markers_the_script_ends_with_the_base64_expression():
+def test_without_markers_the_script_ends_with_the_base64_expression() -> None:
     """Section 3, block 14."""
     with_markers = generate_script(ADD, {"x": 2, "y": 3}).text
     without = generate_script(ADD, {"x": 2, "y": 3}, markers=False).text
@@ -147,7 +153,7 @@ def test_without_markers_the_script_ends_with_the_base64_expression():
     assert without == body + f"base64.b64encode({RESULT_VAR_NAME}_pkl).decode('utf-8')\n"
 
 
-def test_top_level_await_replaces_only_the_line_that_runs_the_loop():
+def test_top_level_await_replaces_only_the_line_that_runs_the_loop() -> None:
     """Section 3."""
     plain = generate_script(FETCH, {"url": "a"}).text
     awaiting = generate_script(FETCH, {"url": "a"}, top_level_await=True).text
@@ -155,21 +161,21 @@ def test_top_level_await_replaces_only_the_line_that_runs_the_loop():
     assert generate_script(ADD, {}, top_level_await=True) == generate_script(ADD, {})
 
 
-def test_the_marker_can_be_set_per_run(run):
+def test_the_marker_can_be_set_per_run(run: RunTool) -> None:
     """W4."""
     assert run("def tool():\n    return 1", marker=bytes(range(16))).result == 1
     with pytest.raises(ValueError, match="16 bytes"):
         generate_script(ADD, {}, marker=b"short")
 
 
-def test_a_tool_without_arguments_needs_no_schema(monkeypatch):
+def test_a_tool_without_arguments_needs_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """Section 6."""
     script = generate_script(Tool(name="tool", source_code="def tool(): return 1"), {})
     assert "_function_result = tool()\n" in script.text
     assert execute(script.text, monkeypatch).result == 1
 
 
-def test_arguments_that_the_schema_lacks_are_dropped():
+def test_arguments_that_the_schema_lacks_are_dropped() -> None:
     """Sections 4 and 6."""
     assert generate_script(ADD, {"x": 1, "request_heartbeat": True}) == generate_script(ADD, {"x": 1})
 
@@ -188,14 +194,14 @@ def test_arguments_that_the_schema_lacks_are_dropped():
         "class Tools:\n    async def other(self): ...\ndef tool(x): return x",
     ],
 )
-def test_usual_tools_get_the_plain_text(source):
+def test_usual_tools_get_the_plain_text(source: str) -> None:
     """Section 0: the script is the same."""
     script = script_for(source, {"x": "1"})
     assert not is_guarded(script)
     assert f"\nx = '1'\n{source}\n_function_result = tool(x=x)\ntry:\n" in script
 
 
-def test_an_argument_named_like_an_unused_builtin_is_assigned_as_ever():
+def test_an_argument_named_like_an_unused_builtin_is_assigned_as_ever() -> None:
     """Section 0: the script is the same."""
     assert "\nid = 5\ndef tool(id): return id\n_function_result = tool(id=id)\n" in script_for(
         "def tool(id): return id", {"id": 5}
@@ -203,7 +209,7 @@ def test_an_argument_named_like_an_unused_builtin_is_assigned_as_ever():
 
 
 @pytest.mark.parametrize("ending", ["", "\n", " \n\t\n", "\r\n"])
-def test_the_end_of_the_source_is_stripped_and_nothing_else(ending):
+def test_the_end_of_the_source_is_stripped_and_nothing_else(ending: str) -> None:
     """Section 3, block 11."""
     source = "\n\ndef tool():\r\n\treturn 'a\\\n  b'"
     script = generate_script(make_tool(source + ending), {})
@@ -224,13 +230,13 @@ def tool_lines(script: ExecutionScript) -> list[str]:
         "async def tool(agent_state, agent_id): ...",
     ],
 )
-def test_the_script_tells_where_the_source_stands(source):
+def test_the_script_tells_where_the_source_stands(source: str) -> None:
     """W12: line numbers in tracebacks are the tool's own."""
     script = generate_script(make_tool(source, properties={"x": {}}), {"x": [1]}, agent_state={"id": "a"})
     assert tool_lines(script) == source.rstrip().replace("\r\n", "\n").split("\n")
 
 
-def test_a_traceback_line_can_be_mapped_to_the_tool(run, monkeypatch):
+def test_a_traceback_line_can_be_mapped_to_the_tool(run: RunTool, monkeypatch: pytest.MonkeyPatch) -> None:
     """W12: line numbers in tracebacks are the tool's own."""
     source = "from __future__ import (\n    annotations,\n)\n\ndef tool():\n    raise KeyError('x')\n"
     script = generate_script(make_tool(source), {})
@@ -240,7 +246,7 @@ def test_a_traceback_line_can_be_mapped_to_the_tool(run, monkeypatch):
     assert line - script.tool_first_line + 1 == 6
 
 
-def test_each_block_stands_in_its_place_and_an_absent_one_leaves_no_blank_line():
+def test_each_block_stands_in_its_place_and_an_absent_one_leaves_no_blank_line() -> None:
     """Sections 3 and 6: the injected values follow the arguments, all of them keywords."""
     source = "def tool(x, agent_state, agent_id): ..."
     text = script_for(source, {"x": 1, "agent_id": 0}, agent_id="it's")
@@ -257,7 +263,7 @@ def test_each_block_stands_in_its_place_and_an_absent_one_leaves_no_blank_line()
 
 
 @pytest.mark.parametrize(("state", "expected"), [(None, "c"), ({"id": ""}, "c"), ({}, "c"), ({"id": "s"}, "s")])
-def test_the_agent_id_is_the_states_or_else_the_constructors(state, expected, run):
+def test_the_agent_id_is_the_states_or_else_the_constructors(state: Any, expected: str, run: RunTool) -> None:
     """Section 3, block 9; W16."""
     assert run("def tool(agent_id): return agent_id", agent_state=state, agent_id="c").result == expected
     assert run("def tool(agent_id): return agent_id", agent_state={"id": ""}).result is None
@@ -268,7 +274,9 @@ def test_the_agent_id_is_the_states_or_else_the_constructors(state, expected, ru
 
 @pytest.mark.parametrize("markers", [True, False])
 @pytest.mark.parametrize("source", ["def tool(x): return x", "import pickle as sys\ndef tool(x): return x"])
-def test_the_envelope_is_the_same_with_and_without_markers(source, markers, monkeypatch):
+def test_the_envelope_is_the_same_with_and_without_markers(
+    source: str, markers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Section 7."""
     script = script_for(source, {"x": [1, None]}, markers=markers)
     if markers:
@@ -306,18 +314,18 @@ def test_the_envelope_is_the_same_with_and_without_markers(source, markers, monk
         "class Tools:\n    @staticmethod\n    async def run(x): return x\ntool = Tools.run",
     ],
 )
-def test_whatever_the_call_returns_is_awaited_if_it_can_be(source, run):
+def test_whatever_the_call_returns_is_awaited_if_it_can_be(source: str, run: RunTool) -> None:
     """W18."""
     assert run(source, {"x": 5}).result == 5
 
 
-def test_a_dotted_name_may_be_called(run):
+def test_a_dotted_name_may_be_called(run: RunTool) -> None:
     """Section 2: callable names work."""
     source = "class Tools:\n    @staticmethod\n    def add(x): return x + 1"
     assert run(source, {"x": 1}, name="Tools.add").result == 2
 
 
-def test_top_level_await_works_for_guarded_tools():
+def test_top_level_await_works_for_guarded_tools() -> None:
     """Section 3, W18."""
     script = script_for("async def f(x): return x\ntool = f", {"x": 1}, top_level_await=True, markers=False)
     assert script.endswith(f"\nawait {RESULT_VAR_NAME}_deliver(tool)\n")
@@ -325,7 +333,7 @@ def test_top_level_await_works_for_guarded_tools():
 
 
 @pytest.mark.parametrize("prefix", ["", "async "])
-def test_parameters_of_every_kind_are_bound(prefix, run):
+def test_parameters_of_every_kind_are_bound(prefix: str, run: RunTool) -> None:
     """W14."""
     source = (
         f"{prefix}def tool(a, b=2, /, c=3, *rest, d, agent_id, **more):\n    return [a, b, c, rest, d, agent_id, more]"
@@ -334,7 +342,7 @@ def test_parameters_of_every_kind_are_bound(prefix, run):
     assert ran.result == [1, 2, 3, (), 4, "agent-7", {}]
 
 
-def test_a_gap_among_positional_only_arguments_is_refused():
+def test_a_gap_among_positional_only_arguments_is_refused() -> None:
     """W14."""
     with pytest.raises(BadArguments, match=r"'b'.*'a' must be given too") as caught:
         script_for("def tool(a=1, b=2, /): ...", {"b": 5})
@@ -354,7 +362,7 @@ SCRIPT_NAMES = (
 
 @pytest.mark.parametrize("prefix", ["", "async "])
 @pytest.mark.parametrize("name", SCRIPT_NAMES)
-def test_an_argument_may_have_any_name_of_the_script(name, prefix, run):
+def test_an_argument_may_have_any_name_of_the_script(name: str, prefix: str, run: RunTool) -> None:
     """W8."""
     source = (
         f"import json\n{prefix}def tool(**k):\n"
@@ -366,7 +374,7 @@ def test_an_argument_may_have_any_name_of_the_script(name, prefix, run):
 
 @pytest.mark.parametrize("prefix", ["", "async "])
 @pytest.mark.parametrize("name", [n for n in SCRIPT_NAMES if not n.startswith("__")])
-def test_a_tool_may_have_any_name_of_the_script(name, prefix, run):
+def test_a_tool_may_have_any_name_of_the_script(name: str, prefix: str, run: RunTool) -> None:
     """W8."""
     assert run(f"{prefix}def {name}(x): return x", {"x": 5}, name=name).result == 5
 
@@ -396,25 +404,25 @@ def test_a_tool_may_have_any_name_of_the_script(name, prefix, run):
         "x = 100\nimport json\ndef tool(x): return x",
     ],
 )
-def test_a_tool_may_rebind_or_delete_what_the_script_uses(source, run):
+def test_a_tool_may_rebind_or_delete_what_the_script_uses(source: str, run: RunTool) -> None:
     """W8."""
     assert run(source, {"x": 5}).envelope == {"results": 5, "agent_state": None}
 
 
 @pytest.mark.parametrize("name", ["a-b", "class", "", "x y", "1", "a\nb", "x=1, **{}", "'", "\ud800", "None"])
-def test_a_property_may_have_any_name(name, run):
+def test_a_property_may_have_any_name(name: str, run: RunTool) -> None:
     """W7."""
     assert run("def tool(y, **k): return y, k", {name: 1, "y": 2}).result == (2, {name: 1})
 
 
-def test_two_names_that_python_reads_alike_are_refused():
+def test_two_names_that_python_reads_alike_are_refused() -> None:
     """W7."""
     with pytest.raises(BadArguments, match="as that of 'fi'"):
         script_for("def tool(**k): ...", {"fi": 1, "\ufb01": 2})
 
 
 @pytest.mark.parametrize("name", ["", "a b", "tool(", "x\ny", "class", "a.", "print(1) or tool", "a-b"])
-def test_a_tool_name_that_is_no_name_is_refused(name):
+def test_a_tool_name_that_is_no_name_is_refused(name: str) -> None:
     """W7."""
     with pytest.raises(UnsupportedToolError, match="no Python name"):
         script_for("def tool(): ...", name=name)
@@ -437,7 +445,7 @@ def test_a_tool_name_that_is_no_name_is_refused(name):
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "async "])
-def test_future_imports_cookies_and_byte_order_marks_are_legal(head, prefix, run):
+def test_future_imports_cookies_and_byte_order_marks_are_legal(head: str, prefix: str, run: RunTool) -> None:
     """W12."""
     source = f"{head}{prefix}def tool(x: Undefined if {'__future__' in head} else int): return x\n"
     script = generate_script(make_tool(source, properties={"x": {}}), {"x": 5})
@@ -445,7 +453,7 @@ def test_future_imports_cookies_and_byte_order_marks_are_legal(head, prefix, run
     assert run(source, {"x": 5}).result == 5
 
 
-def test_a_future_import_in_a_wrong_place_stays_a_syntax_error_of_the_tool():
+def test_a_future_import_in_a_wrong_place_stays_a_syntax_error_of_the_tool() -> None:
     """W12."""
     script = generate_script(make_tool("import json\nfrom __future__ import annotations\ndef tool(): ..."), {})
     with pytest.raises(SyntaxError) as caught:
@@ -464,12 +472,12 @@ def test_a_future_import_in_a_wrong_place_stays_a_syntax_error_of_the_tool():
         "def tool(x): return x  # no newline \\",
     ],
 )
-def test_usual_sources_run(source, run):
+def test_usual_sources_run(source: str, run: RunTool) -> None:
     """Section 3: ``if __name__ == "__main__"`` runs, CRLF is kept."""
     assert run(source, {"x": 5}).result == 5
 
 
-def test_a_source_that_does_not_parse_is_left_to_the_guest():
+def test_a_source_that_does_not_parse_is_left_to_the_guest() -> None:
     """Section 0, W19."""
     script = generate_script(make_tool("x = (\ndef tool(agent_state, y): ..."), {})
     with pytest.raises(SyntaxError) as caught:
@@ -479,7 +487,7 @@ def test_a_source_that_does_not_parse_is_left_to_the_guest():
 
 
 @pytest.mark.parametrize("source", ["def tool(): return '\ud800'", "def tool(): ...\0"])
-def test_a_source_that_no_file_can_hold_is_refused(source):
+def test_a_source_that_no_file_can_hold_is_refused(source: str) -> None:
     with pytest.raises(UnsupportedToolError):
         generate_script(make_tool(source), {})
 
@@ -487,7 +495,7 @@ def test_a_source_that_no_file_can_hold_is_refused(source):
 # --- Agent state --------------------------------------------------------------------------------------
 
 
-class Color(str, __import__("enum").Enum):
+class Color(str, enum.Enum):  # noqa: UP042 - agent servers have such
     RED = "red"
 
 
@@ -527,7 +535,9 @@ def tool(agent_state: AgentState, agent_id):
 @pytest.mark.parametrize("state", [State(), PlainState(), State().model_dump()], ids=["model", "dataclass", "dict"])
 @pytest.mark.parametrize("ending", ["", "del sys", "async def other(): return tool\n", "globals"])
 @pytest.mark.parametrize("prefix", ["", "async "])
-def test_the_state_answers_attributes_and_items_and_comes_back_as_data(state, ending, prefix, run):
+def test_the_state_answers_attributes_and_items_and_comes_back_as_data(
+    state: Any, ending: str, prefix: str, run: RunTool
+) -> None:
     """W25."""
     ran = run(USE_STATE.replace("def tool", f"{prefix}def tool") + ending, agent_state=state)
     blocks = [{"value": "a!", "items": [1]}]
@@ -539,20 +549,20 @@ def test_the_state_answers_attributes_and_items_and_comes_back_as_data(state, en
     assert type(ran.envelope["agent_state"]) is type(ran.envelope["agent_state"]["blocks"][0]) is dict
 
 
-def test_a_missing_state_is_none(run):
+def test_a_missing_state_is_none(run: RunTool) -> None:
     """Section 3, blocks 7 and 9; W16."""
     ran = run("def tool(agent_state: AgentState = 1, agent_id=2): return agent_state, agent_id", agent_id="a")
     assert ran.envelope == {"results": (None, "a"), "agent_state": None}
 
 
-def test_the_state_goes_only_to_tools_that_ask_for_it():
+def test_the_state_goes_only_to_tools_that_ask_for_it() -> None:
     """Section 3, block 7; W2."""
     script = generate_script(ADD, {"x": 1}, agent_state={"secret": "s3"})
     assert not script.injects_agent_state
     assert script == generate_script(ADD, {"x": 1})
 
 
-def test_the_injected_value_wins_over_an_argument_of_that_name(run):
+def test_the_injected_value_wins_over_an_argument_of_that_name(run: RunTool) -> None:
     """W15."""
     source = "def tool(agent_state, agent_id): return agent_state.id, agent_id"
     ran = run(source, {"agent_state": 1, "agent_id": 2}, agent_state={"id": "a"}, agent_id="b")
@@ -560,21 +570,21 @@ def test_the_injected_value_wins_over_an_argument_of_that_name(run):
 
 
 @pytest.mark.parametrize("state", [5, "text", [1], {"a": object()}, {"a": {"b": [print]}}])
-def test_a_state_that_is_not_data_is_refused(state):
+def test_a_state_that_is_not_data_is_refused(state: Any) -> None:
     """W25."""
     with pytest.raises(BadArguments, match="agent_state") as caught:
         script_for("def tool(agent_state): ...", agent_state=state)
     assert caught.value.argument == "agent_state"
 
 
-def test_a_state_that_contains_itself_is_refused():
+def test_a_state_that_contains_itself_is_refused() -> None:
     state: dict[str, Any] = {}
     state["self"] = state
     with pytest.raises(BadArguments, match="contains itself"):
         script_for("def tool(agent_state): ...", agent_state=state)
 
 
-def test_scripts_run_in_a_plain_interpreter():
+def test_scripts_run_in_a_plain_interpreter() -> None:
     assert execute_in_subprocess(generate_script(ADD, {"x": 2, "y": 3}).text).result == 5
     assert execute_in_subprocess(generate_script(FETCH, {"url": "a\ud800é"}).text).result == "A\ud800É"
     source = USE_STATE + "    print('é')\nsys.stdout.close"
@@ -607,7 +617,7 @@ def skeleton(script: str) -> tuple[int, str]:
 
 @unhurried
 @given(st.dictionaries(st.sampled_from(["x", "class", "sys", "a-b"]), json_values, min_size=4))
-def test_no_value_changes_the_structure_and_every_value_arrives(args):
+def test_no_value_changes_the_structure_and_every_value_arrives(args: dict[str, Any]) -> None:
     """W6."""
     source = "def tool(x, **more): return {'x': x, **more}"
     script = script_for(source, args)
@@ -619,7 +629,7 @@ def test_no_value_changes_the_structure_and_every_value_arrives(args):
 
 @unhurried
 @given(st.text(max_size=20), json_values)
-def test_no_name_changes_the_structure(name, value):
+def test_no_name_changes_the_structure(name: str, value: Any) -> None:
     """W7."""
     source = "def tool(**k): return k"
     script = script_for(source, {name: value})
@@ -630,7 +640,7 @@ def test_no_name_changes_the_structure(name, value):
 # --- The static look ----------------------------------------------------------------------------------
 
 
-def test_parameter_names_are_those_of_every_function_of_that_name():
+def test_parameter_names_are_those_of_every_function_of_that_name() -> None:
     """Section 2."""
     methods = "class K:\n    def f(self, d): ...\n"
     source = f"def f(a, b=1, *rest, c, **more): ...\n{methods}async def f(p, /, e):\n    def g(h): ..."
@@ -641,7 +651,7 @@ def test_parameter_names_are_those_of_every_function_of_that_name():
         parse_function_arguments("def f(", "f")
 
 
-def test_a_source_that_parses_but_does_not_compile_has_parameters_all_the_same():
+def test_a_source_that_parses_but_does_not_compile_has_parameters_all_the_same() -> None:
     """Section 2."""
     assert parse_function_arguments("def f(a, a): ...", "f") == ["a", "a"]
     assert parse_function_arguments("async def f(a): ...\nreturn", "f") == ["a"]
@@ -650,10 +660,10 @@ def test_a_source_that_parses_but_does_not_compile_has_parameters_all_the_same()
         with pytest.raises((SyntaxError, ValueError)):
             parse_function_arguments(broken, "f")
     with pytest.raises(TypeError, match="must be a string, bytes or AST object"):
-        parse_function_arguments(None, "f")
+        parse_function_arguments(None, "f")  # type: ignore[arg-type]  # what is refused
 
 
-def test_a_source_is_read_once():
+def test_a_source_is_read_once() -> None:
     """A run asks for parameters, asyncness and the script: one look serves them all."""
     source = "async def once(agent_id): ..."
     read_source.cache_clear()
@@ -663,7 +673,7 @@ def test_a_source_is_read_once():
     assert (read_source.cache_info().misses, read_source.cache_info().hits) == (1, 2)
 
 
-def test_the_look_at_a_source_takes_time_in_proportion_to_its_length():
+def test_the_look_at_a_source_takes_time_in_proportion_to_its_length() -> None:
     chain = "\n".join(f"def f{i}(): return f{i + 1}()" for i in range(3000))
     started = time.process_time()
     assert read_source(f"{chain}\nasync def f3000(): ...", "f0").kind == "unknown"
@@ -671,7 +681,7 @@ def test_the_look_at_a_source_takes_time_in_proportion_to_its_length():
     assert time.process_time() - started < 5
 
 
-def test_async_is_detected_by_any_definition_of_that_name():
+def test_async_is_detected_by_any_definition_of_that_name() -> None:
     """Section 1; it is advice only."""
     assert detect_async("class K:\n    async def f(self): ...", "f")
     assert not detect_async("def f(): ...\nasync def g(): ...", "f")

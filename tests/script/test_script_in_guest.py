@@ -38,7 +38,9 @@ def test_the_payload_is_a_pickle_of_protocol_4(prefix: str, ending: str) -> None
 def test_the_checksum_needs_no_openssl() -> None:
     """W26: it is the guest's own MD5, which no policy of the host disables."""
     assert run("def tool(): return hashlib.md5(b'').hexdigest()").func_return == "d41d8cd98f00b204e9800998ecf8427e"
-    assert run("def tool():\n    import _hashlib").error.exception_name == "ModuleNotFoundError"  # type: ignore[union-attr]
+    error = run("def tool():\n    import _hashlib").error
+    assert error is not None
+    assert error.exception_name == "ModuleNotFoundError"
 
 
 @pytest.mark.parametrize("prefix", ["", "async "])

@@ -179,7 +179,8 @@ def test_a_value_that_cannot_be_passed_is_refused_as_ever() -> None:
     deep: Any = PADDING
     for _ in range(MAX_DEPTH + 1):
         deep = [deep]
-    for value in (cyclic, deep, [*RECORDS, object()], [bytearray(9)] * 100, [frozenset()] * 100):
+    refused: list[Any] = [cyclic, deep, [*RECORDS, object()], [bytearray(9)] * 100, [frozenset()] * 100]
+    for value in refused:
         with pytest.raises(BadArguments):
             generate_script(SHOW, {"value": value}, apart=ValuesApart())
 

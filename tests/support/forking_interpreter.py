@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-import typing  # noqa: F401
+import typing  # noqa: F401 - the same
 from types import CodeType, ModuleType
 from typing import Any
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import typing
 from typing import Any, Optional
 
@@ -15,15 +17,15 @@ from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tool.quick_schema import simple_schema
 
 _ATOMS = [bool, int, float, str, None, Any, object, list, dict, typing.List, typing.Dict]  # noqa: UP006 - what is read
+_OF_ONE: list[Any] = [list, typing.List, Optional]  # noqa: UP006 - what is read
+_TABLES: list[Any] = [dict, typing.Dict]  # noqa: UP006 - what is read
 
 
 def _larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    of_text = st.tuples(st.just(str), inner)
     return st.one_of(
-        inner.map(lambda one: list[one]),
-        inner.map(lambda one: typing.List[one]),  # noqa: UP006 - what is read
-        inner.map(lambda one: dict[str, one]),
-        inner.map(lambda one: typing.Dict[str, one]),  # noqa: UP006 - what is read
-        inner.map(lambda one: Optional[one]),  # noqa: UP045 - what is read
+        *[inner.map(functools.partial(operator.getitem, kind)) for kind in _OF_ONE],
+        *[of_text.map(functools.partial(operator.getitem, kind)) for kind in _TABLES],
     )
 
 

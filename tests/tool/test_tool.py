@@ -6,6 +6,7 @@ import ast
 import datetime
 import enum
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -42,10 +43,10 @@ class Options(TypedDict, total=False):
     fast: bool
 
 
-def plain(a: int, b: str = "x", *, c: float, d: bool = False, e=None, f): ...
+def plain(a: int, b: str = "x", *, c: float, d: bool = False, e=None, f) -> None: ...  # type: ignore[no-untyped-def]  # parameters without a type are read, too
 
 
-def documented(first: int, second: list[str], third: Annotated[int, pydantic.Field(description="own")]):
+def documented(first: int, second: list[str], third: Annotated[int, pydantic.Field(description="own")]) -> None:
     """Short.
 
     Long text.
@@ -61,7 +62,7 @@ def documented(first: int, second: list[str], third: Annotated[int, pydantic.Fie
     """
 
 
-def numpy_style(first: int):
+def numpy_style(first: int) -> None:
     """Short.
 
     Parameters
@@ -71,7 +72,7 @@ def numpy_style(first: int):
     """
 
 
-def rest_style(first: int):
+def rest_style(first: int) -> None:
     """Short.
 
     :param first: The first.
@@ -91,7 +92,7 @@ async def rich(
     maybe: int | None,
     when: datetime.datetime,
     table: dict[str, float],
-): ...
+) -> None: ...
 
 
 RICH_SOURCE = '''
@@ -144,7 +145,8 @@ async def rich(
 
 def properties(tool: Tool) -> dict[str, Any]:
     assert tool.json_schema is not None
-    return tool.json_schema["parameters"]["properties"]
+    found: dict[str, Any] = tool.json_schema["parameters"]["properties"]
+    return found
 
 
 def properties_of(parameters: str, head: str = "") -> dict[str, Any]:
@@ -154,7 +156,7 @@ def properties_of(parameters: str, head: str = "") -> dict[str, Any]:
 # --- From a function ----------------------------------------------------------------------------------
 
 
-def test_the_schema_of_a_signature():
+def test_the_schema_of_a_signature() -> None:
     tool = Tool.from_function(plain)
     assert tool.name == "plain"
     assert tool.source_code.startswith("def plain(")
@@ -176,7 +178,7 @@ def test_the_schema_of_a_signature():
     }
 
 
-def test_descriptions_come_from_the_docstring_unless_the_annotation_has_its_own():
+def test_descriptions_come_from_the_docstring_unless_the_annotation_has_its_own() -> None:
     tool = Tool.from_function(documented)
     assert tool.description == "Short.\n\nLong text."
     descriptions = {name: found["description"] for name, found in properties(tool).items()}
@@ -184,14 +186,14 @@ def test_descriptions_come_from_the_docstring_unless_the_annotation_has_its_own(
 
 
 @pytest.mark.parametrize("function", [numpy_style, rest_style])
-def test_every_usual_docstring_style_is_read(function):
+def test_every_usual_docstring_style_is_read(function: Callable[..., None]) -> None:
     tool = Tool.from_function(function)
     assert tool.description == "Short."
     assert properties(tool) == {"first": {"type": "integer", "description": "The first."}}
 
 
 @pytest.mark.parametrize("tool", [Tool.from_function(rich), Tool.from_source(RICH_SOURCE)], ids=["function", "source"])
-def test_rich_annotations_have_pydantic_schemas(tool):
+def test_rich_annotations_have_pydantic_schemas(tool: Tool) -> None:
     found = properties(tool)
     line = {
         "description": "One line.",
@@ -225,20 +227,20 @@ def test_rich_annotations_have_pydantic_schemas(tool):
     assert {*tool.json_schema["parameters"]["$defs"]} == {"Color", "Line"}
 
 
-def test_reserved_and_variadic_parameters_are_not_in_the_schema():
-    def f(self, agent_state, x, *rest, agent_id, **more): ...
+def test_reserved_and_variadic_parameters_are_not_in_the_schema() -> None:
+    def f(self, agent_state, x, *rest, agent_id, **more): ...  # type: ignore[no-untyped-def]  # as tools are written
 
     assert [*properties(Tool.from_function(f))] == ["x"]
 
 
-def test_types_without_a_json_schema_leave_the_parameter_untyped():
-    def f(a: type[int], b: object, c: Unknown, d: int): ...  # noqa: F821
+def test_types_without_a_json_schema_leave_the_parameter_untyped() -> None:
+    def f(a: type[int], b: object, c: Unknown, d: int) -> None: ...  # type: ignore[name-defined]  # noqa: F821 - nobody defines it
 
     found = properties(Tool.from_function(f))
     assert found["a"] == found["b"] == found["c"] == {}
 
 
-def test_a_nested_function_goes_along_at_the_left_margin():
+def test_a_nested_function_goes_along_at_the_left_margin() -> None:
     def nested(x: int) -> int:
         text = """
 left
@@ -254,15 +256,15 @@ left
         assert properties(tool) == {"x": {"type": "integer"}}
 
 
-def test_a_decorated_function_keeps_its_decorators():
-    def deco(function):
+def test_a_decorated_function_keeps_its_decorators() -> None:
+    def deco(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def wrapper(*args, **kwargs): ...
+        def wrapper(*args: Any, **kwargs: Any) -> None: ...
 
         return wrapper
 
     @deco
-    def f(x: int): ...
+    def f(x: int) -> None: ...
 
     tool = Tool.from_function(f)
     assert tool.name == "f"
@@ -270,10 +272,10 @@ def test_a_decorated_function_keeps_its_decorators():
     assert [*properties(tool)] == ["x"]
 
 
-def test_what_is_no_function_with_a_source_is_refused():
+def test_what_is_no_function_with_a_source_is_refused() -> None:
     enclosed = 5
 
-    def closure():
+    def closure() -> int:
         return enclosed
 
     module: dict[str, Any] = {}
@@ -284,13 +286,13 @@ def test_what_is_no_function_with_a_source_is_refused():
         Tool.from_function(module["made"])
     for thing in (lambda: 1, len, Point, functools.partial(plain), 5):
         with pytest.raises(ToolSourceError, match="not a function"):
-            Tool.from_function(thing)  # type: ignore[arg-type]
+            Tool.from_function(thing)  # type: ignore[arg-type]  # what is refused
 
 
 # --- From a source ------------------------------------------------------------------------------------
 
 
-def test_the_last_public_function_is_the_tool():
+def test_the_last_public_function_is_the_tool() -> None:
     source = "def a(): ...\nasync def b(): ...\ndef _c(): ...\nclass D:\n    def e(self): ..."
     assert Tool.from_source(source).name == "b"
     assert Tool.from_source(source, "a").name == "a"
@@ -310,7 +312,7 @@ def test_the_last_public_function_is_the_tool():
         ("(" * 5000, None, "does not parse"),
     ],
 )
-def test_a_source_without_the_function_is_refused(source, name, message):
+def test_a_source_without_the_function_is_refused(source: str, name: str | None, message: str) -> None:
     with pytest.raises(ToolSourceError, match=message):
         Tool.from_source(source, name)
 
@@ -344,7 +346,7 @@ def test_a_source_without_the_function_is_refused(source, name, message):
         ("__import__('os').environ", {}),
     ],
 )
-def test_an_annotation_is_read_without_running_it(annotation, schema):
+def test_an_annotation_is_read_without_running_it(annotation: str, schema: dict[str, Any]) -> None:
     assert properties_of(f"x: {annotation}") == {"x": schema}
 
 
@@ -376,11 +378,11 @@ TEXT_ENUM = "from enum import Enum\nclass E(str, Enum):\n    A = 'a'\n    B = 'b
         ("class Other: ...", "Other", {}),
     ],
 )  # fmt: skip
-def test_names_are_looked_up_in_the_source(head, annotation, schema):
+def test_names_are_looked_up_in_the_source(head: str, annotation: str, schema: dict[str, Any]) -> None:
     assert properties_of(f"x: {annotation}", head) == {"x": schema}
 
 
-def test_classes_of_the_source_may_inherit_and_refer_to_themselves():
+def test_classes_of_the_source_may_inherit_and_refer_to_themselves() -> None:
     head = (
         "from pydantic import BaseModel\n"
         "class Base(BaseModel):\n    _hidden: int = 0\n    K: ClassVar[int] = 1\n    a: int\n"
@@ -392,7 +394,7 @@ def test_classes_of_the_source_may_inherit_and_refer_to_themselves():
     assert found["properties"]["next"]["anyOf"] == [{}, {"type": "null"}]
 
 
-def test_types_that_grow_without_bound_are_not_read():
+def test_types_that_grow_without_bound_are_not_read() -> None:
     aliases = "\n".join(f"A{i + 1} = tuple[A{i}, A{i}]" for i in range(60))
     assert properties_of("x: A60, y: int", f"A0 = int\n{aliases}")["x"].get("type") in (None, "array")
     classes = "\n".join(f"class A{i + 1}(BaseModel):\n    a: A{i}\n    b: A{i}" for i in range(60))
@@ -400,14 +402,14 @@ def test_types_that_grow_without_bound_are_not_read():
     assert properties_of("x: A10", head)["x"]["type"] == "object"
 
 
-def test_named_tuples_and_partly_required_dictionaries_are_read():
+def test_named_tuples_and_partly_required_dictionaries_are_read() -> None:
     head = "class P(NamedTuple):\n    a: int\n    b: str\nclass D(TypedDict):\n    a: int\n    b: NotRequired[int]\n"
     found = properties_of("p: P, d: D", head)
     assert [item["type"] for item in found["p"]["prefixItems"]] == ["integer", "string"]
     assert found["d"]["required"] == ["a"]
 
 
-def test_defaults_are_shown_if_they_are_literal_json():
+def test_defaults_are_shown_if_they_are_literal_json() -> None:
     found = properties_of("a=1, b=None, c=[1, {'k': 'v'}], d=evil(), e=1e999, f=(1,), g=-2, h={1: 2}")
     defaults = {name: schema.get("default", "none") for name, schema in found.items()}
     assert defaults == {
@@ -419,15 +421,15 @@ def test_defaults_are_shown_if_they_are_literal_json():
 # --- The tool -----------------------------------------------------------------------------------------
 
 
-def test_a_tool_cannot_be_changed_and_knows_its_fields():
+def test_a_tool_cannot_be_changed_and_knows_its_fields() -> None:
     tool = Tool(name="a", source_code="def a(): ...", id="tool-1")
     with pytest.raises(pydantic.ValidationError):
-        tool.name = "b"  # type: ignore[misc]
+        tool.name = "b"  # type: ignore[misc]  # what is refused
     with pytest.raises(pydantic.ValidationError):
-        Tool(name="a", source_code="", other=1)  # type: ignore[call-arg]
+        Tool(name="a", source_code="", other=1)  # type: ignore[call-arg]  # what is refused
 
 
-def test_arguments_are_read_by_the_derived_types():
+def test_arguments_are_read_by_the_derived_types() -> None:
     script = generate_script(Tool.from_function(rich), {"line": '{"sku": "a"}', "limited": "5", "maybe": None})
     assert "\nline = {'sku': 'a'}\nlimited = 5\nmaybe = None\n" in script.text
 
@@ -436,7 +438,7 @@ def test_a_parse_that_another_thread_disturbed_is_repeated(monkeypatch: pytest.M
     """CPython up to 3.12 ends one in many millions with SystemError; it cannot be brought about at will."""
     parse, disturbed = ast.parse, iter([True, True, False])
 
-    def sometimes(*args: Any, **options: Any) -> ast.AST:
+    def sometimes(*args: Any, **options: Any) -> Any:
         if next(disturbed, False):
             raise SystemError("AST constructor recursion depth mismatch (before=63, after=66)")
         return parse(*args, **options)

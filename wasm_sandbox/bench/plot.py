@@ -26,7 +26,7 @@ def check_available(path: Path) -> None:
     if path.suffix.lower() not in FORMATS:
         raise PlotUnavailable(f"{path}: the name of a picture ends in {', '.join(sorted(FORMATS))}")
     try:
-        import matplotlib  # noqa: F401  # lazy: of an extra
+        import matplotlib  # noqa: F401 - whether it is there  # lazy: of an extra
     except ImportError as error:
         raise PlotUnavailable("a plot needs matplotlib: pip install 'wasm-sandbox[plot]'") from error
 
@@ -62,7 +62,7 @@ def draw(report: Report, path: Path) -> None:
         grid[-1, 0].set_xlabel("milliseconds, log scale; dot: median, line: fastest to 95th percentile")
         figure.suptitle("Time to a result", x=0.01, ha="left", fontsize=15, fontweight="bold")
         figure.text(0.01, 0.0, _footnote(report), fontsize=7.5, color="#777777", va="bottom")
-        figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))  # type: ignore[union-attr, call-arg]
+        figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))  # type: ignore[union-attr, call-arg]  # the figure's is the constrained one
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
 

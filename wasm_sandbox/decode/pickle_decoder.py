@@ -97,7 +97,7 @@ def decode_envelope(payload: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -
     return Envelope(value["results"], value["agent_state"])
 
 
-def _run(data: bytes, limits: DecodeLimits) -> Any:  # noqa: PLR0915
+def _run(data: bytes, limits: DecodeLimits) -> Any:  # noqa: PLR0912, PLR0915 - calls would take time
     """The machine's loop. What big results are made of is done here, all else by the handlers below.
 
     It is written for speed. Its variables run ahead of the machine's, which get them before a handler is called

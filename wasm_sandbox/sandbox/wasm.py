@@ -93,7 +93,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         """An option, by its name."""
         if name not in RunOptions.__annotations__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return self.options[name]  # type: ignore[literal-required]
+        return self.options[name]  # type: ignore[literal-required]  # it is one of its keys
 
     @trace_method
     async def run(

@@ -85,7 +85,7 @@ def _canonical(schema: Mapping[str, Any]) -> str:
 
 _one_at_a_time = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a child of a process that is generating would wait for ever
-    os.register_at_fork(after_in_child=_one_at_a_time._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=_one_at_a_time._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed lacks it
 
 
 @lru_cache(maxsize=256)

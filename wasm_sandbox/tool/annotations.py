@@ -159,7 +159,7 @@ class AnnotationReader:
             case ast.Name() | ast.Attribute():
                 return self._allowed(self._qualified(node))
             case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                return typing.Union[self._part(left, depth), self._part(right, depth)]  # noqa: UP007
+                return typing.Union[self._part(left, depth), self._part(right, depth)]  # noqa: UP007 - not all parts have `|`
             case ast.Subscript(value=value, slice=parameters):
                 return self._subscripted(value, parameters, depth)
             case ast.Call():

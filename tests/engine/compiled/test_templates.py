@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.usage import counted
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
@@ -81,7 +82,7 @@ def test_the_usual_script_is_recognised(run_script: RunScript, name: str) -> Non
     """Fuel tells: compiling the whole and making the class takes most of it."""
     tool = Tool(name="add", source_code=SOURCES[name], json_schema={"name": "add", "parameters": PARAMETERS})
     text = generate_script(tool, {"x": 2, "y": 3}).text
-    assert run_script(text).fuel < 0.7 * run_script(unrecognised(text)).fuel
+    assert counted(run_script(text).fuel) < 0.7 * counted(run_script(unrecognised(text)).fuel)
 
 
 STATEFUL = {
@@ -108,4 +109,4 @@ def test_a_prepared_script_with_agent_state_does_what_the_whole_does(
     for what in ("ending", "exit_code", "exception", "stdout", "stderr"):
         assert getattr(prepared, what) == getattr(whole, what), what
     if state and "return len" in body:
-        assert prepared.fuel < 0.7 * whole.fuel
+        assert counted(prepared.fuel) < 0.7 * counted(whole.fuel)

@@ -56,8 +56,11 @@ ENDS = {
 def test_after_a_run_of_any_kind_its_memory_is_the_images_to_the_byte(kind: str, name: str) -> None:
     guests = engine(kind)
     script, ending = ENDS[name]
-    limits = {"a deadline": {"timeout_seconds": 0.3}, "no fuel left": {"fuel": 10_000_000}}.get(name, {})
-    assert run(guests, script, **limits).ending is ending
+    cramped: dict[str, dict[str, float]] = {
+        "a deadline": {"timeout_seconds": 0.3},
+        "no fuel left": {"fuel": 10_000_000},
+    }
+    assert run(guests, script, **cramped.get(name, {})).ending is ending
     image = guests.image()
     part = image_parts(image.path)
     assert part is not None

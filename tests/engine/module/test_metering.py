@@ -12,6 +12,7 @@ import wasmtime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.exports import function, global_variable, memory_of
 from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.memory.poll_page import PollPage
@@ -42,14 +43,14 @@ class Metered:
 
     @property
     def fuel(self) -> int:
-        return int(self.exports[FUEL_EXPORT].value(self.store))  # type: ignore[union-attr]
+        return int(global_variable(self.exports, FUEL_EXPORT).value(self.store))
 
     @fuel.setter
     def fuel(self, units: int) -> None:
-        self.exports[FUEL_EXPORT].set_value(self.store, wasmtime.Val.i64(units))  # type: ignore[union-attr]
+        global_variable(self.exports, FUEL_EXPORT).set_value(self.store, wasmtime.Val.i64(units))
 
     def call(self, name: str, *arguments: int) -> Any:
-        return self.exports[name](self.store, *arguments)  # type: ignore[operator]
+        return function(self.exports, name)(self.store, *arguments)
 
     def cost(self, name: str, *arguments: int) -> int:
         before = self.fuel
@@ -57,8 +58,7 @@ class Metered:
         return before - self.fuel
 
     def poll_page(self) -> tuple[int, int]:
-        memory = self.exports[POLL_EXPORT]
-        assert isinstance(memory, wasmtime.Memory)
+        memory = memory_of(self.exports, POLL_EXPORT)
         address = ctypes.cast(memory.data_ptr(self.store), ctypes.c_void_p).value
         assert address is not None
         return address, memory.data_len(self.store)
@@ -127,8 +127,8 @@ def programs() -> Metered:
 )  # fmt: skip
 def test_a_metered_module_computes_what_it_did(programs: Metered, name: str, argument: int) -> None:
     store = wasmtime.Store(ENGINE)
-    plain = wasmtime.Instance(store, wasmtime.Module(ENGINE, wasmtime.wat2wasm(PROGRAMS)), []).exports(store)
-    expected = plain[name](store, argument)  # type: ignore[operator]
+    plain = wasmtime.Instance(store, wasmtime.Module(ENGINE, bytes(wasmtime.wat2wasm(PROGRAMS))), []).exports(store)
+    expected = function(plain, name)(store, argument)
     without_fuel = Metered(PROGRAMS, Metering.DEADLINE)
     assert programs.call(name, argument) == without_fuel.call(name, argument) == expected
     assert without_fuel.fuel == PLENTY
@@ -184,8 +184,7 @@ PATTERN = bytes(range(251)) * (BULK_BYTES // 251 + 1)
 def test_copying_in_chunks_moves_the_same_bytes(to: int, from_: int, size: int) -> None:
     """Overlapping in both directions; a range outside the memory still traps."""
     bulk = Metered(BULK)
-    memory = bulk.exports["memory"]
-    assert isinstance(memory, wasmtime.Memory)
+    memory = memory_of(bulk.exports, "memory")
     expected = bytearray(PATTERN[:BULK_BYTES])
     memory.write(bulk.store, bytes(expected))
     if max(to, from_) + size > BULK_BYTES:
@@ -205,8 +204,7 @@ def test_copying_in_chunks_moves_the_same_bytes(to: int, from_: int, size: int) 
 )  # fmt: skip
 def test_filling_in_chunks_writes_the_same_bytes(to: int, value: int, size: int) -> None:
     bulk = Metered(BULK)
-    memory = bulk.exports["memory"]
-    assert isinstance(memory, wasmtime.Memory)
+    memory = memory_of(bulk.exports, "memory")
     size = min(size, BULK_BYTES - to)
     assert bulk.cost("fill", to, value, size) >= size >> BULK_BYTES_SHIFT
     assert bytes(memory.read(bulk.store)) == bytes(to) + bytes([value & 0xFF]) * size + bytes(BULK_BYTES - to - size)
@@ -215,8 +213,7 @@ def test_filling_in_chunks_writes_the_same_bytes(to: int, value: int, size: int)
 def test_moving_little_is_right_at_every_size_and_distance() -> None:
     """Sizes on both sides of each way to do it; overlapping in both directions."""
     bulk = Metered(BULK)
-    memory = bulk.exports["memory"]
-    assert isinstance(memory, wasmtime.Memory)
+    memory = memory_of(bulk.exports, "memory")
     for size in range(80):
         for distance in (-64, -33, -9, -3, -1, 0, 1, 2, 7, 8, 31, 100):
             expected = bytearray(PATTERN[:512])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import wasmtime
 
+from tests.support.exports import function, global_variable, memory_of
 from wasm_sandbox.engine.module import binary as wb
 from wasm_sandbox.engine.module.snapshot import (
     Snapshot,
@@ -40,17 +41,17 @@ def test_the_new_module_starts_where_the_old_instance_stood() -> None:
     instance = wasmtime.Instance(store, wasmtime.Module(store.engine, new), [])
     exports = instance.exports(store)
     assert "init" not in exports
-    assert [exports[f](store) for f in ("read", "count", "fixed")] == [-1, 5, 9]
-    assert exports["big"].value(store) == -7
-    assert bytes(exports["memory"].read(store)) == bytes(memory)
+    assert [function(exports, f)(store) for f in ("read", "count", "fixed")] == [-1, 5, 9]
+    assert global_variable(exports, "big").value(store) == -7
+    assert bytes(memory_of(exports, "memory").read(store)) == bytes(memory)
 
 
 def test_without_data_the_memory_has_its_size_and_no_content() -> None:
     store = wasmtime.Store()
     module = wasmtime.Module(store.engine, without_data(wasm(COUNTER)))
     exports = wasmtime.Instance(store, module, []).exports(store)
-    assert bytes(exports["memory"].read(store)) == bytes(wb.PAGE_BYTES)
-    assert exports["count"](store) == 5
+    assert bytes(memory_of(exports, "memory").read(store)) == bytes(wb.PAGE_BYTES)
+    assert function(exports, "count")(store) == 5
 
 
 def test_the_memory_that_a_module_starts_with_is_known_without_an_instance() -> None:

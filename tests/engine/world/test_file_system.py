@@ -161,7 +161,7 @@ def test_it_does_what_a_real_file_system_does(actions: list[tuple[str, str, str]
 def test_what_was_given_is_shared_and_is_no_change() -> None:
     content = b"x" * 100
     system = file_system({"/in/x": content, "/in/y": b"y"})
-    assert system.resolve(system.root, b"in/x").node.data is content  # type: ignore[union-attr]
+    assert system.resolve(system.root, b"in/x").node.data is content  # type: ignore[union-attr]  # a file
     assert system.changed_files() == {}
     file = system.resolve(system.root, b"in/x").node
     assert isinstance(file, File)

@@ -120,7 +120,7 @@ def test_a_writable_mount_can_be_changed(value_with: ValueWith, shared: Path) ->
     """
     value_with(body, mounts={"/data": HostDir(shared, read_only=False)})
     found = state(shared)
-    assert found.pop("x/t.db", b"").startswith(b"SQLite format 3")  # type: ignore[union-attr]
+    assert found.pop("x/t.db", b"").startswith(b"SQLite format 3")  # type: ignore[union-attr]  # a file
     assert found == {
         "a.txt": b"text of a!",
         "c.bin": bytes(range(10)) + b"changed" + bytes(range(17, 30)),

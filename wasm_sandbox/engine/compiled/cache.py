@@ -18,7 +18,7 @@ from wasm_sandbox.errors import CacheError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # None says that there is none
 
 WRITING_PREFIX = ".writing-"
 ABANDONED_SECONDS = 600.0

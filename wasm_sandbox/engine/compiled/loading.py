@@ -236,5 +236,5 @@ def _memory_bytes_of(module: wasmtime.Module) -> int:
 def _mutable_globals_of(module: wasmtime.Module) -> tuple[str, ...]:
     """Names of its exported mutable globals, without the one that counts fuel."""
     globals_ = [export for export in module.exports if isinstance(export.type, wasmtime.GlobalType)]
-    names = [str(export.name) for export in globals_ if export.type.mutable]  # type: ignore[union-attr]
+    names = [str(export.name) for export in globals_ if export.type.mutable]  # type: ignore[union-attr]  # globals only
     return tuple(name for name in names if name != FUEL_EXPORT)

@@ -19,13 +19,13 @@ _log = logging.getLogger(__name__)
 def _protection_call() -> Callable[[int, int], None]:
     """A function that makes a range of this process's memory unreadable, or raises OSError."""
     if os.name == "nt":
-        virtual_protect = ctypes.WinDLL("kernel32", use_last_error=True).VirtualProtect  # type: ignore[attr-defined,unused-ignore]
+        virtual_protect = ctypes.WinDLL("kernel32", use_last_error=True).VirtualProtect  # type: ignore[attr-defined,unused-ignore]  # Windows only
         virtual_protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p]
         page_no_access, before = 0x01, ctypes.c_uint32()
 
         def make_unreadable(address: int, size: int) -> None:
             if not virtual_protect(address, size, page_no_access, ctypes.byref(before)):
-                raise ctypes.WinError(ctypes.get_last_error())  # type: ignore[attr-defined,unused-ignore]
+                raise ctypes.WinError(ctypes.get_last_error())  # type: ignore[attr-defined,unused-ignore]  # Windows only
 
         return make_unreadable
     space = AddressSpace()

@@ -36,7 +36,7 @@ class PerProcess(Generic[T]):
         if hasattr(os, "register_at_fork"):
             # Not a function of ours, which the interpreter would keep, with all modules, until it is nearly gone: it
             # frees them slowly then.
-            os.register_at_fork(after_in_child=self._lock._at_fork_reinit)  # type: ignore[attr-defined]
+            os.register_at_fork(after_in_child=self._lock._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed lacks it
             if disown is not None:
                 os.register_at_fork(after_in_child=self._in_child)
 
