@@ -32,8 +32,13 @@ def said(then: str) -> list[str]:
 
 
 def test_it_is_made_once_however_many_ask_first() -> None:
-    made: list[int] = []
-    one = PerProcess(lambda: made.append(1) or object(), lambda it: None)
+    made: list[object] = []
+
+    def make() -> object:
+        made.append(object())
+        return made[-1]
+
+    one = PerProcess(make, lambda it: None)
     with ThreadPoolExecutor(16) as pool:
         found = set(pool.map(lambda _: id(one.get()), range(200)))
     assert (len(found), len(made)) == (1, 1)

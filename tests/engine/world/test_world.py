@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import pytest
@@ -33,7 +33,7 @@ MODULE = f"""(module
 class Shutdowns:
     """A capability of one function, as a new one would be: this class, and a line where worlds are made."""
 
-    functions: ClassVar[dict[str, Imported]]
+    functions: ClassVar[Mapping[str, Imported]]
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
