@@ -17,10 +17,10 @@ RUNS = 1000
 _PRELUDE = """
 import gc, json, time
 from wasm_sandbox.bench.contenders import run_raw, run_generated, tool_script
-from wasm_sandbox.config import Limits
+from wasm_sandbox.limits import Limits
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.engine.world.world import LiveSurroundings
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 
 def kilobytes(*names):
     found = {}

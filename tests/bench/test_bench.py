@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from wasm_sandbox.bench.breakdown import take_breakdown
+from wasm_sandbox.bench import breakdown as breakdown_module
+from wasm_sandbox.bench.breakdown import MARKED_TOOL, take_breakdown
 from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import (
     Absent,
@@ -25,10 +26,10 @@ from wasm_sandbox.bench.measure import (
 from wasm_sandbox.bench.plot import PlotUnavailable, draw
 from wasm_sandbox.bench.report import Report
 from wasm_sandbox.cli.app import cli
-from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.run import execution
-from wasm_sandbox.engine.run.compile_ahead import compile_ahead
+from wasm_sandbox.events import Mark, listening
+from wasm_sandbox.switches import engine_is_plain
+from wasm_sandbox.tool.definition import Tool
 
 HARNESS = dedent(
     """
@@ -182,17 +183,28 @@ def test_a_script_that_does_more_burns_more_fuel(breakdown: dict[str, Any]) -> N
     assert fuel["an empty script"] < fuel["print(1)"] < fuel["the whole generated script, unprepared"]
 
 
+class SlowCompiler:
+    """Makes the compiling ahead of a tool slow, and notes when it is done."""
+
+    def __init__(self, happened: list[str]) -> None:
+        self._happened = happened
+
+    def began(self, mark: Mark) -> None:
+        if mark.name == "compile ahead":
+            time.sleep(0.05)
+
+    def ended(self, mark: Mark) -> None:
+        if mark.name == "compile ahead":
+            self._happened.append("compiled")
+
+
+@pytest.mark.skipif(engine_is_plain(), reason="the plain engine keeps no code")
 def test_no_run_is_measured_beside_what_another_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    happened = []
-
-    def compile_slowly(*arguments: Any) -> ToolCode | None:
-        time.sleep(0.05)
-        code = compile_ahead(*arguments)
-        happened.append("compiled")
-        return code
-
-    monkeypatch.setattr(execution, "compile_ahead", compile_slowly)
-    take_breakdown(3, happened.append)
+    happened: list[str] = []
+    not_yet_compiled = Tool.from_source(MARKED_TOOL.source_code + "\n# never run before\n")
+    monkeypatch.setattr(breakdown_module, "MARKED_TOOL", not_yet_compiled)
+    with listening(SlowCompiler(happened)):
+        take_breakdown(3, happened.append)
 
     assert happened[:4] == ["breakdown: run 1 of 5", "breakdown: run 2 of 5", "compiled", "breakdown: run 3 of 5"]
 

@@ -110,7 +110,7 @@ def growth(found: list[Counts]) -> list[str]:
     first, last = found[0], found[-1]
     grown = []
     # Each guest thread keeps the stack that the first deep recursion on it has touched.
-    allowed = ALLOWED_GROWTH_BYTES + process_engine()._workers.threads * WASM_STACK_BYTES
+    allowed = ALLOWED_GROWTH_BYTES + process_engine().threads * WASM_STACK_BYTES
     if last.resident_bytes - first.resident_bytes > allowed:
         grown.append(f"memory by {(last.resident_bytes - first.resident_bytes) / MIB:.1f} MiB")
     if last.descriptors > first.descriptors:

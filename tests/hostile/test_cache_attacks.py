@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, signals
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
 
 RUN = """
-import os, sys, time
+import os, sys, tempfile, time
 import wasm_sandbox.engine.compiled.preparation as preparation
 from wasm_sandbox import run_tool, Tool
 from wasm_sandbox.errors import HostError
@@ -39,7 +39,7 @@ def prepare(*args):
     with open({compiled!r}, "rb") as file:
         return file.read()
 preparation.prepare = prepare
-def stand_still(*args):
+def stand_still(*args, **named):
     print("here", flush=True)
     time.sleep(600)
 {change}
@@ -249,7 +249,10 @@ KILLED = {
     "while it prepares": "preparation.prepare = stand_still",
     "while it writes": "os.fsync = stand_still",
     "before the image has its name": "os.replace = stand_still",
-    "between image and record": "ImageCache._write_record = stand_still",
+    "between image and record": """
+        files = iter([tempfile.mkstemp])  # the image's; the next one is the record's
+        tempfile.mkstemp = lambda **named: next(files, stand_still)(**named)
+    """,
 }
 
 

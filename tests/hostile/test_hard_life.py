@@ -12,7 +12,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from tests.hostile.conftest import RunBody
 from tests.support.processes import python as interpreter
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
-from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.threads import guest_threads as workers_module
-from wasm_sandbox.engine.threads.guest_threads import Workers
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.errors import HostError, ToolSourceError
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.tool import source as tool_source
 
 OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
@@ -108,43 +108,49 @@ async def test_200_tasks_and_64_threads_at_once_each_get_their_own_result() -> N
 
 
 @pytest.fixture
-def full_house(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A pool that has no thread for another guest until the returned event is set."""
-    pool = Workers()
-    monkeypatch.setattr(workers_module, "MAX_WORKERS", 1)
-    monkeypatch.setattr(process_engine(), "_workers", pool)
-    release = threading.Event()
-
-    def occupy(deliver: Callable[[bool], None]) -> None:
-        deliver(release.wait(60))
-
-    pool.submit(occupy)
-    yield release
-    release.set()
-    pool.close(time.monotonic() + 5)
+def new_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[GuestEngine]:
+    """An engine with one thread for guests, none of which has been started, in the place of the process's own."""
+    engine = GuestEngine(most_threads=1)
+    monkeypatch.setattr("wasm_sandbox.engine.process_engine", lambda: engine)
+    yield engine
+    engine.shutdown()
 
 
-async def test_a_run_that_waits_for_a_thread_can_be_cancelled(full_house: threading.Event) -> None:
+@pytest.fixture
+def full_house(new_engine: GuestEngine) -> Iterator[LiveSurroundings]:
+    """No thread is free for another guest until these surroundings, of the one that has it, are cancelled."""
+    surroundings = LiveSurroundings()
+    new_engine.image()
+    occupant = new_engine.start(ExecutionRequest("while True: pass", {}, Limits(timeout_seconds=60)), surroundings)
+    yield surroundings
+    surroundings.cancel()
+    occupant.result(timeout=30)
+
+
+async def test_a_run_that_waits_for_a_thread_can_be_cancelled(full_house: LiveSurroundings) -> None:
     queued = asyncio.create_task(sandbox("value", 1).run())
     patient = asyncio.create_task(sandbox("value", 2).run())
     await asyncio.sleep(0.1)
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(queued, 5)
-    full_house.set()
+    full_house.cancel()
     check("value", 2, await patient)
 
 
-async def test_a_caller_can_bound_the_wait_for_a_thread(full_house: threading.Event) -> None:
+@pytest.mark.usefixtures("full_house")
+async def test_a_caller_can_bound_the_wait_for_a_thread() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(sandbox("value", 1).run(), 0.2)
 
 
-def test_without_any_thread_a_run_says_so_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_thread_a_run_says_so_and_the_next_one_works(
+    new_engine: GuestEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(process_engine(), "_workers", Workers())
+    assert new_engine.threads == 0
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(HostError, match="no thread can be started"):
@@ -152,6 +158,7 @@ def test_without_any_thread_a_run_says_so_and_the_next_one_works(monkeypatch: py
     check("value", 1, sandbox("value", 1).run_sync())
 
 
+@pytest.mark.usefixtures("new_engine")
 def test_a_deadline_holds_after_its_watch_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading.Thread.start
 
@@ -160,7 +167,6 @@ def test_a_deadline_holds_after_its_watch_could_not_be_started(monkeypatch: pyte
             raise RuntimeError("can't start new thread")
         start(self)
 
-    monkeypatch.setattr(process_engine()._watchdog, "_thread", None)  # as before the first run
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse_watchdog)
         with pytest.raises(HostError, match="watch over guests"):
@@ -205,7 +211,7 @@ def test_a_loop_closed_in_the_middle_of_a_run_stops_the_guest_in_silence(body: s
         began = time.monotonic()
         assert ended() and time.monotonic() - began < 5
         task._log_destroy_pending = False  # the warning about that is asyncio's own, and the caller's fault
-        print(run_tool(one).func_return, process_engine()._workers.threads)
+        print(run_tool(one).func_return, process_engine().threads)
         """
     )
     assert (done.returncode, done.stderr) == (0, "")

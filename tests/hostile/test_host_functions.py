@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.hostile.test_wasi import HOSTILE, PAGE, PREVIEW1, Probe
 from wasm_sandbox.engine.binding import capi
-from wasm_sandbox.engine.run.execution import _read_report
+from wasm_sandbox.engine.start.reactor import read_report
 from wasm_sandbox.engine.world.preview1 import ROOT
 
 NUMBERS = st.one_of(
@@ -87,7 +87,7 @@ def reporting() -> Iterator[capi.Instance]:
 @pytest.mark.parametrize("claimed", [0, 5, 40 << 20])
 def test_a_forged_report_of_an_exception_is_bounded(reporting: capi.Instance, claimed: int) -> None:
     reporting.write(64, struct.pack("<I", claimed))
-    found = _read_report(reporting)
+    found = read_report(reporting)
     assert found is not None
     assert len(found.name) == min(claimed, 1 << 20)
     assert len(found.name) + len(found.message) + len(found.traceback) <= 1 << 20
@@ -96,4 +96,4 @@ def test_a_forged_report_of_an_exception_is_bounded(reporting: capi.Instance, cl
 def test_a_forged_report_is_not_followed_out_of_the_guests_memory(reporting: capi.Instance) -> None:
     reporting.write(64, struct.pack("<I", 2**32 - 1))
     with pytest.raises(capi.GuestStopped, match="outside the guest's memory"):
-        _read_report(reporting)
+        read_report(reporting)

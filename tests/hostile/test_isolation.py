@@ -16,13 +16,20 @@ from tests.hostile.conftest import RunBody
 from tests.hostile.poison import POISONS, clean, poisoned
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine.memory.kept import is_supported
 from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
-from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot, is_supported
+from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT
+from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.pipe import OutputPipe
+from wasm_sandbox.engine.world.process import Process
+from wasm_sandbox.engine.world.streams import Streams
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.engine.world.world import World
 from wasm_sandbox.limits import MIB
+from wasm_sandbox.switches import engine_is_plain
+
+own_memory = pytest.mark.skipif(engine_is_plain() or not is_supported(), reason="linear memory is wasmtime's here")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,9 @@ def fresh_instance() -> Iterator[capi.Instance]:
     """An instance as the next run gets it, before anything has run in it."""
     image = process_engine().image()
     fresh = image.instances.take()
-    world = World([], OutputPipe(0), OutputPipe(0), LiveSurroundings(), deadline=float("inf"))
+    world = World(LiveSurroundings(), deadline=float("inf"))
+    streams = Streams(world, OutputPipe(0), OutputPipe(0))
+    world.offer(streams, Clocks(world, streams.is_open), Process(world))
     image.host_functions.enter(world)
     try:
         world.instance = fresh.instance
@@ -130,7 +139,7 @@ def idle_slots() -> list[Slot]:
     return [fresh.slot for fresh in process_engine().image().instances.idle if fresh.slot is not None]
 
 
-@pytest.mark.skipif(not is_supported(), reason="linear memory is wasmtime's here")
+@own_memory
 def test_nothing_can_be_reached_right_before_and_after_what_a_guest_can_address(run_body: RunBody) -> None:
     run_body("return 1")
     slots = idle_slots()
@@ -144,7 +153,7 @@ def test_nothing_can_be_reached_right_before_and_after_what_a_guest_can_address(
             assert rights[0] == rights[-1] == "---p"
 
 
-@pytest.mark.skipif(not is_supported(), reason="linear memory is wasmtime's here")
+@own_memory
 def test_a_run_that_writes_to_much_of_the_images_memory_leaves_none_of_it_behind(memory_before: bytes) -> None:
     """What the pages of one run cost the host until the next is bounded."""
     pool = process_engine().image().instances

@@ -39,7 +39,7 @@ from wasm_sandbox.errors import CacheError, HostError, UnsupportedIsolation
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.workers import messages, pool
-from wasm_sandbox.workers.pool import MAX_PROCESSES, ProcessPool, WorkerProcess, process_pool
+from wasm_sandbox.workers.pool import MAX_PROCESSES, PROGRAM, ProcessPool, WorkerProcess, process_pool
 
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/environ").exists(), reason="no /proc here")
@@ -63,7 +63,7 @@ def kind_of(result: ToolExecutionResult) -> ErrorKind | None:
 
 def busy_worker() -> WorkerProcess:
     """The one worker that runs a guest now."""
-    return until(lambda: next(iter({*process_pool().workers} - {*process_pool()._idle}), None))
+    return until(lambda: next(iter({*process_pool().workers} - {*process_pool().idle_workers}), None))
 
 
 def until(look: Callable[[], Any], seconds: float = 20) -> Any:
@@ -273,7 +273,7 @@ async def test_cancelling_the_task_ends_the_guest_at_once(body: str) -> None:
 
 async def test_a_run_that_waits_for_a_worker_can_be_cancelled() -> None:
     crowd = [asyncio.create_task(sandbox("import time; time.sleep(2)").run()) for _ in range(MAX_PROCESSES)]
-    await asyncio.to_thread(until, lambda: len(process_pool()._runs) == MAX_PROCESSES)
+    await asyncio.to_thread(until, lambda: process_pool().running == MAX_PROCESSES)
     late = asyncio.create_task(sandbox("return 1").run())
     patient = asyncio.create_task(sandbox("return 2").run())
     await asyncio.sleep(0.1)
@@ -311,7 +311,7 @@ async def test_every_run_of_a_crowd_gets_its_own_result() -> None:
             assert result.stdout == [f"{n}\n"]
 
     await asyncio.gather(*map(one, range(60)))
-    assert not process_pool()._runs
+    assert not process_pool().running
 
 
 def test_threads_share_the_pool() -> None:
@@ -336,7 +336,7 @@ from wasm_sandbox.workers.pool import process_pool
 one = Tool.from_source("def one() -> int:\\n    return 1\\n")
 forever = Tool.from_source("def forever():\\n    while True: pass\\n")
 def busy():
-    while not process_pool()._runs: time.sleep(0.01)
+    while not process_pool().running: time.sleep(0.01)
 def tell():
     print(*[worker.pid for worker in process_pool().workers], flush=True)
 """
@@ -606,12 +606,9 @@ def test_the_workers_are_restricted_for_good() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
-def test_without_a_filter_workers_run_and_it_is_said_once_how_to_have_one(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_filter_workers_run_and_it_is_said_once_how_to_have_one(caplog: pytest.LogCaptureFixture) -> None:
     hide = "import sys; sys.modules.update(seccomp=None, pyseccomp=None); "
-    monkeypatch.setattr(pool, "_BOOT", hide + pool._BOOT)
-    fresh = ProcessPool()
+    fresh = ProcessPool(hide + PROGRAM)
     try:
         for _ in range(2):
             outcome = fresh.start(ExecutionRequest("print(1)", {}, Limits()))[0].result(timeout=60)
@@ -686,7 +683,8 @@ def test_a_worker_looks_for_modules_where_its_host_does(monkeypatch: pytest.Monk
 
 
 def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_python", lambda: "/nowhere/python")
+    for name in ("executable", "_base_executable"):  # the second is where Windows has the real one
+        monkeypatch.setattr(sys, name, "/nowhere/python", raising=False)
     fresh = ProcessPool()
     try:
         with pytest.raises(HostError, match="no worker process can be started"):
@@ -829,7 +827,7 @@ def test_a_message_that_is_cut_is_an_end(cut: int) -> None:
 
 
 @needs_posix
-def test_a_worker_that_reports_a_failure_of_its_own_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_reports_a_failure_of_its_own_is_replaced() -> None:
     replies = [messages.Ready(restrictions=[], lacking=[]), messages.Failed(name="Strange", message="no more")]
     heads = [messages.encode_reply(reply) for reply in replies]
     failing = (
@@ -837,8 +835,7 @@ def test_a_worker_that_reports_a_failure_of_its_own_is_replaced(monkeypatch: pyt
         f"for head in {heads!r}: os.write(1, struct.pack('>IQ', len(head), 0) + head)\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(pool, "_BOOT", failing.replace("{", "{{").replace("}", "}}"))
-    fresh = ProcessPool()
+    fresh = ProcessPool(failing)
     try:
         with pytest.raises(HostError, match="a worker process failed: Strange: no more"):
             fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
@@ -848,7 +845,7 @@ def test_a_worker_that_reports_a_failure_of_its_own_is_replaced(monkeypatch: pyt
 
 
 @needs_posix
-def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped() -> None:
     ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
     traitor = (
         "import os, struct, time\n"
@@ -857,8 +854,7 @@ def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch
         "os.write(1, struct.pack('>IQ', 5, 0) + b'\\x80\\x04N..')\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(pool, "_BOOT", traitor.replace("{", "{{").replace("}", "}}"))
-    fresh = ProcessPool()
+    fresh = ProcessPool(traitor)
     try:
         outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
         assert outcome.ending is Ending.TRAPPED
@@ -871,7 +867,7 @@ def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped(monkeypatch
 @needs_posix
 @pytest.mark.parametrize("path", ["../x", "/../x", "x"])
 def test_a_worker_that_lies_about_paths_of_files_is_ended_and_its_run_trapped(
-    monkeypatch: pytest.MonkeyPatch, path: str
+    path: str,
 ) -> None:
     ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
     lie, body = messages.encode_outcome(replace(OUTCOME, files={path: b"x"}))
@@ -882,8 +878,7 @@ def test_a_worker_that_lies_about_paths_of_files_is_ended_and_its_run_trapped(
         f"os.write(1, struct.pack('>IQ', {len(lie)}, {len(body)}) + {lie!r} + {body!r})\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(pool, "_BOOT", traitor.replace("{", "{{").replace("}", "}}"))
-    fresh = ProcessPool()
+    fresh = ProcessPool(traitor)
     try:
         outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
         assert outcome.ending is Ending.TRAPPED

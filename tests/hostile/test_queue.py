@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
+import gc
+import math
+import threading
 import time
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 import pytest
 
 from wasm_sandbox import ErrorKind, Limits, Tool, run_tool
-from wasm_sandbox.engine.engine import process_engine
-from wasm_sandbox.engine.run.execution import Ending, Outcome
-from wasm_sandbox.engine.threads import guest_threads as workers_module
-from wasm_sandbox.engine.threads.guest_threads import MAX_WORKERS, Workers
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
+from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads
+from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
 
+Start = Callable[[str, float], Future[Outcome]]
 
-def start(script: str, timeout_seconds: float) -> tuple[Future[Outcome], LiveSurroundings]:
+
+def start_in(engine: GuestEngine, script: str, timeout_seconds: float) -> tuple[Future[Outcome], LiveSurroundings]:
     surroundings = LiveSurroundings()
     request = ExecutionRequest(script, {}, Limits(timeout_seconds=timeout_seconds))
-    return process_engine().start(request, surroundings), surroundings
+    return engine.start(request, surroundings), surroundings
 
 
 @pytest.fixture
-def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool of two threads, of the process's own engine."""
-    process_engine().image()
-    monkeypatch.setattr(workers_module, "MAX_WORKERS", 2)
-    monkeypatch.setattr(process_engine(), "_workers", Workers())
+def start() -> Iterator[Start]:
+    """``start(script, timeout_seconds)`` in an engine with two threads."""
+    engine = GuestEngine(most_threads=2)
+    engine.image()
+    yield lambda script, timeout_seconds: start_in(engine, script, timeout_seconds)[0]
+    engine.shutdown()
 
 
 def test_behind_256_sleeping_guests_a_run_waits_no_longer_than_it_may_take() -> None:
     process_engine().image()
-    sleepers = [start("import time; time.sleep(600)", 100) for _ in range(MAX_WORKERS)]
+    sleepers = [start_in(process_engine(), "import time; time.sleep(600)", 100) for _ in range(MAX_THREADS)]
     try:
         began = time.monotonic()
         result = run_tool(Tool(name="f", source_code="def f(): return 1"), limits=Limits(timeout_seconds=0.5))
@@ -49,18 +57,16 @@ def test_behind_256_sleeping_guests_a_run_waits_no_longer_than_it_may_take() -> 
     assert {future.result(timeout=30).ending for future, _ in sleepers} == {Ending.CANCELLED}
 
 
-@pytest.mark.usefixtures("few_threads")
-def test_a_run_that_gets_its_thread_in_time_has_all_of_its_own_time() -> None:
-    occupants = [start("import time; time.sleep(0.4)", 100)[0] for _ in range(2)]
-    late, _ = start("import time; time.sleep(0.4); print('done')", 0.6)  # 0.4 of waiting, then 0.4 of its own
+def test_a_run_that_gets_its_thread_in_time_has_all_of_its_own_time(start: Start) -> None:
+    occupants = [start("import time; time.sleep(0.4)", 100) for _ in range(2)]
+    late = start("import time; time.sleep(0.4); print('done')", 0.6)  # 0.4 of waiting, then 0.4 of its own
     assert late.result(timeout=30).stdout == b"done\n"
     assert [occupant.result().ending for occupant in occupants] == [Ending.EXITED] * 2
 
 
-@pytest.mark.usefixtures("few_threads")
-def test_each_of_a_queue_gives_up_at_its_own_time_and_the_others_run() -> None:
-    occupants = [start("import time; time.sleep(1.5)", 100)[0] for _ in range(2)]
-    waiting = [start("print('ran')", 0.1 if n % 2 else 100)[0] for n in range(40)]
+def test_each_of_a_queue_gives_up_at_its_own_time_and_the_others_run(start: Start) -> None:
+    occupants = [start("import time; time.sleep(1.5)", 100) for _ in range(2)]
+    waiting = [start("print('ran')", 0.1 if n % 2 else 100) for n in range(40)]
     ended = [future.result(timeout=60) for future in waiting]
     assert [outcome.stdout for outcome in ended] == [b"" if n % 2 else b"ran\n" for n in range(40)]
     assert {outcome.ending for outcome in ended[1::2]} == {Ending.DEADLINE}
@@ -68,16 +74,37 @@ def test_each_of_a_queue_gives_up_at_its_own_time_and_the_others_run() -> None:
     assert all(occupant.result().ending is Ending.EXITED for occupant in occupants)
 
 
-@pytest.mark.usefixtures("few_threads")
-def test_nobody_watches_over_an_empty_queue() -> None:
-    import threading
-
-    occupants = [start("import time; time.sleep(0.3)", 100)[0] for _ in range(2)]
-    start("pass", 100)[0].result(timeout=30)
+def test_nobody_watches_over_an_empty_queue(start: Start) -> None:
+    """Whoever did would keep the outcomes of runs that waited, until these might have waited no longer."""
+    occupants = [start("import time; time.sleep(0.3)", 100) for _ in range(2)]
+    outcome = weakref.ref(start("pass", 100).result(timeout=30))
     for occupant in occupants:
         occupant.result()
     for _ in range(500):
-        if not any(thread.name == "wasm-sandbox-queue" for thread in threading.enumerate()):
+        gc.collect()
+        if outcome() is None:
             return
         time.sleep(0.01)
-    pytest.fail("the watching thread is still there")
+    pytest.fail("the outcome is still kept")
+
+
+def test_what_waited_is_let_go_when_it_has_its_thread_or_is_given_up() -> None:
+    watchdog, go_on = Watchdog(), threading.Event()
+    threads = GuestThreads(watchdog, 1)
+
+    def occupy(deliver: Callable[[Outcome], None]) -> None:
+        go_on.wait(30)
+        deliver(Outcome(Ending.EXITED))
+
+    try:
+        occupant = threads.submit(occupy, Patience(100, lambda: 0.0))
+        begun, given_up = (threads.submit(occupy, Patience(seconds, lambda: 0.0)) for seconds in (100, 0.05))
+        assert given_up.result(timeout=30).ending is Ending.DEADLINE
+        assert watchdog.due < math.inf  # one still waits
+        go_on.set()
+        assert {occupant.result(timeout=30).ending, begun.result(timeout=30).ending} == {Ending.EXITED}
+        watchdog.catch_up()
+        assert watchdog.due == math.inf
+    finally:
+        threads.close(time.monotonic() + 5)
+        watchdog.stop()

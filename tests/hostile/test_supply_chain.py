@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wasmtime
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
@@ -24,10 +23,12 @@ from packaging.version import Version
 from runtime import sbom
 from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
-from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.compiled.artifact import find_artifact
-from wasm_sandbox.engine.compiled.loaded import Wanted
+from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.preparation import prepare
+from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
+from wasm_sandbox.engine.module.metering import Metering
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.sandbox.plain_script import run_script
@@ -213,6 +214,8 @@ def test_an_artifact_with_one_bit_changed_is_refused_before_it_is_compiled(tmp_p
     path = tmp_path / "guest.wasm.xz"
     path.write_bytes(lzma.compress(module, preset=0))
     steps: list[str] = []
+    memory = WasmtimeMemory()
+    build = Build(replace(good, path=path), StartKind.REACTOR, Metering.FUEL, memory.kind)
     with pytest.raises(ArtifactError, match=hashlib.sha256(module).hexdigest()):
-        prepare(wasmtime.Engine(engine_configuration()), Wanted(replace(good, path=path), steps.append))
+        prepare(memory, build, steps.append)
     assert steps == ["unpacking the guest"]

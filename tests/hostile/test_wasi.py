@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
-from wasm_sandbox.engine.memory.poll_page import PollPage
-from wasm_sandbox.engine.memory.trap_signals import TrapSignals
-from wasm_sandbox.engine.run.execution import _Run
+from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world import pipe
+from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.descriptors import Descriptors
 from wasm_sandbox.engine.world.file_system import FileSystem
-from wasm_sandbox.engine.world.host_functions import FILE_FUNCTIONS, SERVED, HostFunctions
+from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.engine.world.mounts import Mounts, link_mounting
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.preview1 import (
@@ -39,10 +38,20 @@ from wasm_sandbox.engine.world.preview1 import (
     SUCCESS,
     WASI_MODULE,
 )
-from wasm_sandbox.engine.world.surroundings import CLOCK_REALTIME, FixedSurroundings, LiveSurroundings
-from wasm_sandbox.engine.world.world import CLOCK_MONOTONIC, CLOCK_THREAD, Halt, World, environ_block
+from wasm_sandbox.engine.world.process import Process, entries
+from wasm_sandbox.engine.world.streams import FILE_FUNCTIONS, STREAM_FUNCTIONS, Streams
+from wasm_sandbox.engine.world.surroundings import (
+    CLOCK_MONOTONIC,
+    CLOCK_REALTIME,
+    CLOCK_THREAD,
+    FixedSurroundings,
+    LiveSurroundings,
+)
+from wasm_sandbox.engine.world.world import Halt, World
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending, Outcome
+from wasm_sandbox.request import ExecutionRequest
 
 # Every function of preview 1, with its parameters (i = i32, I = i64); all but proc_exit return an errno.
 PREVIEW1 = {
@@ -58,6 +67,12 @@ PREVIEW1 = {
     "proc_exit": "i", "proc_raise": "i", "sched_yield": "", "random_get": "ii", "sock_accept": "iii",
     "sock_recv": "iiiiii", "sock_send": "iiiii", "sock_shutdown": "ii",
 }  # fmt: skip
+
+SERVED = {
+    "args_get", "args_sizes_get", "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get",
+    "fd_prestat_dir_name", "fd_prestat_get", "poll_oneoff", "proc_exit", "random_get", "sched_yield",
+}  # fmt: skip
+"""What a guest may call, besides the functions of files."""
 
 PAGE = 65536
 HOSTILE = [0, 1, 7, PAGE - 1, PAGE, PAGE + 1, 2**31 - 1, 2**31, 2**32 - 8, 2**32 - 1]
@@ -77,9 +92,7 @@ def probe_module() -> str:
 
 
 class Probe:
-    """One instance of the probe module and its world."""
-
-    mounts: Mounts | None = None
+    """One instance of the probe module and its world, with the capabilities of a guest without files."""
 
     def __init__(self, surroundings: LiveSurroundings | FixedSurroundings | None = None, seconds: float = 30) -> None:
         engine = wasmtime.Engine()
@@ -87,13 +100,10 @@ class Probe:
         linker = wasmtime.Linker(engine)
         self.functions = HostFunctions(linker, module)
         self.store = wasmtime.Store(engine)
-        self.world = World(
-            environ_block({"A": "1", "LONG": "x" * 100}),
-            OutputPipe(1000),
-            OutputPipe(1000),
-            surroundings or FixedSurroundings(),
-            time.monotonic() + seconds,
-        )
+        self.world = World(surroundings or FixedSurroundings(), time.monotonic() + seconds)
+        self.streams = Streams(self.world, OutputPipe(1000), OutputPipe(1000))
+        process = Process(self.world, entries({"A": "1", "LONG": "x" * 100}))
+        self.world.offer(self.streams, Clocks(self.world, self.streams.is_open), process)
         self.functions.enter(self.world)
         self.instance = capi.Instance(self.store, linker.instantiate_pre(module))
         self.world.instance = self.instance
@@ -106,8 +116,9 @@ class Probe:
         system = FileSystem({"/f": b"content"}, ("/m",), 1 << 20, 10, 0)
         engine = wasmtime.Engine(engine_configuration())
         directories = {"/m": HostDir(mounted, read_only=False)}
-        self.mounts = Mounts(engine, link_mounting(engine), directories, 1 << 16, 10)
-        self.world.files = Descriptors(self.world, system, self.mounts.each)
+        mounts = Mounts(engine, link_mounting(engine), directories, 1 << 16, 10)
+        files = Descriptors(self.world, self.streams, system, mounts)
+        self.world.offer(Clocks(self.world, files.is_open), files)
         self.instance.write(1024, b"f.m")
         rights = 1 << 1 | 1 << 6
         assert self.call("path_open", ROOT, 0, 1024, 1, 0, rights, 0, 0, 0) == SUCCESS
@@ -115,11 +126,8 @@ class Probe:
         assert self.call("path_open", ROOT, 0, 1026, 1, 2, 1 << 1, 0, 0, 0) == SUCCESS
 
     def close(self) -> None:
-        self.world.files = None
-        if self.mounts is not None:
-            self.mounts.close()
         self.functions.leave()
-        self.world.instance = None
+        self.world.close()
         self.store.close()
 
 
@@ -171,6 +179,15 @@ def test_hostile_numbers_get_an_errno_with_files_too(probe: Probe, name: str, tm
     assert probe.instance.memory()[1] == PAGE
     assert (tmp_path / "outside").read_text() == "untouched"
     assert sum(path.stat().st_size for path in inside.rglob("*")) <= 1 << 16
+
+
+def test_what_may_be_called_is_in_the_tables_of_the_capabilities_and_nothing_else(probe: Probe, tmp_path: Path) -> None:
+    assert set(probe.world.table) == SERVED | FILE_FUNCTIONS
+    assert STREAM_FUNCTIONS < FILE_FUNCTIONS
+    probe.give_files(tmp_path)
+    assert set(probe.world.table) == SERVED | FILE_FUNCTIONS
+    probe.world.close()
+    assert not probe.world.table
 
 
 @pytest.mark.parametrize("name", sorted(set(PREVIEW1) - SERVED - FILE_FUNCTIONS))
@@ -258,9 +275,9 @@ def test_write_checks_every_vector_before_it_takes_any(probe: Probe) -> None:
     probe.instance.write(0, b"hello")
     probe.instance.write(64, struct.pack("<IIII", 0, 5, PAGE - 1, 2))
     assert probe.call("fd_write", 1, 64, 2, 128) == EFAULT
-    assert probe.world.stdout.contents() == b""
+    assert probe.streams.stdout.contents() == b""
     assert probe.call("fd_write", 1, 64, 1, 128) == SUCCESS
-    assert probe.world.stdout.contents() == b"hello"
+    assert probe.streams.stdout.contents() == b"hello"
     assert struct.unpack("<I", probe.instance.read(128, 4)) == (5,)
 
 
@@ -335,10 +352,15 @@ def test_a_large_request_for_entropy_ends_at_the_deadline() -> None:
     probe.close()
 
 
-def test_any_host_call_makes_the_looks_at_deadlines_that_are_due(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+
+
+@pytest.mark.usefixtures("no_thread_starts")
+def test_any_host_call_makes_the_looks_at_deadlines_that_are_due(probe: Probe) -> None:
     """Whoever has the interpreter lock makes them; the watchdog's thread may wait long, and is not there here."""
     watchdog, looks = Watchdog(), list[str]()
-    monkeypatch.setattr(watchdog, "_start", lambda: None)
     probe.world.watchdog = watchdog
     with (
         watchdog.watch(time.monotonic() - 1, lambda: looks.append("another guest's")),
@@ -348,9 +370,9 @@ def test_any_host_call_makes_the_looks_at_deadlines_that_are_due(probe: Probe, m
         assert looks == ["another guest's"]
 
 
-def test_a_host_call_of_a_guest_whose_time_is_over_is_its_last(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_thread_starts")
+def test_a_host_call_of_a_guest_whose_time_is_over_is_its_last(probe: Probe) -> None:
     watchdog = Watchdog()
-    monkeypatch.setattr(watchdog, "_start", lambda: None)
     probe.world.watchdog, probe.world.deadline = watchdog, time.monotonic() - 1
     with watchdog.watch(probe.world.deadline, lambda: probe.world.halt_reason() and None):
         with pytest.raises(capi.GuestStopped):
@@ -437,22 +459,34 @@ def test_a_write_that_names_one_range_a_thousand_times_copies_only_what_is_kept(
         return ctypes.string_at(address, size)
 
     monkeypatch.setattr(pipe, "memory_at", counting)
-    probe.world.stdout = OutputPipe(1000, 500)
+    probe.streams.stdout = OutputPipe(1000, 500)
     probe.instance.write(1000, bytes(range(250)) * 4)
     probe.instance.write(8192, struct.pack("<II", 1000, 1000) * 1000)
     assert probe.call("fd_write", 1, 8192, 1000, 0) == SUCCESS
     assert sum(copied) == 1500
-    assert probe.world.stdout.contents() == bytes(range(250)) * 6
-    assert probe.world.stdout.dropped_bytes == 1_000_000 - 1500
+    assert probe.streams.stdout.contents() == bytes(range(250)) * 6
+    assert probe.streams.stdout.dropped_bytes == 1_000_000 - 1500
 
 
-def test_a_failing_clock_of_the_host_stops_the_guest_and_is_kept(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(script: str, abandoned: Callable[[], bool]) -> Outcome:
+    request = ExecutionRequest(script, {}, Limits(timeout_seconds=60, fuel=2**62))
+    return process_engine().start(request, LiveSurroundings(abandoned)).result(timeout=50)
+
+
+@pytest.mark.parametrize("script", ["while True: pass", "import time; time.sleep(60)"])
+def test_a_failing_look_of_the_host_stops_the_guest_and_is_kept(script: str) -> None:
     """Else the watchdog could only log it, and the guest would run on."""
-    monkeypatch.setattr(World, "halt_reason", lambda world: 1 / 0)
-    page = PollPage(TrapSignals())
-    assert _Run(probe.world, page, Limits(), 0.0, lambda outcome: None).look() is None
-    assert page._closed
-    assert isinstance(probe.world.host_failure, ZeroDivisionError)
+    looks: list[str] = []
+
+    def fail_for_the_watchdog() -> bool:
+        looks.append(threading.current_thread().name)
+        return "watchdog" in looks[-1] and bool(1 / 0)
+
+    began = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        run(script, fail_for_the_watchdog)
+    assert "wasm-sandbox-watchdog" in looks
+    assert time.monotonic() - began < 30
 
 
 def test_clocks_other_than_the_wall_clock_start_with_the_run() -> None:
@@ -465,9 +499,17 @@ def test_clocks_other_than_the_wall_clock_start_with_the_run() -> None:
 
 
 def test_a_sleep_ends_when_nobody_waits_any_more() -> None:
+    process_engine().image()
     gone = threading.Event()
-    live = LiveSurroundings(abandoned=gone.is_set)
-    threading.Timer(0.1, gone.set).start()
+    threading.Timer(0.3, gone.set).start()
+    began = time.monotonic()
+    assert run("import time; time.sleep(60)", gone.is_set).ending is Ending.CANCELLED
+    assert 0.2 < time.monotonic() - began < 10
+
+
+def test_a_sleep_ends_when_it_is_cancelled() -> None:
+    live = LiveSurroundings()
+    threading.Timer(0.1, live.cancel).start()
     began = time.monotonic()
     live.sleep(60)
     assert live.cancelled

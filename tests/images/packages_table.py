@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.images.real_packages import CASES, REFUSED, Case
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.errors import PackageError, SandboxError
+from wasm_sandbox.images.loading import identity
 from wasm_sandbox.images.store import ImageStore
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "packages.md"
@@ -46,7 +47,7 @@ def try_case(case: Case) -> tuple[str, bool]:
         image = Image.build(list(case.requirements))
     except SandboxError as error:
         return f"| {case.name} | | | no | {' '.join(str(error).split())[:300]} |", False
-    kept = ImageStore().kept(image.id)
+    kept = ImageStore().kept(image.id, identity)
     result = run_tool(Tool.from_source(case.source), case.args, image=image, files=case.files)
     versions = ", ".join(f"{name} {version}" for name, version in image.distributions.items())
     ran = result.status == "success" and result.func_return == case.expected

@@ -14,6 +14,7 @@ from wasm_sandbox import ErrorKind, Image, SandboxConfig, Tool, WasmToolSandbox,
 from wasm_sandbox.engine.compiled import preparation
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import ImageError, ImageNotFound, PackageError
+from wasm_sandbox.images.loading import identity
 from wasm_sandbox.images.store import ImageStore
 
 pytestmark = pytest.mark.timeout(300)
@@ -282,7 +283,7 @@ def test_what_is_kept_makes_the_same_image_without_its_sources(
     image: Image, arguments: dict[str, Any], tmp_path: Path
 ) -> None:
     copy = shutil.copytree(arguments["packages"][0], tmp_path / "greeting")
-    store, kept = ImageStore(), ImageStore().kept("local")
+    store, kept = ImageStore(), ImageStore().kept("local", identity)
     shutil.rmtree(copy)
     contents = store.contents(kept.recipe)
     assert contents.packages["greeting/data/words.txt"] == b"one two"

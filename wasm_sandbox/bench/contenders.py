@@ -14,7 +14,7 @@ from wasm_sandbox import Limits, Tool, WasmToolSandbox, run_tool
 from wasm_sandbox.bench.measure import ContenderFailed, LocalContender, TimedContender
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.pickle_decoder import decode_envelope
-from wasm_sandbox.engine import LiveSurroundings, process_engine
+from wasm_sandbox.engine import GuestEngine, LiveSurroundings, process_engine
 from wasm_sandbox.images import default_source
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -70,13 +70,18 @@ def tool_script() -> ExecutionScript:
     return generate_script(TOOL, ARGUMENTS)
 
 
-def run_raw(script: str, limits: Limits | None = None) -> Outcome:
+def run_raw(script: str, limits: Limits | None = None, engine: GuestEngine | None = None) -> Outcome:
     """Run a script in a fresh guest.
 
+    Args:
+        script: what to run.
+        limits: the defaults if not given.
+        engine: where; this process's own if not given.
+
     Raises:
-        ContenderFailed: it did not end well.
+        ContenderFailed: if it did not end well.
     """
-    return _run(ExecutionRequest(script, {}, limits or Limits()))
+    return _run(ExecutionRequest(script, {}, limits or Limits()), engine)
 
 
 def run_generated(script: ExecutionScript) -> Outcome:
@@ -96,8 +101,8 @@ def request_of(script: ExecutionScript) -> ExecutionRequest:
     )
 
 
-def _run(request: ExecutionRequest) -> Outcome:
-    outcome = process_engine().start(request, LiveSurroundings(), default_source()).result()
+def _run(request: ExecutionRequest, engine: GuestEngine | None = None) -> Outcome:
+    outcome = (engine or process_engine()).start(request, LiveSurroundings(), default_source()).result()
     if outcome.ending is not Ending.EXITED or outcome.exit_code:
         reason = outcome.exception.traceback if outcome.exception else outcome.detail
         raise ContenderFailed(reason or f"it ended: {outcome.ending.value}")

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.loaded import ImageLoader as ImageLoader
     from wasm_sandbox.engine.compiled.loaded import ImageSource as ImageSource
     from wasm_sandbox.engine.compiled.loaded import LoadedImage as LoadedImage
-    from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE as PLAIN_IMAGE
     from wasm_sandbox.engine.compiled.packages import installer as installer
     from wasm_sandbox.engine.compiled.packages import package_steps as package_steps
+    from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE as PLAIN_IMAGE
     from wasm_sandbox.engine.compiled.preparation import prepare_snapshot as prepare_snapshot
     from wasm_sandbox.engine.compiled.steps import Step as Step
     from wasm_sandbox.engine.engine import GuestEngine as GuestEngine
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.engine import usual_builds as usual_builds
     from wasm_sandbox.engine.memory.address_space import PAGEMAP_SCAN as PAGEMAP_SCAN
     from wasm_sandbox.engine.module.metering import Metering as Metering
-    from wasm_sandbox.engine.start.base import StartKind as StartKind
     from wasm_sandbox.engine.start.command import Command as Command
+    from wasm_sandbox.engine.start.kind import StartKind as StartKind
     from wasm_sandbox.engine.threads.guest_threads import GuestThreads as GuestThreads
     from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
     from wasm_sandbox.engine.threads.per_process import PerProcess as PerProcess
@@ -60,11 +60,11 @@ _HOMES = {
     "LoadedImage": "compiled.loaded",
     "Metering": "module.metering",
     "PAGEMAP_SCAN": "memory.address_space",
-    "PLAIN_IMAGE": "compiled.loading",
+    "PLAIN_IMAGE": "compiled.plain",
     "PerProcess": "threads.per_process",
     "Progress": "binding.configuration",
     "SNAPSHOT_FORMAT": "compiled.identity",
-    "StartKind": "start.base",
+    "StartKind": "start.kind",
     "Step": "compiled.steps",
     "Watchdog": "threads.watchdog",
     "check_compiler": "compiled.compiling",

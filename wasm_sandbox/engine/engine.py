@@ -14,7 +14,8 @@ from wasm_sandbox.engine.compiled.artifact import Artifact
 from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
-from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE, Loader
+from wasm_sandbox.engine.compiled.loading import Loader
+from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE
 from wasm_sandbox.engine.memory.base import LinearMemory, MemoryKind
 from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
@@ -22,7 +23,7 @@ from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
 from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.run.execution import execute
 from wasm_sandbox.engine.run.guest import Watch
-from wasm_sandbox.engine.start.base import StartKind
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns

@@ -37,7 +37,9 @@ EXIT_GRACE_SECONDS = 1.0
 
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", ENGINE_VARIABLE)
 """What Python itself may need to start, and what chooses the engine."""
-_BOOT = "import sys; sys.path[:] = {path!r}; from wasm_sandbox.workers.worker import main; main()"
+
+PROGRAM = "from wasm_sandbox.workers.worker import main; main()"
+"""What the Python of a worker runs, once it looks for modules where that of its host does."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +47,14 @@ _log = logging.getLogger(__name__)
 class WorkerProcess:
     """One worker, seen from the host.
 
+    Args:
+        program: what its Python runs; it speaks as `messages` says.
+
     Raises:
         HostError: it cannot be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = PROGRAM) -> None:
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environ[CACHE_VARIABLE] = str(cache_directory().absolute())
         if exported := os.environ.get(IMAGE_VARIABLE):
@@ -60,9 +65,10 @@ class WorkerProcess:
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
         # Absolute, for its working directory is another.
         path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
+        command = f"import sys; sys.path[:] = {path!r}\n{program}"
         try:
             self._process = subprocess.Popen(
-                [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", _BOOT.format(path=path)],
+                [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", command],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -234,9 +240,14 @@ class _Run:
 # Locks: `_lock` guards the sets of workers and runs; `_Run._lock` guards one run's worker, and is never held together
 # with it. Nothing is waited for while either is held.
 class ProcessPool:
-    """Worker processes, each with a guest at a time, and a thread of this process that talks to it."""
+    """Worker processes, each with a guest at a time, and a thread of this process that talks to it.
 
-    def __init__(self) -> None:
+    Args:
+        program: what the Python of a worker runs.
+    """
+
+    def __init__(self, program: str = PROGRAM) -> None:
+        self._program = program
         self._watchdog = Watchdog()
         self._threads = GuestThreads(self._watchdog, MAX_PROCESSES)
         self._lock = threading.Lock()
@@ -328,7 +339,7 @@ class ProcessPool:
                     return worker
                 self._all.discard(worker)
                 worker.end()
-        worker = WorkerProcess()
+        worker = WorkerProcess(self._program)
         with self._lock:
             self._all.add(worker)
             closed = self._closed

@@ -23,7 +23,8 @@ from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.identity import image_id
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
-from wasm_sandbox.engine.compiled.loading import PLAIN_IMAGE, Loader
+from wasm_sandbox.engine.compiled.loading import Loader
+from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE
 from wasm_sandbox.engine.compiled.preparation import pre_initialise
 from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.engine import process_engine, usual_builds

@@ -13,7 +13,7 @@ from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.artifact import Artifact
 from wasm_sandbox.engine.memory.base import MemoryKind
 from wasm_sandbox.engine.module.metering import METERING_FORMAT, Metering
-from wasm_sandbox.engine.start.base import StartKind
+from wasm_sandbox.engine.start.kind import StartKind
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from wasm_sandbox.engine.compiled.identity import min_memory_bytes
 from wasm_sandbox.engine.compiled.instances import InstancePool
 from wasm_sandbox.engine.compiled.tool_codes import ToolCodes
 from wasm_sandbox.engine.memory.base import LinearMemory
-from wasm_sandbox.engine.start.base import Start, StartKind
+from wasm_sandbox.engine.start.base import Start
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import wasmtime
 
@@ -15,9 +14,8 @@ from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
 from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import Hold, ImageCache
-from wasm_sandbox.engine.compiled.identity import image_id
 from wasm_sandbox.engine.compiled.instances import InstancePool
-from wasm_sandbox.engine.compiled.loaded import ImageLoader, LoadedImage
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.compiled.tool_codes import ToolCodes
 from wasm_sandbox.engine.memory.base import LinearMemory
@@ -25,29 +23,13 @@ from wasm_sandbox.engine.memory.slots import ImageMemory
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, Metering
-from wasm_sandbox.engine.start.base import Start, StartKind
+from wasm_sandbox.engine.start.base import Start
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.start.reactor import Reactor
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.errors import ImageError
 
 _log = logging.getLogger(__name__)
-
-
-class PlainImage:
-    """The default image: our own guest as its start-up and warm-up leave it, without packages."""
-
-    distributions: ClassVar[Mapping[str, str]] = {}
-    start = StartKind.REACTOR
-
-    @cached_property
-    def id(self) -> str:
-        return image_id(find_artifact())
-
-    def load(self, loader: ImageLoader) -> LoadedImage:
-        return loader.prepared(self.id, list, {})
-
-
-PLAIN_IMAGE = PlainImage()
 
 
 class Loader:

@@ -15,7 +15,8 @@ from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
-from wasm_sandbox.engine.start.base import Ended, StartKind
+from wasm_sandbox.engine.start.base import Ended
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.clocks import Clocks
@@ -313,7 +314,7 @@ class Guest:
         fresh, self._fresh = self._fresh, None
         try:
             if fresh is not None:
-                with mark("replace"):
+                with mark("replace", fresh):
                     self.image.instances.replace(fresh)
         finally:
             self.world.close()

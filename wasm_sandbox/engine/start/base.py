@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
 from typing import ClassVar, NamedTuple, Protocol
 
 from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.outcome import GuestException
 from wasm_sandbox.request import ExecutionRequest
-
-
-class StartKind(Enum):
-    """What kind of module a guest is."""
-
-    REACTOR = "reactor"
-    """Our own: started when its image was made, and called for each script."""
-    COMMAND = "command"
-    """Any CPython for WASI: started anew for each script."""
 
 
 class Ended(NamedTuple):

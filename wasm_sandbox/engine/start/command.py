@@ -10,7 +10,8 @@ from typing import ClassVar
 
 from wasm_sandbox.decode.tracebacks import exception_of, move_lines
 from wasm_sandbox.engine.binding import capi
-from wasm_sandbox.engine.start.base import Ended, StartKind
+from wasm_sandbox.engine.start.base import Ended
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles, HostDir
 from wasm_sandbox.outcome import GuestException

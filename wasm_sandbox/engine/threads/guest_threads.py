@@ -95,8 +95,11 @@ class GuestThreads:
         """
         future: Future[T] = Future()
         taken = threading.Lock()  # by a thread, or given up: whoever acquires it
+        stop_looking: Callable[[], None] | None = None
 
         def job() -> None:
+            if stop_looking is not None:
+                stop_looking()  # or the watchdog would keep the result for as long as the wait may last
             if not taken.acquire(blocking=False) or not future.set_running_or_notify_cancel():
                 return
             try:
@@ -123,7 +126,7 @@ class GuestThreads:
             if self._idle:
                 self._idle -= 1
             elif not self._add_thread() and patience is not None:
-                self._watchdog.look_at(patience.end(), look)
+                stop_looking = self._watchdog.look_at(patience.end(), look)
         self._queue.put(job)
         return future
 

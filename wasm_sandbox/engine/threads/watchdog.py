@@ -26,6 +26,10 @@ class _Entry:
     """Held during the look: whoever leaves `watch` knows that no call is under way."""
 
 
+# Guarantees:
+# - of one entry no two looks are made at the same time;
+# - no look is under way, and none is made, once its `watch` has been left or it was called off.
+# Locks, in this order: an entry's, which is held during its look, and `_changed`, which is not.
 class Watchdog:
     """Calls functions at given times, on a thread that sleeps in between and starts when it is first needed."""
 
@@ -33,6 +37,8 @@ class Watchdog:
         self._changed = threading.Condition()
         self._entries: list[_Entry] = []
         self._watched = 0
+        self._live = 0
+        """Entries whose look is still to be made; the others are waiting to be cleared away."""
         self._thread: threading.Thread | None = None
         self._stopped = False
         self.due = math.inf
@@ -50,31 +56,37 @@ class Watchdog:
         Raises:
             HostError: the thread cannot be started.
         """
-        entry = _Entry(at, look)
+        call_off = self.look_at(at, look)
         with self._changed:
-            self._start()
-            self._push(entry)
             self._watched += 1
         try:
             yield
         finally:
-            with entry.lock:
-                entry.look = None
+            call_off()
             with self._changed:
                 self._watched -= 1
-                if len(self._entries) > STALE_ENTRIES + 2 * self._watched:
-                    self._entries = [e for e in self._entries if e.look is not None]
-                    heapq.heapify(self._entries)
 
-    def look_at(self, at: float, look: Callable[[], float | None]) -> None:
+    def look_at(self, at: float, look: Callable[[], float | None]) -> Callable[[], None]:
         """Call ``look`` at a time of `time.monotonic`, and again at each time that it returns.
+
+        Returns:
+            A function that ends this, and lets go of ``look``: no look is under way any more when it returns. A look
+            must not call it.
 
         Raises:
             HostError: the thread cannot be started.
         """
+        entry = _Entry(at, look)
         with self._changed:
             self._start()
-            self._push(_Entry(at, look))
+            self._push(entry)
+            self._live += 1
+
+        def call_off() -> None:
+            with entry.lock:
+                self._end(entry)
+
+        return call_off
 
     def stop(self) -> None:
         """End the thread."""
@@ -115,6 +127,17 @@ class Watchdog:
                 if left > 0 and not self._stopped:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
+    def _end(self, entry: _Entry) -> None:
+        """Make no more looks of an entry, whose lock the caller has; clear away those that ended, if they are many."""
+        if entry.look is None:
+            return
+        entry.look = None
+        with self._changed:
+            self._live -= 1
+            if len(self._entries) > STALE_ENTRIES + 2 * self._live:
+                self._entries = [e for e in self._entries if e.look is not None]
+                heapq.heapify(self._entries)
+
     def _take_due(self) -> _Entry | None:
         with self._changed:
             found = None
@@ -134,8 +157,10 @@ class Watchdog:
                 again = entry.look()
             except Exception:
                 _log.exception("a guest cannot be stopped")
+                again = None
+            if again is None:
+                self._end(entry)
                 return
-        if again is not None:
             with self._changed:
                 entry.at = again
                 self._push(entry)
