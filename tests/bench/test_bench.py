@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -67,7 +68,7 @@ def report() -> Report:
 
 def test_contenders_take_turns_in_alternating_order() -> None:
     order: list[str] = []
-    contenders = [LocalContender("print", name, lambda name=name: order.append(name)) for name in "ab"]
+    contenders = [LocalContender("print", name, partial(order.append, name)) for name in "ab"]
     series, failed = side_by_side(contenders, 4)
     assert "".join(order[4:]) == "baabbaab"
     assert [len(s.seconds) for s in series] == [4, 4]

@@ -9,7 +9,9 @@ import gc
 import pickle
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from wasm_sandbox.decode.pickle_decoder import DecodeError, DecodeLimits, loads
 from wasm_sandbox.limits import Limits
@@ -143,7 +145,7 @@ CASES = {
     "values through the guest's own pickler": calls("_sandbox_pickle.plain", b"N\x85", 8),
 }  # fmt: skip
 
-COLLIDING = {
+COLLIDING: dict[str, Callable[[], object]] = {
     "keys in few places of the table": lambda: {n << 32 for n in range(44_000)},
     "floats in few places of the table": lambda: {float(n) * 2.0**45 for n in range(44_000)},
     "many such sets": lambda: [{n << 32 for n in range(11_000)} for _ in range(16)],
@@ -163,17 +165,23 @@ def decode(payload: bytes) -> tuple[float, str]:
     return time.thread_time() - began, end
 
 
+def _pickled(make: Callable[[], object]) -> bytes:
+    return pickle.dumps(make(), 4)
+
+
 def main() -> None:
     size = Limits().result_bytes
-    payloads = {name: lambda case=case: case.payload(size, 1 << 30) for name, case in CASES.items()}
-    payloads |= {name: lambda make=make: pickle.dumps(make(), 4) for name, make in COLLIDING.items()}
-    payloads |= {
-        f"{name}, just accepted": lambda case=case: case.payload(size, DecodeLimits().max_items * 39 // 40 // case.cost)
-        for name, case in CASES.items()
-    }
+    payloads: dict[str, Callable[[], bytes]] = {}
+    for name, case in CASES.items():
+        payloads[name] = partial(case.payload, size, 1 << 30)
+    for name, make in COLLIDING.items():
+        payloads[name] = partial(_pickled, make)
+    for name, case in CASES.items():
+        accepted = DecodeLimits().max_items * 39 // 40 // case.cost
+        payloads[f"{name}, just accepted"] = partial(case.payload, size, accepted)
     found = []
-    for name, make in payloads.items():
-        payload = make()
+    for name, made in payloads.items():
+        payload = made()
         seconds, end = decode(payload)
         found.append((seconds, name))
         print(f"{seconds:6.2f} s  {len(payload) / 1e6:5.1f} MB  {name}: {end}", flush=True)

@@ -155,4 +155,4 @@ def test_arguments_limits_and_source_still_decide() -> None:
 def test_it_is_a_bool_and_off_by_default() -> None:
     assert Limits().deterministic is False
     with pytest.raises(ValueError, match="bool"):
-        Limits(deterministic=1)  # type: ignore[arg-type]
+        Limits.model_validate({"deterministic": 1})

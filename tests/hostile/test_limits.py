@@ -124,6 +124,7 @@ def test_recursion_with_a_raised_limit_stays_inside_the_guest(
 ) -> None:
     result = run_body(f"print('partial')\n{RAISED}{body}", timeout_seconds=2)
     kind = failed(result) if result.error else None
+    assert result.usage is not None
     assert kind in kinds or (kind is ErrorKind.TIMEOUT and result.usage.wall_seconds > 2), result.error
     assert run_body("return 1").func_return == 1
 

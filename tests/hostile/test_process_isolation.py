@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from tests.hostile import deterministic_tools
 from tests.support.processes import python
+from tests.support.usage import counted
 from wasm_sandbox import (
     ErrorKind,
     HostDir,
@@ -58,12 +59,13 @@ def sandbox(body: str, **limits: Any) -> WasmToolSandbox:
 
 
 def kind_of(result: ToolExecutionResult) -> ErrorKind | None:
-    return result.error and result.error.kind
+    return result.error.kind if result.error else None
 
 
 def busy_worker() -> WorkerProcess:
     """The one worker that runs a guest now."""
-    return until(lambda: next(iter({*process_pool().workers} - {*process_pool().idle_workers}), None))
+    worker: WorkerProcess = until(lambda: next(iter({*process_pool().workers} - {*process_pool().idle_workers}), None))
+    return worker
 
 
 def until(look: Callable[[], Any], seconds: float = 20) -> Any:
@@ -101,7 +103,7 @@ def test_limits_hold_and_a_failed_run_costs_no_worker(body: str, limits: dict[st
     result = sandbox(body, **limits).run_sync()
     assert kind_of(result) is kind
     assert result.usage is not None
-    assert result.usage.fuel > 0
+    assert counted(result.usage.fuel) > 0
     if "before" in body:
         assert result.stdout == ["before\n"]
     assert {worker.pid for worker in process_pool().workers} == before
@@ -828,7 +830,10 @@ def test_a_message_that_is_cut_is_an_end(cut: int) -> None:
 
 @needs_posix
 def test_a_worker_that_reports_a_failure_of_its_own_is_replaced() -> None:
-    replies = [messages.Ready(restrictions=[], lacking=[]), messages.Failed(name="Strange", message="no more")]
+    replies: list[messages.Reply] = [
+        messages.Ready(restrictions=[], lacking=[]),
+        messages.Failed(name="Strange", message="no more"),
+    ]
     heads = [messages.encode_reply(reply) for reply in replies]
     failing = (
         "import os, struct, time\n"

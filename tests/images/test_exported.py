@@ -269,4 +269,4 @@ def test_the_wasmtime_command_is_told_what_the_engine_expects(tmp_path: Path) ->
 @pytest.mark.skipif(_fitting_command() is None, reason="no wasmtime command of the version of wasmtime's package")
 def test_what_the_wasmtime_command_compiles_is_loaded() -> None:
     code = compiling.compile_for(SNAPSHOT, TARGETS[this_target()], _fitting_command())
-    wasmtime.Module.deserialize(process_engine().image().engine, code)
+    wasmtime.Module.deserialize(process_engine().image().memory.engine, code)

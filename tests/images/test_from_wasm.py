@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.support.usage import counted
 from wasm_sandbox import ErrorKind, HostDir, Image, Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.errors import ImageError
 from wasm_sandbox.images.exported import this_target
@@ -83,7 +84,7 @@ def f(n: int, names: list[str]) -> dict:
     assert result.func_return == {"version": (3, 12), "n": 3, "names": ["ä", "\\'\n\x00"]}
     assert (result.stdout, result.stderr) == (["to stdout\n"], ["to stderr\n"])
     assert result.usage is not None
-    assert result.usage.fuel > 10**7  # a whole start
+    assert counted(result.usage.fuel) > 10**7  # a whole start
     assert result.files is None
 
 
@@ -330,7 +331,7 @@ def test_what_is_no_such_build_is_refused_by_name(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=message):
             Image.from_wasm(path)
     library = tmp_path / "library.wasm"
-    for wat, message in [
+    for wat, words in [  # of the last no module is made
         ('(module (memory (export "memory") 1))', "must export _start and memory"),
         ('(module (import "env" "f" (func)) (memory (export "memory") 1) (func (export "_start")))', r"imports env\.f"),
         ('(module (func (export "memory")) (func (export "_start")))', "must export _start and memory"),
@@ -347,10 +348,10 @@ def test_what_is_no_such_build_is_refused_by_name(tmp_path: Path) -> None:
         ),
         ("", None),
     ]:
-        data = bytes(wasmtime.wat2wasm(wat)) if message else b"\0asm\x01\0\0\0\xff\xff"
+        data = bytes(wasmtime.wat2wasm(wat)) if words else b"\0asm\x01\0\0\0\xff\xff"
         library.write_bytes(data)
         tool = Tool.from_source("def f(): pass")
-        with pytest.raises(ImageError, match=message or "is no WebAssembly module"):
+        with pytest.raises(ImageError, match=words or "is no WebAssembly module"):
             run_tool(tool, image=Image.from_wasm(library))
     library.write_bytes(bytes(wasmtime.wat2wasm("(module)")))
     (tmp_path / "empty").mkdir()

@@ -11,7 +11,7 @@ from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.engine import usual_builds
 from wasm_sandbox.engine.memory.base import MemoryKind
 from wasm_sandbox.engine.module.metering import Metering
-from wasm_sandbox.engine.start.base import StartKind
+from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.switches import ENGINE_VARIABLE
 
