@@ -36,7 +36,9 @@ fi
 stage "pinned files"
 python3 "$RECIPE/stages/fetch.py" "$RECIPE" "$GUEST_ROOT" "${GUEST_SOURCES:-}"
 rm -rf "$GUEST_ROOT/guest/recipe" && mkdir -p "$GUEST_ROOT/guest/recipe"
-cp -r "$RECIPE"/{stages,patches,reactor,guest,manifest.toml,toolchain.lock} "$GUEST_ROOT/guest/recipe/"
+cp -r "$RECIPE"/{stages,patches,reactor,manifest.toml,toolchain.lock} "$GUEST_ROOT/guest/recipe/"
+mkdir "$GUEST_ROOT/guest/recipe/guest"
+cp "$RECIPE"/../wasm_sandbox/inside/_sandbox_*.py "$GUEST_ROOT/guest/recipe/guest/" # Python of ours in the guest
 
 for script in 25-toolchain 30-native-python 40-libraries 50-cpython 60-pydantic-core 70-reactor; do
     stage "$script"

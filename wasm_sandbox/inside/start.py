@@ -1,7 +1,8 @@
 """Runs inside a CPython that is a WASI command, before the script: makes it run scripts as our own guest does.
 
-The host sends this text with ``-c``; the name and the text of the script follow it. It is never imported by the host,
-and must run in any CPython 3 of the last years, with nothing but its standard library.
+The host sends this text with ``-c``; the text of our event loop (`_sandbox_loop`), and the name and the text of the
+script follow it. It is never imported by the host, and must run in any CPython 3 of the last years, with nothing but
+its standard library.
 """
 # mypy: ignore-errors
 
@@ -14,6 +15,7 @@ def _start():
 
     script = sys.argv.pop()
     name = sys.argv.pop()
+    loop = sys.argv.pop()
     sys.modules["_sandbox_start"] = sys.modules["__main__"]  # kept: the interpreter still uses it
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     main.__builtins__ = builtins
@@ -72,18 +74,15 @@ def _start():
     containers = (dict, list, tuple, set, frozenset)
     sys.modules["_sandbox_results"] = Results("_sandbox_results")
     if "asyncio" in script:
-        install_event_loop()
+        install_event_loop(loop)
     sys.excepthook = report
     code = compile(script, name, "exec", dont_inherit=True)
     exec(code, main.__dict__)
 
 
-def install_event_loop():
-    """Where there is no socket pair, an event loop that needs none: timers, tasks, futures, queues."""
-    import asyncio
-    import asyncio.base_events
+def install_event_loop(text):
+    """Where there is no socket pair, the event loop of our own guest, which needs none."""
     import socket
-    import time
 
     if hasattr(socket, "socketpair"):
         try:
@@ -92,36 +91,9 @@ def install_event_loop():
             return
         except OSError:
             pass
-
-    class Selector:
-        def select(self, timeout=None):
-            if timeout is None:
-                raise RuntimeError("deadlock: every task waits, no timer is set, and there is no I/O in the sandbox")
-            if timeout > 0:
-                time.sleep(timeout)
-            return []
-
-        def get_map(self):
-            return {}
-
-        def close(self):
-            pass
-
-    class Loop(asyncio.base_events.BaseEventLoop):
-        def __init__(self):
-            super().__init__()
-            self._selector = Selector()
-
-        def _process_events(self, events):
-            pass
-
-        def _write_to_self(self):
-            pass
-
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        _loop_factory = Loop
-
-    asyncio.set_event_loop_policy(Policy())
+    module = {"__name__": "_sandbox_loop"}
+    exec(compile(text, "_sandbox_loop.py", "exec"), module)
+    module["install"]()
 
 
 _start()

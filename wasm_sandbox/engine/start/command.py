@@ -48,7 +48,15 @@ class Command:
         return {**environ, "PYTHONHOME": self.library, "PYTHONPATH": ":".join(paths)}
 
     def arguments(self, request: ExecutionRequest) -> list[bytes]:
-        texts = ["python", *_OPTIONS, "-c", _start_text(), request.script_name, _with_any_model(request)]
+        texts = [
+            "python",
+            *_OPTIONS,
+            "-c",
+            _inside("start.py"),
+            _inside("_sandbox_loop.py"),
+            request.script_name,
+            _with_any_model(request),
+        ]
         return [text.encode() + b"\0" for text in texts]
 
     def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
@@ -71,8 +79,9 @@ class Command:
 
 
 @cache
-def _start_text() -> str:
-    return (Path(__file__).parents[2] / "inside" / "start.py").read_text(encoding="utf-8")
+def _inside(name: str) -> str:
+    """The text of a module that runs in the guest."""
+    return (Path(__file__).parents[2] / "inside" / name).read_text(encoding="utf-8")
 
 
 def _with_any_model(request: ExecutionRequest) -> str:
