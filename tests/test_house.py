@@ -21,8 +21,8 @@ PACKAGE = "wasm_sandbox"
 
 VALUES = frozenset(
     {
-        "config", "deferred", "directories", "environment", "errors", "events", "files", "limits", "network", "options",
-        "outcome", "request", "results", "sizes", "switches", "tracing", "twins",
+        "config", "deferred", "directories", "doors", "environment", "errors", "events", "files", "limits", "network",
+        "options", "outcome", "request", "results", "sizes", "switches", "tracing", "twins",
     }
 )  # fmt: skip
 """Modules of the top floor that know no machinery."""

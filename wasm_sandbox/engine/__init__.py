@@ -6,8 +6,9 @@ Imported by: images, sandbox, workers, bench, cli.doctor, cli.bench.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
     from wasm_sandbox.engine.binding.configuration import Progress as Progress
@@ -85,9 +86,4 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = door(__name__, _HOMES)

@@ -6,9 +6,9 @@ Imported by: sandbox, cli.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from wasm_sandbox.doors import door
 from wasm_sandbox.errors import SecretError as SecretError
 from wasm_sandbox.errors import StoreError as StoreError
 
@@ -28,9 +28,4 @@ _HOMES = {
 __all__ = sorted({*_HOMES, "SecretError", "StoreError"})  # noqa: PLE0605 - a face lists itself once
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = door(__name__, _HOMES)

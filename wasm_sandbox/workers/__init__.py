@@ -6,17 +6,15 @@ Imported by: sandbox, cli.doctor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
     from wasm_sandbox.workers.pool import process_pool as process_pool
 
-__all__ = ["process_pool"]
+_HOMES = {"process_pool": "pool"}
 
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wasm_sandbox.workers.pool import process_pool
-
-    return process_pool
+__getattr__ = door(__name__, _HOMES)

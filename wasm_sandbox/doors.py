@@ -1,0 +1,26 @@
+"""Doors of folders: their names, each loaded on first use, so that importing a folder loads nothing behind it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+
+def door(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a folder's ``__init__``.
+
+    Args:
+        package: the folder's name, its ``__name__``.
+        homes: name -> the module below the folder that has it.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        setattr(sys.modules[package], name, value)  # the next look-up finds it there
+        return value
+
+    return load
