@@ -33,7 +33,7 @@ def main() -> None:
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
-    engine.shutdown()
+    engine.close()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def image() -> LoadedImage:
 def own_engine(image: LoadedImage) -> Iterator[GuestEngine]:
     engine = GuestEngine()
     yield engine
-    engine.shutdown()
+    engine.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""Where the command begins: ``wasm-sandbox``, or ``python -m wasm_sandbox``."""
+"""Entry point of the command: ``wasm-sandbox``, or ``python -m wasm_sandbox``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command and exit; Ctrl-C ends it in silence also while it is still being loaded."""
+    """Run the command and exit; Ctrl-C ends it without a traceback, also while it is still being loaded."""
     try:
         from wasm_sandbox.cli.app import main as command  # lazy: Ctrl-C may come while it is loaded
 

@@ -1,4 +1,4 @@
-"""For back-ends of your own: the execution script runs elsewhere, and its end is read here.
+"""Public face for back-ends of your own: the execution script runs elsewhere, and its end is read here.
 
 `AsyncToolSandboxBase.prepare_call` makes the script, another executor runs it, and `AsyncToolSandboxBase.result_of`
 takes its `ScriptEnd`.

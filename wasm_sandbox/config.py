@@ -1,4 +1,4 @@
-"""What a caller may set: the limits of one run, and the sandbox configuration with its fingerprint."""
+"""Sandbox configuration with its fingerprint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from wasm_sandbox.deferred import DEFER_BUILD
 
 CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
-"""What the id of a configuration looks like: ``sandbox-<uuid4>``."""
+"""Pattern of a configuration's id: ``sandbox-<uuid4>``."""
 
 
 def _reference(image: Any) -> Any:
-    """The name of an `Image`; values know no images, but what has a reference goes by it."""
+    """Reference of an `Image`, by duck typing, for values know no images; anything else as it is."""
     return getattr(image, "reference", image)
 
 
@@ -49,7 +49,7 @@ class SandboxConfig(BaseModel):
         return self
 
     def fingerprint(self) -> str:
-        """A decimal string that identifies type, organisation and configuration, not the id.
+        """Decimal string that identifies type, organisation and configuration, not the id.
 
         It is the SHA-256 of their canonical JSON, read as one big-endian integer.
         """

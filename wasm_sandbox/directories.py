@@ -1,4 +1,4 @@
-"""Where things are kept on this machine, and whether a directory is the user's alone."""
+"""Directories of data and cache on this machine, and checks that they are the user's alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ DATA_VARIABLE = "WASM_SANDBOX_DATA_DIR"
 CACHE_VARIABLE = "WASM_SANDBOX_CACHE_DIR"
 CACHE_SIZE_VARIABLE = "WASM_SANDBOX_CACHE_SIZE"
 DEFAULT_CACHE_BYTES = 2 << 30
-"""What compiled images may take together before the ones that were not used the longest are removed."""
+"""Default ceiling of the cache of compiled images, past which the least recently used are removed (LRU)."""
 STORE_NAME = "store.sqlite3"
 
 
 def data_directory() -> Path:
-    """The user's data: ``$WASM_SANDBOX_DATA_DIR``, else the user's data directory of this platform."""
+    """Directory of the user's data: ``$WASM_SANDBOX_DATA_DIR``, else the user's data directory of this platform."""
     if configured := os.environ.get(DATA_VARIABLE):
         return Path(configured).expanduser()
     import platformdirs  # lazy: only where no variable names the directory
@@ -28,12 +28,12 @@ def data_directory() -> Path:
 
 
 def store_path() -> Path:
-    """The database of tools and variables; it exists once something has been stored."""
+    """Path of the database of tools and variables, which exists once something has been stored."""
     return data_directory() / STORE_NAME
 
 
 def cache_directory() -> Path:
-    """Where compiled images are kept: ``$WASM_SANDBOX_CACHE_DIR``, else the user's cache directory."""
+    """Directory of compiled images: ``$WASM_SANDBOX_CACHE_DIR``, else the user's cache directory."""
     if configured := os.environ.get(CACHE_VARIABLE):
         return Path(configured).expanduser()
     import platformdirs  # lazy: only where no variable names the directory
@@ -42,15 +42,15 @@ def cache_directory() -> Path:
 
 
 def private_directory(path: Path, what: str, variable: str) -> Path:
-    """A directory, made if need be, that nobody else can write.
+    """Make a directory if need be, and check that nobody else can write it; its resolved path.
 
     Args:
-        path: where.
-        what: what messages call it.
-        variable: the environment variable that names another one.
+        path: path of the directory.
+        what: name of the directory in messages.
+        variable: environment variable that names another one.
 
     Raises:
-        CacheError: it cannot be made, or others can write to it.
+        CacheError: if it cannot be made, or others can write to it.
     """
     path = path.absolute()
     try:
@@ -70,11 +70,13 @@ def private_directory(path: Path, what: str, variable: str) -> Path:
 
 
 def writable_by_others(path: Path, *, of_root: bool = False) -> str | None:
-    """How another user could write to a directory or swap it, or ``None``. POSIX only: elsewhere profiles are private.
+    """Way in which another user could write to a directory or replace it, in words, or ``None``.
+
+    POSIX only: elsewhere profiles are private.
 
     Args:
         path: the directory, resolved.
-        of_root: whether it may be root's, as parts of a system or of a container are.
+        of_root: whether it may belong to root, as parts of a system or of a container do.
     """
     if os.name != "posix":
         return None
@@ -108,7 +110,7 @@ def _has_others(group: int) -> bool:
 
 
 class FileIdentity(NamedTuple):
-    """What changes when a file is written to: cheap to check at every start."""
+    """Size, times and inode of a file, which change when it is written to: cheap to check at every start."""
 
     size: int
     mtime_ns: int
@@ -122,10 +124,10 @@ class FileIdentity(NamedTuple):
 
 
 def cache_ceiling() -> int:
-    """What the cache may take, in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
+    """Ceiling of the cache in bytes: ``$WASM_SANDBOX_CACHE_SIZE``, else 2 GiB.
 
     Raises:
-        CacheError: the variable is no size.
+        CacheError: if the variable is no size.
     """
     configured = os.environ.get(CACHE_SIZE_VARIABLE)
     try:

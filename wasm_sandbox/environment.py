@@ -1,4 +1,4 @@
-"""The guest's environment variables: what may be in them. Pure; values are never put into messages."""
+"""Merging and checking of the guest's environment variables. Pure; no message holds a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def merge_environment(*layers: Mapping[str, Any] | None) -> dict[str, str]:
     """Merge layers of variables, a later one winning; a final value of ``None`` drops its name.
 
     Raises:
-        InvalidEnvironment: a layer is no mapping; a name is no string, is empty or holds ``=`` or NUL; a value is
+        InvalidEnvironment: if a layer is no mapping; a name is no string, is empty or holds ``=`` or NUL; a value is
             no string or holds NUL or a lone surrogate; or all of it is too large.
     """
     merged: dict[str, Any] = {}
@@ -32,10 +32,10 @@ def merge_environment(*layers: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def check_variable(name: object, value: object) -> None:
-    """Refuse what no environment can hold.
+    """Refuse a variable that no environment can hold.
 
     Raises:
-        InvalidEnvironment: the message names the variable, never its value.
+        InvalidEnvironment: if it is one; the message names the variable, never its value.
     """
     if not isinstance(name, str) or not name or "=" in name or "\0" in name or not _encodable(name):
         raise InvalidEnvironment(f"{name!r} cannot be the name of an environment variable")
@@ -46,13 +46,13 @@ def check_variable(name: object, value: object) -> None:
 
 
 def agent_variables(agent_state: Any) -> dict[Any, Any]:
-    """The agent's own variables.
+    """Variables of the agent.
 
     They come from the state's method ``get_agent_env_vars_as_dict``, else from its ``secrets``: a mapping, or a
     list of items with ``key`` and ``value``. A state, and an item, may be an object or a mapping.
 
     Raises:
-        InvalidEnvironment: they are neither; the message quotes nothing of them.
+        InvalidEnvironment: if the secrets are neither, or an item has no key; the message quotes nothing of them.
     """
     gather = _member(agent_state, "get_agent_env_vars_as_dict")
     secrets = gather() if callable(gather) else _member(agent_state, "secrets")

@@ -1,4 +1,4 @@
-"""The exceptions that a caller can meet. What a guest does never raises: it is in the result."""
+"""Exceptions for callers. A guest's own failure raises nothing: it is in the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CacheError(HostError):
 
 
 class ImageError(HostError):
-    """The guest could not be initialised, captured or compiled."""
+    """An image could not be prepared, compiled or loaded."""
 
 
 class ImageNotFound(ImageError):
@@ -44,7 +44,7 @@ class ImageNotFound(ImageError):
 
 
 class PackageError(SandboxError, RuntimeError):
-    """The packages of an image cannot be had, or not in a form that a guest can run; the message says what to do."""
+    """The packages of an image cannot be resolved, downloaded or run in a guest; the message says what to do."""
 
 
 class StoreError(SandboxError, RuntimeError):
@@ -59,7 +59,7 @@ class BadArguments(SandboxError, ValueError):
     """A value cannot be handed to the tool; nothing was run.
 
     Attributes:
-        argument: The argument's name, or ``None`` if the fault is not in a single one.
+        argument: name of the argument, or ``None`` if the fault is not in a single one.
     """
 
     def __init__(self, message: str, argument: str | None = None) -> None:
@@ -68,8 +68,8 @@ class BadArguments(SandboxError, ValueError):
 
 
 class ArgumentSchemaError(UnsupportedToolError):
-    """A tool's ``args_json_schema`` is one of which no models can be made."""
+    """No models can be made of a tool's ``args_json_schema``."""
 
 
 class ToolSourceError(SandboxError, ValueError):
-    """A source, or a function, of which no tool can be made."""
+    """No tool can be made of a source or of a function."""

@@ -1,7 +1,7 @@
-"""What is told while a run goes on: where its time goes, for whoever listens.
+"""Events of a run: marks around its parts, for listeners.
 
-The library marks the borders between its rooms (`mark`). Nobody listens as a rule, and then a mark is one look-up.
-Spans, ``bench --breakdown`` and tests listen; nothing of the library's own depends on it.
+The library marks the borders between its folders (`mark`). Nobody listens as a rule, and then a mark is one look-up.
+Spans, ``bench --breakdown`` and tests listen; no result depends on it.
 """
 
 from __future__ import annotations
@@ -15,34 +15,35 @@ from typing import Any, Protocol
 
 
 class Mark:
-    """A part of a run, while it goes on and after it."""
+    """Part of a run, while it goes on and after it."""
 
     __slots__ = ("began_ns", "ended_ns", "error", "name", "result", "subject")
 
     def __init__(self, name: str, subject: Any) -> None:
         self.name, self.subject = name, subject
         self.began_ns = self.ended_ns = 0
-        """On the clock of `time.perf_counter_ns`; 0 before it."""
+        """Begin and end on the clock of `time.perf_counter_ns`; 0 before that."""
         self.result: Any = None
-        """What came out, where whoever marks it says so."""
+        """Result of the part, where the code that is marked sets it."""
         self.error: BaseException | None = None
-        """What left it instead."""
+        """Exception that left the part."""
 
 
 class Listener(Protocol):
-    """Whoever wants to know. Called on the thread of the run, in the order of listening."""
+    """Listener to marks, called on the thread of the run: in the order of listening at begins, in reverse at ends."""
 
     def began(self, mark: Mark) -> None:
-        """A part of a run begins."""
+        """Take note of the begin of a part."""
 
     def ended(self, mark: Mark) -> None:
-        """It has ended; also where an exception leaves it."""
+        """Take note of the end of a part, also by an exception."""
 
 
 # Guarantees:
 # - a listener hears both ends of a mark, or neither: who listens is settled when it begins;
-# - what a listener raises goes on to the run: listeners are the host's own, and their defects are not hidden.
-# Lock: `_lock` is held while the tuple of listeners is replaced, and never while one is called.
+# - what a listener raises goes on to the run, and the listeners after it miss that end of the mark: they are the host's
+#   own, and their defects are not hidden.
+# Locks: `_lock` is held while the tuple of listeners is replaced, and never while one is called.
 _listeners: tuple[Listener, ...] = ()
 _lock = threading.Lock()
 
@@ -67,7 +68,7 @@ class _Heard(AbstractContextManager[Mark]):
 
 
 class _Unheard:
-    """A mark that nobody hears: one for all, which keeps nothing."""
+    """Mark without listeners: one for all, which keeps nothing."""
 
     __slots__ = ()
 
@@ -88,8 +89,8 @@ def mark(name: str, subject: Any = None) -> AbstractContextManager[Mark]:
     """Mark a part of a run; its ``result`` may be set inside.
 
     Args:
-        name: of the part.
-        subject: what it is about, for the listeners.
+        name: name of the part.
+        subject: object of the part, for the listeners.
     """
     return _Heard(name, subject, _listeners) if _listeners else _UNHEARD
 
@@ -100,14 +101,14 @@ def is_heard() -> bool:
 
 
 def listen(listener: Listener) -> None:
-    """Tell a listener of every mark that begins from now on, until `leave`."""
+    """Add a listener to marks that begin from now on, until `leave`."""
     global _listeners  # noqa: PLW0603 - read without a lock at every mark
     with _lock:
         _listeners = (*_listeners, listener)
 
 
 def leave(listener: Listener) -> None:
-    """Tell a listener nothing more."""
+    """Remove a listener; it still hears the ends of marks that have begun."""
     global _listeners  # noqa: PLW0603 - as in `listen`
     with _lock:
         _listeners = tuple(other for other in _listeners if other is not listener)
@@ -115,7 +116,7 @@ def leave(listener: Listener) -> None:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Tell a listener of every mark that begins meanwhile."""
+    """Add a listener to marks that begin inside the block."""
     listen(listener)
     try:
         yield

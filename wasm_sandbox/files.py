@@ -1,4 +1,4 @@
-"""What a caller gives a guest of files: content by path, and directories of the host. Checked here; nothing is read."""
+"""Files for a guest: content by path, and directories of the host. Checked here; nothing is read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
-"""Of a path from the root. Bounds the depth too, and with the number of files what a listing of all of them takes."""
+"""Longest path from the root. Bounds the depth too, and with the number of files the size of all listings."""
 
 
 @dataclass(frozen=True)
 class HostDir:
-    """A directory of the host that a guest may see: it widens what a guest can reach (see ``THREAT_MODEL.md``).
+    """Directory of the host for a guest, which widens what the guest can reach (see ``THREAT_MODEL.md``).
 
     Args:
-        path: the directory; it must exist when a run starts.
+        path: path of the directory; it must exist when a run starts.
         read_only: whether the guest may only read in it. Otherwise it may change, create and delete whatever the
             process may, within ``Limits.files_bytes`` and ``Limits.file_count``.
     """
@@ -32,7 +32,7 @@ class HostDir:
 
 
 class GivenFiles(NamedTuple):
-    """Files and mounts that go together."""
+    """Files and mounts of one guest, none in the way of another."""
 
     files: Mapping[str, bytes]
     mounts: Mapping[str, HostDir]
@@ -41,18 +41,18 @@ class GivenFiles(NamedTuple):
 def check_files(
     files: Mapping[str, bytes] | None, mounts: Mapping[str, HostDir] | None, limits: Limits
 ) -> GivenFiles | None:
-    """Check what a caller gives.
+    """Check files and mounts of a caller.
 
     Args:
         files: absolute path -> content. An empty mapping gives an empty file system.
         mounts: absolute path -> directory of the host.
-        limits: the limits that apply.
+        limits: limits of the run.
 
     Returns:
-        The files and mounts, or None for a guest that gets no file system, because neither was given.
+        The files and mounts, or None for a guest without a file system, if neither was given.
 
     Raises:
-        InvalidFiles: a path is not absolute and normalised, is too long or stands for two things; a content is
+        InvalidFiles: if a path is not absolute and normalised, is too long or stands for two things; a content is
             not bytes; a directory is not there; or all of it is more than the limits allow.
     """
     if files is None and not mounts:
@@ -81,10 +81,10 @@ def check_files(
 
 
 def joined(shared: GivenFiles, given: GivenFiles) -> GivenFiles:
-    """What an image brings, and what a caller gives; that has precedence.
+    """Join the files and mounts of an image with those of a caller, which have precedence.
 
     Raises:
-        InvalidFiles: a path stands for two things.
+        InvalidFiles: if a path stands for two things.
     """
     both = GivenFiles({**shared.files, **given.files}, {**shared.mounts, **given.mounts})
     _check_together(both.files, both.mounts)
@@ -96,6 +96,11 @@ def _kind(value: object) -> str:
 
 
 def check_path(argument: str, path: Any) -> None:
+    """Refuse a path that is not absolute and normalised, or too long; ``argument`` names its origin in messages.
+
+    Raises:
+        InvalidFiles: if it is one.
+    """
     if not isinstance(path, str):
         raise InvalidFiles(f"{argument}: the path {path!r} must be a string, not {_kind(path)}")
     try:
@@ -126,7 +131,7 @@ def _check_directory(path: str, directory: Any) -> None:
 
 
 def _check_together(files: Mapping[str, bytes], mounts: Mapping[str, HostDir]) -> set[str]:
-    """The directories above all of them."""
+    """Check that no path is in the way of another; the directories above all of them."""
     directories: set[str] = set()
     for path in [*files, *mounts]:
         above = path.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""The limits of one run."""
+"""Limits of one run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MIB = 1 << 20
 
 
 MIN_MEMORY_BYTES = 64 * MIB
-"""A guest starts with about 40 MiB of preloaded memory; less than this would leave no room."""
+"""Smallest memory limit: a guest starts with about 40 MiB of preloaded memory."""
 
 
 ROOM_BYTES = 16 * MIB
-"""What a run needs beside the memory that its image takes."""
+"""Memory that a run needs beside that of its image."""
 
 
 PositiveInt = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
@@ -41,7 +41,7 @@ class Limits(BaseModel):
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 180.0
     """Deadline in seconds of wall time, for computing and sleeping alike; at most a day."""
     output_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 1 * MIB
-    """Bytes kept of stdout and of stderr, each; what is past it is dropped and counted in ``Usage``."""
+    """Bytes that are kept of stdout and of stderr, each; the rest is dropped and counted in ``Usage``."""
     result_bytes: Annotated[int, Field(strict=True, gt=0, le=1024 * MIB)] = 16 * MIB
     """Largest accepted size of the pickled result, in bytes."""
     deterministic: Annotated[bool, Field(strict=True)] = False
@@ -49,13 +49,13 @@ class Limits(BaseModel):
     22:13:20 UTC) and step by a microsecond at every look, its random bytes come from a fixed seed, and sleeping moves
     its clocks at once. Nothing random in such a run is secret. The deadline stays one of real time."""
     files_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 64 * MIB
-    """What all files of a run may hold together, given ones included; and, apart from that, what a run may write
-    to writable mounts."""
+    """Size of all files of a run together in bytes, given ones included; and, apart from that, the bytes that a run may
+    write to writable mounts."""
     file_count: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
-    """How many files and directories there may be, given ones included; and, apart from that, how many a run may
-    create in writable mounts."""
+    """Number of files and directories, given ones included; and, apart from that, the number that a run may create in
+    writable mounts."""
 
     @classmethod
     def default(cls) -> Limits:
-        """What ``Limits()`` is, without loading what pydantic validates with."""
+        """Equal of ``Limits()`` that is made without pydantic's validation, which takes a while to load."""
         return cls.model_construct()

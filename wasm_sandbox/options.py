@@ -1,4 +1,4 @@
-"""What a caller may choose of a run: written down once, checked once, and handed on whole."""
+"""Options of a run: written down once, checked once, and handed on whole."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ process, which has no environment and, where the platform can take them away, no
 
 
 class ImageChoice(Protocol):
-    """An `wasm_sandbox.Image`, as far as values know of one."""
+    """Interface of `wasm_sandbox.Image` for values, which know no images."""
 
     @property
     def reference(self) -> str:
-        """What finds it again on this machine."""
+        """Name or id by which the image is found on this machine."""
 
 
 class RunOptions(TypedDict, total=False):
-    """Options of a run. A new one is an entry here and one use."""
+    """Options of a run."""
 
     limits: Limits | Mapping[str, Any] | None
-    """What the run may use, `Limits` or a mapping of its fields; the defaults if not given."""
+    """Limits of the run, `Limits` or a mapping of its fields; the defaults if not given."""
     image: ImageChoice | str | None
     """The image to run in, or its name; by default that of the configuration, else one that was built for just the
     ``pip_requirements`` of the tool, else the default image."""
     files: Mapping[str, bytes] | None
     """Absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for an empty one.
-    What the tool leaves changed there is in the result's ``files``."""
+    Files that the tool changes are in the result's ``files``."""
     mounts: Mapping[str, HostDir] | None
-    """Absolute path -> `HostDir`, a directory of the host that the tool may see, through wasmtime's WASI. With neither
+    """Absolute path -> `HostDir`, a directory of the host, through wasmtime's WASI. With neither
     files nor mounts there is no file system at all."""
     build_images: bool
-    """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads what the
-    tool asks for, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
+    """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads packages
+    that the tool names, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
     isolation: Isolation
     """Where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which runs the default
     image only and has no ``mounts``."""
 
 
 class CallOptions(RunOptions, total=False):
-    """Options of a tool call: those of the run, and who makes it (see `AsyncToolSandboxBase`)."""
+    """Options of a tool call: those of the run, and its caller (see `AsyncToolSandboxBase`)."""
 
     user: Any
     tool_id: str | None
@@ -59,7 +59,7 @@ class CallOptions(RunOptions, total=False):
 
 
 def checked(options: RunOptions) -> RunOptions:
-    """The options, frozen, with the defaults of those that are not given and limits that are `Limits`.
+    """Check options, and fill in defaults; the result is read-only, its limits are `Limits`.
 
     Raises:
         TypeError: if there is no option of a name.
@@ -86,15 +86,15 @@ _DEFAULTS: RunOptions = {
 
 
 def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:
-    """Refuse a name that is none, and what worker processes cannot do.
+    """Refuse an unknown isolation, and what worker processes cannot do.
 
     Args:
-        isolation: the name.
-        image: the image to run in, if it is not the default one.
+        isolation: name of the isolation.
+        image: image to run in, if it is not the default one.
         mounts: directories of the host, if there are any.
 
     Raises:
-        UnsupportedIsolation: if it is not one of `Isolation`; or if it is ``"process"``, and there is an image or a
+        UnsupportedIsolation: if it is none of `Isolation`; or if it is ``"process"``, and there is an image or a
             mount.
     """
     if isolation not in get_args(Isolation):

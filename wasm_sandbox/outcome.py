@@ -1,4 +1,4 @@
-"""How a run ended, before anything of its output is interpreted: plain data, wherever the guest ran."""
+"""Outcome of a run, before anything of its output is interpreted: plain data, wherever the guest ran."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """How a guest ended."""
+    """Way in which a guest ended."""
 
     EXITED = "exited"
     OUT_OF_FUEL = "out of fuel"
@@ -22,7 +22,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class GuestException:
-    """What the guest reports of an exception that nothing caught."""
+    """Report of the guest on an exception that nothing caught."""
 
     name: str
     message: str
@@ -31,7 +31,7 @@ class GuestException:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, before anything of its output is interpreted."""
+    """Outcome of a run, before anything of its output is interpreted."""
 
     ending: Ending
     exit_code: int = 0
@@ -43,16 +43,16 @@ class Outcome:
     stdout_dropped_bytes: int = 0
     stderr_dropped_bytes: int = 0
     fuel: int | None = 0
-    """None if it was not counted."""
+    """Fuel used; None if it was not counted."""
     wall_seconds: float = 0.0
     memory_bytes: int = 0
     host_calls: int = 0
     files: dict[str, bytes] | None = None
-    """What a guest that ended by itself left in its file system, and that it was not given so; None without one."""
+    """Path -> content of files that a guest created or changed; None if the caller gave none, or it was stopped."""
 
 
 def not_begun(waited_seconds: float) -> Outcome:
-    """The outcome of a run that no thread became free for in time."""
+    """Outcome of a run for which no thread became free in time."""
     detail = (
         f"it was not begun: for {waited_seconds:.1f} seconds so many other runs were going on that no thread was free"
     )
@@ -60,11 +60,11 @@ def not_begun(waited_seconds: float) -> Outcome:
 
 
 class Patience:
-    """How long a run waits for a thread; see `not_begun`.
+    """Time that a run may wait for a thread; see `not_begun`.
 
     Args:
-        seconds: how long, from now, or from when there is an image.
-        ready_since: when that was, on the clock of `time.monotonic`; None while it is still prepared.
+        seconds: length of the wait, from now, or from the load of the first image.
+        ready_since: time of that load on the clock of `time.monotonic`; None while it is still prepared.
     """
 
     def __init__(self, seconds: float, ready_since: Callable[[], float | None]) -> None:
@@ -76,9 +76,9 @@ class Patience:
         return time.monotonic() if ready is None else max(self._submitted, ready)
 
     def end(self) -> float:
-        """When it is over, as things stand, on the clock of `time.monotonic`."""
+        """End of the wait as things stand, on the clock of `time.monotonic`."""
         return self._began() + self._seconds
 
     def result(self) -> Outcome:
-        """The outcome of the run that was not begun."""
+        """Outcome of the run that was not begun."""
         return not_begun(time.monotonic() - self._began())

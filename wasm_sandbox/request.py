@@ -1,4 +1,4 @@
-"""What a run starts from: the script, its environment and its limits."""
+"""Request of a run: the script, its environment and its limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wasm_sandbox.limits import Limits
 
 @dataclass(frozen=True)
 class ExecutionRequest:
-    """A script to run and what to run it with."""
+    """Script to run, with its environment, limits and files."""
 
     script: str
     environ: Mapping[str, str]
@@ -23,15 +23,15 @@ class ExecutionRequest:
     tool_first_line: int = 0
     tool_line_count: int = 0
     given: GivenFiles | None = None
-    """The guest's file system; with None it has none at all."""
+    """Files and mounts of the guest; with None it has no file system."""
     values: tuple[bytes, ...] = ()
-    """What the script fetches instead of spelling it out (`ExecutionScript.values`); only our own guest has them."""
+    """Values that the script fetches instead of spelling them out (`ExecutionScript.values`): only in our own guest."""
 
     def encode(self, code: bytes = b"") -> bytes:
-        """The request as ``sandbox_run`` reads it (``struct request`` in ``reactor.c``).
+        """Encode the request for ``sandbox_run`` (``struct request`` in ``reactor.c``).
 
         Args:
-            code: of the script from the tool's source on, if there is any (`tool_codes`).
+            code: compiled code of the script from the tool's source on; empty if there is none (`tool_codes`).
         """
         texts = [self.script.encode(), self.script_name.encode(), self.tool_name.encode()]
         values = [part for value in self.values for part in (len(value).to_bytes(4, "little"), value)]

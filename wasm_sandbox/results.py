@@ -1,4 +1,4 @@
-"""What a run gives back: the result, the error and what the run used.
+"""Result of a run, with its error and its usage.
 
 Results and usage are made with ``model_construct``, and the models are built when something else asks for it:
 the first model of a process that is built costs as much as importing pydantic (it looks for plugins).
@@ -16,7 +16,7 @@ from wasm_sandbox.deferred import DEFER_BUILD
 
 
 class ErrorKind(StrEnum):
-    """Why a run failed. The set is closed: every failure of a guest is one of these."""
+    """Reason of a failed run. The set is closed: every failure of a guest is one of these."""
 
     TOOL_EXCEPTION = "tool_exception"
     """The tool, or code it called, raised an exception that nothing caught."""
@@ -35,17 +35,17 @@ class ErrorKind(StrEnum):
     NO_RESULT = "no_result"
     """The guest ended without writing a framed result."""
     CORRUPTED_RESULT = "corrupted_result"
-    """A framed result was there but is cut, too large, or fails its checksum."""
+    """The guest wrote a framed result that is cut, too large, or fails its checksum."""
     FORBIDDEN_RESULT = "forbidden_result"
     """The result is not plain data: decoding it would have to execute something."""
     GUEST_TRAP = "guest_trap"
-    """The guest died of an illegal operation that is none of the above."""
+    """The guest trapped for another reason than those above."""
     CANCELLED = "cancelled"
     """The caller stopped the run."""
 
 
 class ToolError(BaseModel):
-    """A failed run: its kind, and the guest's exception where there was one."""
+    """Error of a failed run: its kind, and the guest's exception if there was one."""
 
     model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
@@ -59,7 +59,7 @@ class ToolError(BaseModel):
 
 
 class Usage(BaseModel):
-    """What one run used of its limits."""
+    """Usage of one run."""
 
     model_config = ConfigDict(frozen=True, defer_build=DEFER_BUILD)
 
@@ -67,7 +67,7 @@ class Usage(BaseModel):
     """Units of work done, as `Limits.fuel` counts them: the same for the same run with the same image. None if they
     were not counted."""
     wall_seconds: float
-    """From the start of the instance until the guest ended, in seconds."""
+    """Wall time of the run in seconds, without the wait for a thread; up to the deadline if that ended it."""
     peak_memory_bytes: int
     """Size of the guest's linear memory at its end; it never shrinks."""
     stdout_dropped_bytes: int = 0
@@ -77,7 +77,7 @@ class Usage(BaseModel):
 
 
 class ToolExecutionResult(BaseModel):
-    """The outcome of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
+    """Result of one tool run, in the shape that agent servers already use. In JSON, bytes are base64."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", defer_build=DEFER_BUILD)
 
@@ -92,9 +92,9 @@ class ToolExecutionResult(BaseModel):
     """What the guest wrote to standard error, one item (no item if nothing)."""
     sandbox_config_fingerprint: str | None = None
     error: ToolError | None = None
-    """Set exactly when ``status`` is ``"error"``."""
+    """Error of the run; ``None`` exactly when ``status`` is ``"success"``."""
     usage: Usage | None = None
-    """``None`` when nothing was run."""
+    """Usage of the run; ``None`` if nothing was run, or nothing measured."""
     files: dict[str, bytes] | None = None
     """Path -> content of every file in memory that the tool created or changed; what it deleted is not there.
     ``None`` when it was given no file system, and always on an error."""
@@ -106,7 +106,7 @@ class ToolExecutionResult(BaseModel):
 
 
 def document(result: ToolExecutionResult) -> str:
-    """The whole result as one JSON document."""
+    """JSON document of a whole result."""
     fields = result.model_dump()
     text = _json(fields)
     if text is None:  # something that JSON cannot express, such as half a surrogate pair

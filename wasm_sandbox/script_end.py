@@ -1,4 +1,4 @@
-"""The name that `wasm_sandbox.backends` had in 0.1."""
+"""Alias of `wasm_sandbox.backends`: its name in 0.1."""
 
 from wasm_sandbox.backends import ScriptEnd, outcome_of, value_as_output
 

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write and read them."""
+"""Sizes in bytes as people write and read them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
 def read_size(text: str) -> int:
-    """A number of bytes: ``1500000``, ``64K``, ``128M``, ``64MiB``, ``1G``; the units are powers of 1024.
+    """Read a size: ``1500000``, ``64K``, ``128M``, ``64MiB``, ``1G``; the units are powers of 1024.
 
     Raises:
-        ValueError: it is none.
+        ValueError: if the text is no size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -22,7 +22,7 @@ def read_size(text: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """A number of bytes for a reader: ``70.2 MiB``."""
+    """Write a size for a reader: ``70.2 MiB``."""
     if size >= 10 << 30:
         return f"{size / (1 << 30):.1f} GiB"
     return f"{size / (1 << 20):.1f} MiB" if size >= 1 << 20 else f"{size / (1 << 10):.1f} KiB"

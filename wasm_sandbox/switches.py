@@ -1,6 +1,6 @@
-"""The switches of a process: environment variables that choose another way of doing the same.
+"""Switches of a process: environment variables that choose another way of doing the same.
 
-`directories` has those that say where things are kept.
+Those that name directories are in `directories`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def engine_is_plain() -> bool:
     """Whether ``$WASM_SANDBOX_ENGINE`` asks for the plain engine.
 
     Raises:
-        HostError: if the variable has a value that means nothing.
+        HostError: if the variable has any other value.
     """
     configured = os.environ.get(ENGINE_VARIABLE, "")
     if configured not in ("", "plain"):

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry around runs (extra ``tracing``): how a run went, never what it was given or gave back.
+"""OpenTelemetry spans around runs (extra ``tracing``): the course of a run, never its arguments or its value.
 
 Whoever wants spans has imported ``opentelemetry.trace`` to set a provider. So we look for it among the loaded
 modules and never import it: without it a run pays for one look-up in a dict.
@@ -28,11 +28,11 @@ SCOPE = "wasm_sandbox"
 
 
 TRACED = "traced call"
-"""The mark of a call that may be a span."""
+"""Name of the mark of a call that may be a span."""
 
 
 class TracedCall(NamedTuple):
-    """What such a mark is about."""
+    """Subject of such a mark."""
 
     owner: object
     method: Callable[..., Any]
@@ -60,7 +60,7 @@ def trace_method(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate
 
 
 def traced(owner: object, method: Callable[..., Any]) -> AbstractContextManager[Mark]:
-    """A span ``{class of owner}.{method}``; nothing if this process does not use OpenTelemetry.
+    """Mark a call, which is a span ``{class of owner}.{method}`` if this process uses OpenTelemetry.
 
     The ``result`` that is set inside decides what the span says. An exception that leaves the block is recorded by its
     type and goes on: its message, its traceback and the description of the status could quote arguments.
@@ -70,9 +70,13 @@ def traced(owner: object, method: Callable[..., Any]) -> AbstractContextManager[
     return mark(TRACED, TracedCall(owner, method))
 
 
-# Guarantees: a span is ended by the task or the thread that began it. Lock: `_lock`, held while listening begins.
+# Guarantees:
+# - a span is ended by the task or the thread that began it;
+# - listening begins once, and never ends.
+# Locks, in this order: `_lock`, held while listening begins; `events._lock`. Open spans are entered and removed by one
+# operation each, which the interpreter lock keeps whole.
 class _Spans:
-    """Makes spans of traced calls."""
+    """Listener that makes spans of traced calls."""
 
     def __init__(self) -> None:
         self._open: dict[Mark, tuple[AbstractContextManager[Span], Span]] = {}
@@ -80,7 +84,7 @@ class _Spans:
         self._lock = threading.Lock()
 
     def listen(self) -> None:
-        """Listen from now on, if it does not yet."""
+        """Begin to listen, at the first call."""
         with self._lock:
             if not self._is_listening:
                 listen(self)
@@ -135,7 +139,7 @@ def _describe_exception(span: Span, error: BaseException) -> None:
 
 
 def _describe(span: Span, result: object) -> None:
-    """Put how a run went on its span; of anything else just that it went well."""
+    """Put the outcome and the usage of a run on its span; for any other result, just success."""
     from opentelemetry.trace import StatusCode  # lazy: as above
 
     error = result.error if isinstance(result, ToolExecutionResult) else None

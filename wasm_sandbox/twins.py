@@ -21,8 +21,8 @@ def async_twin(
 
     Args:
         method: the blocking method.
-        name: of the twin; that of ``method`` with ``_async`` if not given.
-        blocks: whether a call would block now. Otherwise it is made where it is awaited.
+        name: name of the twin; by default that of ``method`` with ``_async``.
+        blocks: whether a call would block now. Otherwise it is made on the event loop's own thread.
     """
     blocking_name = method.__name__
     name = name or f"{blocking_name}_async"

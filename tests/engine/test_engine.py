@@ -10,11 +10,13 @@ from typing import TypeVar
 
 import pytest
 
-from wasm_sandbox.engine.engine import process_engine
+from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.threads.guest_threads import GuestThreads
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.errors import HostError
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 
 T = TypeVar("T")
@@ -92,3 +94,15 @@ def test_hundreds_of_runs_leave_nothing_behind() -> None:
     assert len(os.listdir("/proc/self/fd")) <= descriptors
     grown = (resident_pages() - before) * os.sysconf("SC_PAGE_SIZE")
     assert grown < 16 << 20
+
+
+def test_a_run_that_waits_for_a_thread_is_not_begun_once_the_engine_is_closed() -> None:
+    script = "import time; time.sleep(600)"
+    with GuestEngine(most_threads=1) as engine:
+        asleep = engine.start(ExecutionRequest(script, {}, Limits()), LiveSurroundings())
+        waiting = engine.start(ExecutionRequest(script, {}, Limits()), LiveSurroundings())
+        while not engine.running_guests:
+            time.sleep(0.01)
+    assert asleep.result(30).ending is Ending.CANCELLED
+    with pytest.raises(HostError, match="exiting"):
+        waiting.result(30)

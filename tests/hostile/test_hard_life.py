@@ -113,7 +113,7 @@ def new_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[GuestEngine]:
     engine = GuestEngine(most_threads=1)
     monkeypatch.setattr("wasm_sandbox.engine.process_engine", lambda: engine)
     yield engine
-    engine.shutdown()
+    engine.close()
 
 
 @pytest.fixture

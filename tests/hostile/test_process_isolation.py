@@ -681,7 +681,7 @@ def test_a_worker_looks_for_modules_where_its_host_does(monkeypatch: pytest.Monk
         command = PROC.joinpath(str(worker.pid), "cmdline").read_text()
         assert f"[{str(tmp_path)!r}, {str(tmp_path / 'lib')!r}, " in command
     finally:
-        worker.end()
+        worker.close()
 
 
 def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def start() -> Iterator[Start]:
     engine = GuestEngine(most_threads=2)
     engine.image()
     yield lambda script, timeout_seconds: start_in(engine, script, timeout_seconds)[0]
-    engine.shutdown()
+    engine.close()
 
 
 def test_behind_256_sleeping_guests_a_run_waits_no_longer_than_it_may_take() -> None:
@@ -107,4 +107,4 @@ def test_what_waited_is_let_go_when_it_has_its_thread_or_is_given_up() -> None:
         assert watchdog.due == math.inf
     finally:
         threads.close(time.monotonic() + 5)
-        watchdog.stop()
+        watchdog.close()

@@ -17,7 +17,7 @@ from wasm_sandbox.script.schema_filter import (
     MAX_ENUM_VALUES,
     MAX_SCHEMAS,
     MAX_TUPLE_ITEMS,
-    plain_schema,
+    filtered_schema,
 )
 
 
@@ -103,7 +103,7 @@ def test_a_schema_that_makes_no_sense_is_refused_by_its_place(schema: dict[str, 
 
 
 def test_only_known_keywords_formats_and_used_definitions_stay() -> None:
-    reduced = plain_schema(
+    reduced = filtered_schema(
         {
             "$id": "http://a/b",
             "$schema": "http://a/c",
@@ -141,7 +141,7 @@ def test_names_of_definitions_become_distinct_identifiers() -> None:
         {str(i): reference(name.replace("~", "~0")) for i, name in enumerate(names)},
         **{"$defs": dict.fromkeys(names, True)},
     )
-    reduced = plain_schema(schema)
+    reduced = filtered_schema(schema)
     assert [*reduced["$defs"]] == ["a_b", "a_b_2", "a_b_3", "Definition", "Definition_2", "x", "x_2"]
     assert [spec["$ref"].rpartition("/")[2] for spec in reduced["properties"].values()] == [*reduced["$defs"]]
 
@@ -152,7 +152,7 @@ def test_references_of_a_discriminator_follow_their_definitions() -> None:
         {"x": {"oneOf": [reference("a.Cat")], "discriminator": {"propertyName": "kind", "mapping": mapping}}},
         **{"$defs": {"a.Cat": schema_of({"kind": {"const": "cat"}}, required=["kind"])}},
     )
-    spec = plain_schema(schema)["properties"]["x"]
+    spec = filtered_schema(schema)["properties"]["x"]
     assert spec["discriminator"] == {"propertyName": "kind", "mapping": {"cat": "#/$defs/a_Cat"}}
 
 

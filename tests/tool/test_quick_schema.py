@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from wasm_sandbox.tool.definition import Tool
-from wasm_sandbox.tool.quick_schema import simple_schema
+from wasm_sandbox.tool.quick_schema import quick_schema
 
 _ATOMS = [bool, int, float, str, None, Any, object, list, dict, typing.List, typing.Dict]  # noqa: UP006 - what is read
 _OF_ONE: list[Any] = [list, typing.List, Optional]  # noqa: UP006 - what is read
@@ -31,14 +31,14 @@ def _larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @given(st.recursive(st.sampled_from(_ATOMS), _larger, max_leaves=6))
 def test_a_simple_schema_is_pydantics_to_the_letter(annotation: Any) -> None:
-    assert json.dumps(simple_schema(annotation)) == json.dumps(TypeAdapter(annotation).json_schema())
+    assert json.dumps(quick_schema(annotation)) == json.dumps(TypeAdapter(annotation).json_schema())
 
 
 @pytest.mark.parametrize(
     "annotation", [bytes, set[int], tuple[int, str], dict[int, str], int | str, int | str | None, typing.Literal["a"]]
 )
 def test_other_types_are_left_to_pydantic(annotation: Any) -> None:
-    assert simple_schema(annotation) is None
+    assert quick_schema(annotation) is None
 
 
 def test_simple_and_other_parameters_go_together() -> None:

@@ -62,7 +62,7 @@ def encode_frame(payload: bytes, marker: bytes = MARKER) -> bytes:
         marker: 16 bytes that the reader looks for.
 
     Raises:
-        ValueError: the marker is not 16 bytes long or the payload is too long for the length field.
+        ValueError: if the marker is not 16 bytes long or the payload is too long for the length field.
     """
     _check_marker(marker)
     if len(payload) >= 1 << 8 * LENGTH_BYTES:
@@ -86,7 +86,7 @@ def split_frames(data: bytes, *, max_payload: int, marker: bytes = MARKER) -> Fr
         marker: 16 bytes that begin a frame.
 
     Raises:
-        ValueError: the marker is not 16 bytes long.
+        ValueError: if the marker is not 16 bytes long.
     """
     _check_marker(marker)
     budget = _HASHED_PER_BYTE * len(data) + _HASHED_AT_LEAST

@@ -90,7 +90,7 @@ class KeyGuard:
         """Check the keys that one container is about to get.
 
         Raises:
-            TypeError: a key is not hashable.
+            TypeError: if a key is not hashable.
             ForbiddenPickle: too many keys that can collide.
         """
         if _SECRET_HASHES.issuperset(map(type, keys)):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.artifact import Artifact as Artifact
     from wasm_sandbox.engine.compiled.artifact import find_artifact as find_artifact
     from wasm_sandbox.engine.compiled.build import Build as Build
+    from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE as BUILT_IN_IMAGE
     from wasm_sandbox.engine.compiled.cache import CachedImage as CachedImage
     from wasm_sandbox.engine.compiled.cache import ImageCache as ImageCache
     from wasm_sandbox.engine.compiled.compiling import check_compiler as check_compiler
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.loaded import LoadedImage as LoadedImage
     from wasm_sandbox.engine.compiled.packages import installer as installer
     from wasm_sandbox.engine.compiled.packages import package_steps as package_steps
-    from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE as PLAIN_IMAGE
     from wasm_sandbox.engine.compiled.preparation import prepare_snapshot as prepare_snapshot
     from wasm_sandbox.engine.compiled.steps import Step as Step
     from wasm_sandbox.engine.engine import GuestEngine as GuestEngine
@@ -61,7 +61,7 @@ _HOMES = {
     "LoadedImage": "compiled.loaded",
     "Metering": "module.metering",
     "PAGEMAP_SCAN": "memory.address_space",
-    "PLAIN_IMAGE": "compiled.plain",
+    "BUILT_IN_IMAGE": "compiled.built_in",
     "PerProcess": "threads.per_process",
     "Progress": "binding.configuration",
     "SNAPSHOT_FORMAT": "compiled.identity",

@@ -1,4 +1,4 @@
-"""The one engine of the process: its images, its watchdog and threads, its end."""
+"""Engine of the process: its images, its watchdog and threads, its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
 from wasm_sandbox.engine.compiled.artifact import Artifact
 from wasm_sandbox.engine.compiled.build import Build
+from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.loaded import ImageSource, LoadedImage
 from wasm_sandbox.engine.compiled.loading import Loader
-from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE
 from wasm_sandbox.engine.memory.base import LinearMemory, MemoryKind
 from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
@@ -29,6 +29,7 @@ from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.errors import HostError
 from wasm_sandbox.events import mark
 from wasm_sandbox.outcome import Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
@@ -37,31 +38,32 @@ from wasm_sandbox.switches import engine_is_plain
 EXIT_GRACE_SECONDS = 1.0
 
 MAX_IMAGES = 32
-"""Loaded images that are kept; each holds its compiled code, mapped from the cache, and no instance."""
+"""Size of the LRU of loaded images; each holds its compiled code, mapped from the cache, and its idle instances."""
 
 _USUAL = (Metering.FUEL, Metering.DEADLINE)
-"""What requests ask for."""
+"""Meterings that requests ask for, the usual one first."""
 
 _log = logging.getLogger(__name__)
 
 
 # Guarantees:
-# - an image is loaded once, however many threads ask for it; others may be loaded meanwhile;
-# - every request has an outcome, or an exception of the host's own; none is begun after `shutdown`.
-# Locks, in this order: `_images_lock` and `_running_lock`, each held for a look-up only; the lock of an image that is
-# being loaded is held while it is, and none of the two within it for longer than that.
+# - an image is loaded once while it is kept, however many threads ask for it; others may be loaded meanwhile;
+# - every request has an outcome, or an exception of the host's own, unless it is cut off by the interpreter's exit;
+#   none is begun after `close`.
+# Locks, in this order: the lock of an image, held while that is loaded; `_images_lock`; and `_running_lock`. The last
+# two are held for a look-up only, and never together.
 class GuestEngine:
-    """The wasmtime engine, the images that run in it, and the threads that guests run on.
+    """Engine: wasmtime, the images that run in it, and the threads that guests run on.
 
     Args:
-        memory: the engine, and where the memory of its instances comes from; by default memory of ours where the
-            system allows it.
+        memory: wasmtime engine and provider of its instances' memory; by default memory of ours where the system
+            allows it.
         is_plain: whether to do without the mechanisms that have a plain twin: wasmtime's own memory, no signal
             handler of ours and so no pausing, no code kept between runs.
-        metering: what is written into the code of guests; by default fuel where a request limits it.
-        most_threads: how many guests may be on a thread at a time; the others wait.
-        at_once: how many of them may compute at a time.
-        quantum: for how long one computes while others wait, in seconds.
+        metering: metering of the guests' code; by default fuel where a request limits it.
+        most_threads: maximum number of guests on a thread; the others wait.
+        at_once: maximum number of them that compute at a time.
+        quantum: longest time that one computes while others wait, in seconds.
     """
 
     def __init__(
@@ -90,14 +92,15 @@ class GuestEngine:
         self._running_lock = threading.Lock()
         self._ready_since: float | None = None
         self._is_settled = False
+        self._is_closed = False
 
     def settle(self) -> None:
-        """Load no more variants of images: this process is about to lose the right to open files."""
+        """Use the images that count fuel for every request: this process is about to lose the right to open files."""
         self._is_settled = True
 
     @property
     def mechanisms(self) -> dict[str, str]:
-        """What this engine does beyond the plain ways, for a reader: name -> what."""
+        """Mechanisms that have a plain twin, for a reader: name -> state."""
         can_pause = self.watch.trap_signals.pausing is not None
         return {
             "memory": "kept between runs" if self._memory.kind is MemoryKind.KEPT else "wasmtime's own",
@@ -107,21 +110,21 @@ class GuestEngine:
 
     def image(
         self,
-        source: ImageSource = PLAIN_IMAGE,
+        source: ImageSource = BUILT_IN_IMAGE,
         metering: Metering = Metering.FUEL,
         progress: Progress | None = None,
         cache: ImageCache | None = None,
     ) -> LoadedImage:
-        """The image of a source, by default our guest without packages, loaded or prepared once.
+        """Load the image of a source, or take it from the LRU.
 
         Args:
-            source: where it comes from.
-            metering: what is written into its code. There may be fuel in it all the same: where there is no other.
-            progress: told about every slow step.
-            cache: where compiled images are; the user's cache directory by default.
+            source: source of the image; by default our guest without packages.
+            metering: metering of its code. An exported image, and a settled engine, count fuel all the same.
+            progress: called at the start of every slow step.
+            cache: cache of compiled images; by default the user's.
 
         Raises:
-            HostError: if it cannot be had; the message says what to do.
+            HostError: if the image cannot be loaded; the message says what to do.
         """
         metering = self._metering or metering
         key = source.id, Metering.FUEL if self._is_settled else metering
@@ -152,28 +155,29 @@ class GuestEngine:
                 del self._images[oldest]  # the runs that are using it keep it
 
     def start(
-        self, request: ExecutionRequest, surroundings: Surroundings, source: ImageSource = PLAIN_IMAGE
+        self, request: ExecutionRequest, surroundings: Surroundings, source: ImageSource = BUILT_IN_IMAGE
     ) -> Future[Outcome]:
         """Run a request on a guest thread.
 
-        If all threads are busy, the run waits for one as long as it may then take: for its own
-        ``timeout_seconds`` (from when there is an image, where that has to be prepared first). A run that has
-        waited so long is not begun; its outcome says so.
+        If all threads are busy, the run waits for one, at most for its own ``timeout_seconds`` (counted from when
+        the engine has loaded its first image). A run that has waited so long is not begun; its outcome says so.
 
         Args:
-            request: what to run.
+            request: the script, its environment and its limits.
             surroundings: clocks, entropy and the caller's way to cancel.
-            source: of the image to run it in; by default our guest without packages.
+            source: source of the image to run it in; by default our guest without packages.
 
         Returns:
-            A future of the outcome; it raises what `image` raises if there is no image.
+            A future of the outcome, which raises HostError if the image cannot be loaded.
 
         Raises:
-            HostError: the interpreter is exiting.
+            HostError: if the interpreter is exiting, or the system gives no thread.
         """
 
         def work(deliver: Callable[[Outcome], None]) -> None:
             with self._running_lock:
+                if self._is_closed:
+                    raise HostError("the interpreter is exiting: no guest can be started")
                 self._running.add(surroundings)
             try:
                 image = self.image(source, Metering.DEADLINE if request.limits.fuel is None else Metering.FUEL)
@@ -190,24 +194,34 @@ class GuestEngine:
 
     @property
     def threads(self) -> int:
-        """How many threads there are for guests, busy and idle."""
+        """Number of threads for guests, busy and idle."""
         return self._threads.threads
 
     @property
     def running_guests(self) -> int:
-        """How many guests are on a thread now."""
+        """Number of guests that are on a thread now."""
         return len(self._running)
 
-    def shutdown(self) -> None:
+    def close(self) -> None:
         """Stop every guest, then the threads: none may outlive the interpreter."""
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         with self._running_lock:
-            for surroundings in self._running:
-                surroundings.cancel()
+            self._is_closed = True
+            running = list(self._running)
+        for surroundings in running:
+            surroundings.cancel()
         self._threads.close(deadline)
-        self.watch.watchdog.stop()
-        for image in self._images.values():
+        self.watch.watchdog.close()
+        with self._images_lock:
+            images = list(self._images.values())
+        for image in images:
             image.instances.close()  # while wasmtime can still call back
+
+    def __enter__(self) -> GuestEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _memory_kind(is_plain: bool) -> MemoryKind:
@@ -219,10 +233,10 @@ def _memory(kind: MemoryKind) -> LinearMemory:
 
 
 def usual_builds(artifact: Artifact) -> list[Build]:
-    """What a guest of ours can be in the engine of this process, the usual one first; no engine is made for it.
+    """Builds that guests of ours can have in the engine of this process, the usual one first; no engine is made.
 
     Raises:
-        HostError: if a switch has a value that means nothing.
+        HostError: if a switch has no value that is known.
     """
     kind = _memory_kind(engine_is_plain())
     return [Build(artifact, StartKind.REACTOR, metering, kind) for metering in _USUAL]
@@ -233,7 +247,7 @@ def _made() -> GuestEngine:
     return GuestEngine(is_plain=engine_is_plain())
 
 
-_engine = PerProcess(_made, GuestEngine.shutdown)
+_engine = PerProcess(_made, GuestEngine.close)
 
 
 def process_engine() -> GuestEngine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from wasm_sandbox.engine import PLAIN_IMAGE
+from wasm_sandbox.engine import BUILT_IN_IMAGE
 from wasm_sandbox.switches import IMAGE_VARIABLE
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def default_source() -> ImageSource:
         ImageError: if there is no export in it, or it is for another machine or version.
     """
     if not os.environ.get(IMAGE_VARIABLE):
-        return PLAIN_IMAGE
+        return BUILT_IN_IMAGE
     from wasm_sandbox.images.exported import exported_source  # lazy: only where the variable is set
 
-    return exported_source() or PLAIN_IMAGE
+    return exported_source() or BUILT_IN_IMAGE

@@ -66,9 +66,11 @@ def exported_source() -> ExportedSource | None:
     return _source_in(configured) if configured else None
 
 
+# Guarantees: an export is read once in a process as a rule; threads that are the first together may each read it, and
+# have sources that are equal. Locks: none.
 @lru_cache(maxsize=8)
 def _source_in(directory: str) -> ExportedSource:
-    """The same one every time: its manifest is read once in a process, like its code."""
+    """Memoised source of a directory: its manifest is read once in a process, like its code."""
     return ExportedSource(Path(directory).expanduser())
 
 
@@ -86,8 +88,8 @@ class ExportedSource:
         """The manifest, after the directory has been checked.
 
         Raises:
-            CacheError: others can write to the directory.
-            ImageError: there is no export in it, or it is for another machine or version.
+            CacheError: if others can write to the directory.
+            ImageError: if there is no export in it, or it is for another machine or version.
         """
         try:
             directory = self.directory.resolve(strict=True)

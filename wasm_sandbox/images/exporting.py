@@ -48,8 +48,8 @@ def export_image(
         compiler: the ``wasmtime`` command for another kind of machine than this one; by default the one on the path.
 
     Raises:
-        ValueError: the target is unknown, or something else is in the directory.
-        ImageError: the image cannot be prepared, compiled for the target, or written.
+        ValueError: if the target is unknown, or something else is in the directory.
+        ImageError: if the image cannot be prepared, compiled for the target, or written.
     """
     if target not in TARGETS:
         raise ValueError(f"{target!r} is no target that is known here; use one of {', '.join(TARGETS)}")

@@ -52,7 +52,7 @@ class GuestPython:
         """Whether a requirement is met by what is built in.
 
         Raises:
-            PackageError: it is built in, but in a version that does not fit.
+            PackageError: if it is built in, but in a version that does not fit.
         """
         version = self.built_in.get(str(canonicalize_name(requirement.name)))
         if version is None:
@@ -69,7 +69,7 @@ def parse_requirement(text: str) -> Requirement:
     """A requirement by name and version.
 
     Raises:
-        PackageError: it is none, or it names a file or an address.
+        PackageError: if it is none, or it names a file or an address.
     """
     try:
         requirement = Requirement(text)
@@ -88,7 +88,7 @@ def tool_requirements(pip_requirements: object) -> tuple[str, ...]:
         pip_requirements: a list of requirements: texts, or mappings or objects with ``name`` and, if any, ``version``.
 
     Raises:
-        PackageError: an entry is neither, or is no requirement.
+        PackageError: if an entry is neither, or is no requirement.
     """
     if pip_requirements is None:
         return ()

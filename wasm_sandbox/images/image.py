@@ -1,4 +1,4 @@
-"""`Image`: what a guest has in it before a tool runs."""
+"""`Image`: the content of a guest before a tool runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Image:
-    """A guest to run tools in: the default one with your packages, or another one.
+    """Image of a guest to run tools in: the default one with your packages, or another CPython.
 
     Hand it to ``run_tool(..., image=...)``, `WasmToolSandbox` or `SandboxConfig`; a named one by its name, too.
 
     Attributes:
-        id: its identity: what was made of the same inputs has the same one.
-        name: the name under which it is kept on this machine, if it has one.
+        id: identity: images of the same inputs have the same one.
+        name: name under which the image is kept on this machine, if it has one.
     """
 
     source: ImageSource = field(repr=False)
-    """Where the engine loads it from."""
+    """Source from which the engine loads the image."""
     name: str | None = None
 
     @property
@@ -32,19 +32,19 @@ class Image:
 
     @property
     def distributions(self) -> Mapping[str, str]:
-        """What was installed into it, besides what every guest has: name -> version."""
+        """Python distributions beyond those of every guest: name -> version."""
         return self.source.distributions
 
     @property
     def has_own_guest(self) -> bool:
-        """Whether it runs our own guest, and not another CPython."""
+        """Whether the guest is our own, and not another CPython."""
         from wasm_sandbox.engine import StartKind  # lazy: loads the engine
 
         return self.source.start is StartKind.REACTOR
 
     @property
     def reference(self) -> str:
-        """What finds it again on this machine: its name, else its id."""
+        """Name, else id, by which the image is found on this machine."""
         return self.name or self.id
 
     @classmethod
@@ -61,29 +61,29 @@ class Image:
         upgrade: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> Image:
-        """Make an image: the default one with packages in its memory, imported, before any run.
+        """Build an image: the default one with packages in its memory, imported, before any run.
 
         The packages are resolved and downloaded by pip or uv, as wheels of pure Python; nothing of them is executed
-        on this host. They are imported in a guest, once. What the same call made before on this machine is taken
-        again, without any network.
+        on this host. They are imported in a guest, once. The image that the same call built before on this machine is
+        taken again, without any network.
 
         Args:
-            requirements: what to install, as pip takes it: names with versions, extras and markers.
-            packages: local ones: directories with an ``__init__.py``, modules (``.py``), wheels (``.whl``).
-            preload: modules to import, in order; by default the top-level ones of what ``requirements`` and
-                ``packages`` name (and not of what those need in turn).
+            requirements: requirements to install, as pip takes them: names with versions, extras and markers.
+            packages: local packages: directories with an ``__init__.py``, modules (``.py``), wheels (``.whl``).
+            preload: modules to import, in order; by default the top-level ones of the distributions that
+                ``requirements`` and ``packages`` name (and not of their dependencies).
             files: files that every run finds: absolute guest path -> contents, or path of a file on this host.
-            warm_up: Python to run in the guest after that: what it leaves in memory, every run finds.
-            name: keeps the image under this name; another image of that name loses it.
+            warm_up: Python source to run in the guest after that: every run finds the state that it leaves.
+            name: name to keep the image under; another image of that name loses it.
             installer: ``"pip"`` or ``"uv"``; by default pip of this Python, else uv.
-            upgrade: whether to resolve anew what was resolved before.
+            upgrade: whether to resolve requirements anew that were resolved before.
             progress: called with a few words at the start of every slow step.
 
         Raises:
-            PackageError: the packages cannot be had, or cannot run in a guest.
-            ImageError: the guest cannot import a module, or the warm-up fails.
-            ValueError: a name, a module or a guest path is malformed.
-            HostError: this host cannot run guests, or its directories cannot be used.
+            PackageError: if the packages cannot be resolved or downloaded, or cannot run in a guest.
+            ImageError: if the guest cannot import a module, or the warm-up fails.
+            ValueError: if a name, a module or a guest path is malformed.
+            HostError: if this host cannot run guests, or its directories cannot be used.
         """
         from wasm_sandbox.images.building import build  # lazy: resolving packages loads much else
 
@@ -102,19 +102,19 @@ class Image:
 
     @classmethod
     def from_wasm(cls, wasm: str | Path, *, stdlib: str | Path | None = None) -> Image:
-        """An image of another CPython for WASI: any build that is a command, such as ``python.wasm``.
+        """Make an image of another CPython for WASI: any build that is a command, such as ``python.wasm``.
 
         It is started anew for every run (there is no snapshot of it: some tenths of a second), with the script on its
         argv. Limits, environment, files, output and result are as with the default image. Exceptions are read from
-        what the interpreter prints. What is not inside it, pydantic usually, tools do not have.
+        what the interpreter prints. Tools lack the libraries that are not inside it, which pydantic usually is not.
 
         Args:
-            wasm: the module, for WASI preview 1; it is compiled when it is first used, and kept in the cache.
-            stdlib: its standard library, if it is not inside the module: a directory, which guests see read-only
-                through wasmtime's WASI, or a zip archive, which they see in memory.
+            wasm: path of the module, for WASI preview 1; it is compiled when it is first used, and kept in the cache.
+            stdlib: path of the standard library, if it is not inside the module: a directory, seen read-only
+                through wasmtime's WASI, or a zip archive, seen in memory.
 
         Raises:
-            ImageError: a file cannot be read, or is not what it should be.
+            ImageError: if a file cannot be read, or is not what it should be.
         """
         from wasm_sandbox.images.other_python import OtherPythonSource  # lazy: loads the engine
 
@@ -124,11 +124,11 @@ class Image:
 
     @classmethod
     def named(cls, name: str) -> Image:
-        """The image that is kept on this machine under a name; or under an id, or the first 12 characters of one.
+        """Find the image that is kept on this machine under a name, an id, or the first 12 characters of an id.
 
         Raises:
-            ImageNotFound: there is none.
-            CacheError: the directory of images cannot be used.
+            ImageNotFound: if there is none.
+            CacheError: if the directory of images cannot be used.
         """
         from wasm_sandbox.images.loading import BuiltSource, identity  # lazy: loads the engine
         from wasm_sandbox.images.store import ImageStore  # lazy: only where images are kept
@@ -139,7 +139,12 @@ class Image:
 
 
 def image_of(image: object) -> Image | None:
-    """An image given as one or by its name; ``None`` is the default image."""
+    """Image, of itself or of its name; ``None`` for the default image.
+
+    Raises:
+        TypeError: if it is neither an `Image` nor a name.
+        ImageNotFound: if there is no image of the name.
+    """
     if image is None or isinstance(image, Image):
         return image
     if not isinstance(image, str):

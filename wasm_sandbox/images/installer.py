@@ -58,7 +58,7 @@ class Installer(ABC):
         """Resolve requirements for the guest and download what they resolve to; what is built in is left out.
 
         Raises:
-            PackageError: they cannot be had; the message names the reason and what to do.
+            PackageError: if they cannot be had; the message names the reason and what to do.
         """
         wanted = sorted(set(requirements))
         with tempfile.TemporaryDirectory(prefix="wasm-sandbox-packages-") as temporary:
@@ -272,7 +272,7 @@ def find_installer(name: str | None = None) -> Installer:
         name: ``"pip"`` or ``"uv"``, if it must be that one.
 
     Raises:
-        PackageError: there is none.
+        PackageError: if there is none.
     """
     if name not in (None, "pip", "uv"):
         raise PackageError(f"{name!r} is no installer that is known here: use pip or uv")

@@ -52,7 +52,7 @@ class OtherPythonSource:
         """Look at the files, as far as that is quick.
 
         Raises:
-            ImageError: one cannot be read, or is not what it should be.
+            ImageError: if one cannot be read, or is not what it should be.
         """
         try:
             with self.wasm.open("rb") as file:

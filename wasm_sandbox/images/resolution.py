@@ -32,7 +32,7 @@ def resolve(
         fetch: resolves and downloads requirements, each with what it needs.
 
     Raises:
-        PackageError: they cannot be had, or do not fit together.
+        PackageError: if they cannot be had, or do not fit together.
     """
     given = {one.name: one for one in local}
     asked = [requirement for requirement in requirements if python.wants(requirement)]

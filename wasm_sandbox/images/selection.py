@@ -34,8 +34,8 @@ def choose_image(
         progress: told about every slow step.
 
     Raises:
-        ImageNotFound: there is no image of the name.
-        PackageError: the requirements are malformed or not met; the message says how to meet them.
+        ImageNotFound: if there is no image of the name.
+        PackageError: if the requirements are malformed or not met; the message says how to meet them.
         HostError: as `Image.build`.
     """
     chosen = image_of(image)

@@ -58,7 +58,7 @@ class ImageStore:
         directory: where; by default ``images`` in the user's data directory.
 
     Raises:
-        CacheError: the directory cannot be made, or others can write to it.
+        CacheError: if the directory cannot be made, or others can write to it.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -72,7 +72,7 @@ class ImageStore:
         """Keep a recipe with its files; one that is kept already only learns of the new question.
 
         Raises:
-            CacheError: it cannot be written, for example for lack of space.
+            CacheError: if it cannot be written, for example for lack of space.
         """
         entry = Entry(recipe=recipe, inputs=inputs, made_at=datetime.now(UTC), memory_bytes=memory_bytes)
         try:
@@ -103,7 +103,7 @@ class ImageStore:
         """The files of a kept recipe, verified.
 
         Raises:
-            ImageError: they are missing or damaged.
+            ImageError: if they are missing or damaged.
         """
         path = self._archive(recipe.digest)
         try:
@@ -224,7 +224,7 @@ def check_name(name: str) -> None:
     """Refuse what cannot name an image.
 
     Raises:
-        ValueError: it is not 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first.
+        ValueError: if it is not 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first.
     """
     if not NAME.fullmatch(name):
         raise ValueError(

@@ -64,7 +64,7 @@ def read_wheel(path: Path, *, without_extensions: bool = False) -> Distribution:
             that do without.
 
     Raises:
-        PackageError: it is no wheel, it is compiled, or it is too large.
+        PackageError: if it is no wheel, it is compiled, or it is too large.
     """
     try:
         parse_wheel_filename(path.name)
@@ -165,7 +165,7 @@ def read_local(path: Path) -> Distribution | dict[str, bytes]:
     """A local package: a wheel, a package's directory, or a module; the latter two as files below the packages' root.
 
     Raises:
-        PackageError: it is none of these.
+        PackageError: if it is none of these.
     """
     try:
         if path.suffix == ".whl":

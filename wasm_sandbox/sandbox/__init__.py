@@ -1,4 +1,4 @@
-"""What users hold: one call of one tool, from arguments to result.
+"""Sandboxes, which users hold: one call of one tool, from arguments to result.
 
 May import: values, tool, script, decode, images, stores, workers, engine.
 Imported by: cli, bench, faces.

@@ -1,4 +1,4 @@
-"""What every back-end of the execution script shares: look-up, script, environment."""
+"""Base of every back-end of the execution script: look-up, script, environment."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """A call for which nothing is left to do but to execute its script.
+    """Call that is ready: nothing is left to do but to execute its script.
 
     Attributes:
-        script: What to execute; ``script.text`` is the source.
-        environ: The environment variables to execute it with, and no others.
-        agent_state: What the caller passed.
-        fingerprint: Of the sandbox configuration, if there is one.
-        has_markers: Whether the script writes its result to stdout in a frame, or ends in an expression.
+        script: execution script; ``script.text`` is the source.
+        environ: whole environment to execute it with.
+        agent_state: agent state as the caller passed it.
+        fingerprint: fingerprint of the sandbox configuration, if there is one.
+        has_markers: whether the script writes its result to stdout in a frame, or ends in an expression.
     """
 
     script: ExecutionScript
@@ -69,9 +69,9 @@ class AsyncToolSandboxBase(ABC):
         agent_id: the agent's id, shown to the tool as ``LETTA_AGENT_ID``.
         project_id: the project's id, shown to the tool as ``LETTA_PROJECT_ID``.
         tool_object: the tool itself.
-        sandbox_config: where variables and fingerprint come from; by default the stored configuration of
+        sandbox_config: configuration with the variables and the fingerprint; by default the stored one of
             ``sandbox_type``, if there is one.
-        sandbox_env_vars: variables instead of the stored ones of the configuration; also if there are none in it.
+        sandbox_env_vars: variables instead of the stored ones of the configuration; an empty mapping for none.
     """
 
     NAMESPACE: ClassVar[uuid.UUID] = uuid.NAMESPACE_DNS
@@ -79,7 +79,7 @@ class AsyncToolSandboxBase(ABC):
     LOCAL_SANDBOX_RESULT_VAR_NAME: ClassVar[str] = RESULT_VAR_NAME
 
     sandbox_type: ClassVar[str] = "local"
-    """The type of the stored configuration that counts when none is given."""
+    """Type of the stored configuration that is used when none is given."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class AsyncToolSandboxBase(ABC):
 
     @property
     def sandbox_config_manager(self) -> SandboxConfigManager:
-        """The store of configurations and their variables; made on first access."""
+        """Store of configurations and their variables, made on first access."""
         if self._sandbox_config_manager is None:
             from wasm_sandbox.stores import SandboxConfigManager  # lazy: only where something is stored
 
@@ -119,7 +119,7 @@ class AsyncToolSandboxBase(ABC):
         return self._sandbox_config_manager
 
     def _init_sync(self) -> None:
-        """Look the tool up and look at its source, once per object; a failed attempt may be repeated.
+        """Look the tool up and read its source, once per object; a failed attempt may be repeated.
 
         Raises:
             ValueError: if there is no such tool, or no organisation to look it up for.
@@ -177,16 +177,18 @@ class AsyncToolSandboxBase(ABC):
 
     @trace_method
     async def generate_execution_script(self, agent_state: Any, wrap_print_with_markers: bool = False) -> str:
-        """The execution script for this call.
+        """Generate the execution script of this call.
 
         Args:
-            agent_state: a pydantic model, a dataclass, a mapping or None; shipped only to a tool that takes it.
+            agent_state: a pydantic model, a dataclass, a mapping or None; passed only to a tool that takes it.
             wrap_print_with_markers: whether the script writes the framed result to stdout, or ends in an
                 expression whose value is the pickled result in base64.
 
         Raises:
-            BadArguments: an argument or the agent state cannot be handed to the tool.
-            ValueError: there is no such tool.
+            BadArguments: if an argument or the agent state cannot be passed to the tool.
+            UnsupportedToolError: if no script can be written for the tool.
+            ValueError: if there is no such tool, or no organisation to look it up for.
+            StoreError: if the store of tools cannot be used.
         """
         await self._init_async()
         return self._script(agent_state, wrap_print_with_markers).text
@@ -212,7 +214,7 @@ class AsyncToolSandboxBase(ABC):
             )
 
     def _configuration_sync(self) -> SandboxConfig | None:
-        """The configuration given, else the stored one of ``sandbox_type``, if any; nothing is created."""
+        """Configuration that was given, else the stored one of ``sandbox_type``, if any; nothing is created."""
         if self.provided_sandbox_config is not None or not self._has_store:
             return self.provided_sandbox_config
         return self.sandbox_config_manager.get_sandbox_config_by_type(self.sandbox_type, self.user)
@@ -226,7 +228,7 @@ class AsyncToolSandboxBase(ABC):
         sbx_id: str | None,
         is_local: bool,
     ) -> dict[str, str]:
-        """The variables for the guest; a later layer wins, and a final value of ``None`` drops its name.
+        """Merge the variables for the guest; a later layer wins, and a final value of ``None`` drops its name.
 
         Layers: the host's environment (only if ``is_local``), the variables given to the constructor or, if none
         were given, the stored ones of the configuration ``sbx_id``, the agent's secrets,
@@ -252,7 +254,7 @@ class AsyncToolSandboxBase(ABC):
 
     @property
     def _has_store(self) -> bool:
-        """Whether anything can be stored for the user; as long as nothing is, no store is made or even imported."""
+        """Whether something may be stored for the user; otherwise no store is made or even imported."""
         # Not Path.exists, which raises where the directory may not be read: then nothing is stored for this user.
         return bool(getattr(self.user, "organization_id", None)) and os.path.exists(store_path())
 
@@ -263,7 +265,7 @@ class AsyncToolSandboxBase(ABC):
         *,
         wrap_print_with_markers: bool = True,
     ) -> PreparedCall | ToolExecutionResult:
-        """Do all that comes before a script is executed, for `run` of any back-end.
+        """Prepare a call up to the execution of its script, for `run` of any back-end.
 
         Returns:
             The call; or, if the tool or its arguments are refused, the result that says so.
@@ -285,7 +287,7 @@ class AsyncToolSandboxBase(ABC):
         *,
         wrap_print_with_markers: bool = True,
     ) -> PreparedCall | ToolExecutionResult:
-        """`prepare_call` for callers without an event loop."""
+        """Prepare a call as `prepare_call`, for callers without an event loop."""
         self._init_sync()
         config = self._configuration_sync()
         environ = self._gather_env_vars_sync(agent_state, additional_env_vars, _id_of(config), is_local=False)
@@ -294,7 +296,7 @@ class AsyncToolSandboxBase(ABC):
     def _prepared(
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
     ) -> PreparedCall | ToolExecutionResult:
-        """The call, or the result that refuses it."""
+        """Generate the script; the call, or the result that refuses it."""
         fingerprint = config.fingerprint() if config else None
         try:
             with traced(self, self.generate_execution_script):
@@ -304,7 +306,7 @@ class AsyncToolSandboxBase(ABC):
         return PreparedCall(script, environ, agent_state, fingerprint, markers)
 
     def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
-        """Whether `_prepared` would hold up an event loop; a back-end that reads files knows better."""
+        """Whether `_prepared` would hold up an event loop; a back-end that reads files overrides it."""
         return False
 
     async def _prepared_off_loop(
@@ -323,7 +325,7 @@ class AsyncToolSandboxBase(ABC):
     def _interpreted(
         self, call: PreparedCall, outcome: Outcome, limits: Limits, output: FramedOutput | None = None
     ) -> ToolExecutionResult:
-        """What an outcome of the call's script means."""
+        """Interpret the outcome of a call's script."""
         with mark("interpret"):
             return interpret(
                 outcome,
@@ -338,14 +340,15 @@ class AsyncToolSandboxBase(ABC):
             )
 
     def result_of(self, call: PreparedCall, end: ScriptEnd, limits: Limits | None = None) -> ToolExecutionResult:
-        """What an execution elsewhere means, for `run` of another back-end.
+        """Interpret an execution elsewhere, for `run` of another back-end.
 
         The result is read as carefully as a guest's: nothing in it is executed.
 
         Args:
-            call: What `prepare_call` returned.
-            end: How its script ended.
-            limits: ``output_bytes`` and ``result_bytes`` are kept to; ``timeout_seconds`` is named if time was up.
+            call: the call that `prepare_call` returned.
+            end: end of its script.
+            limits: limits, of which ``output_bytes`` and ``result_bytes`` are applied, and ``timeout_seconds`` is named
+                if time was up.
 
         Returns:
             The result; its ``usage`` is ``None``, as nothing was measured.
@@ -370,7 +373,7 @@ def _id_of(config: SandboxConfig | None) -> str | None:
 
 
 def _check_has(given: object, argument: str, kind: str, members: tuple[str, ...]) -> None:
-    """Agent servers have classes of their own for these, so what counts is what an object has."""
+    """Refuse an object without some members, and no other: agent servers have classes of their own for these."""
     missing = [name for name in members if not hasattr(given, name)]
     if missing:
         raise TypeError(f"{argument} must be a {kind}, not {type(given).__name__} (it lacks {', '.join(missing)})")

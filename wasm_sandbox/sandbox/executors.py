@@ -1,4 +1,4 @@
-"""Where guests run: on a thread of this process, or in a process of their own."""
+"""Executors of guests: a thread of this process, or a worker process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def start_guest(
 
     Args:
         request: the script, its environment and its limits.
-        isolation: where the guest runs.
-        abandoned: tells that nobody waits any more, for callers that can go without saying so.
-        source: of the image to run it in; the default image if not given.
+        isolation: executor of the guest.
+        abandoned: whether nobody waits any more, for callers that can go without saying so.
+        source: source of the image to run it in; by default the default image.
 
     Returns:
-        A future of its outcome, and a function that stops it.
+        A future of the outcome, and a function that stops the run.
 
     Raises:
         HostError: if this host cannot run guests; the future may raise it, too.

@@ -1,4 +1,4 @@
-"""Running a script that is no tool: any Python text, with output and exit code instead of a value."""
+"""Run of a script that is no tool: any Python source, with output and exit code instead of a value."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """A result with the raw output that belongs to it."""
+    """Result with its raw output."""
 
     result: ToolExecutionResult
     stdout: bytes
     stderr: bytes
     has_value: bool = True
-    """Whether there is a value to show when the run succeeded; a plain script has none."""
+    """Whether a run that succeeded has a value to show; a script without a framed result has none."""
 
     @classmethod
     def of(cls, result: ToolExecutionResult) -> Output:
-        """The result of a tool, its output taken from the result itself."""
+        """Take the output from the result of a tool itself."""
         return cls(result, "".join(result.stdout or []).encode(), "".join(result.stderr or []).encode())
 
 
@@ -51,19 +51,19 @@ def run_script(
 
     Args:
         text: the script.
-        name: what tracebacks call it.
-        environ: the guest's whole environment.
-        limits: what the run may use.
-        given: its files, if it has any.
-        source: of the image to run it in; the default image if not given.
-        isolation: where the guest runs.
+        name: file name of the script in tracebacks.
+        environ: whole environment of the guest.
+        limits: limits of the run.
+        given: files and mounts, if there are any.
+        source: source of the image to run it in; by default the default image.
+        isolation: executor of the guest.
 
     Returns:
-        Its output, and a result whose value is that of a framed result, if it wrote one.
+        The output, and a result whose value is that of a framed result, if the script wrote one.
 
     Raises:
-        UnsupportedIsolation: a worker process cannot do what is asked for.
-        HostError: this host cannot run guests; the message says what to do.
+        UnsupportedIsolation: if a worker process cannot do what is asked for.
+        HostError: if this host cannot run guests; the message says what to do.
     """
     request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
     future, cancel = start_guest(request, isolation, source=source)
@@ -81,7 +81,7 @@ def run_script(
 
 
 def _without_value(result: ToolExecutionResult, outcome: Outcome) -> ToolExecutionResult:
-    """A script that ended by itself needs no result: its exit code says how it went."""
+    """Result by the exit code, for a script that ended by itself without a framed result."""
     if outcome.exit_code == 0:
         return result.model_copy(
             update={"status": "success", "func_return": None, "error": None, "files": outcome.files}

@@ -1,4 +1,4 @@
-"""How an execution script ended in another executor than ours, and what that means in the terms of a guest's run."""
+"""End of an execution script in another executor than ours, and its translation into an outcome."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScriptEnd:
-    """What an executor saw of one script.
+    """End of a script, as its executor saw it.
 
     Attributes:
-        exit_code: Of the interpreter; a negative number is that of the signal that ended it.
-        stdout: All of its standard output, the framed result included.
-        stderr: All of its standard error, where an uncaught exception is read from.
-        value: For a script without markers, the value of its last line: the pickled result in base64. Quotes
-            around it do not matter.
-        timed_out: Whether the executor ended it because its time was up.
-        file_name: The name under which the interpreter knows the script, as tracebacks show it.
+        exit_code: exit code of the interpreter; negative for the number of the signal that ended it.
+        stdout: whole standard output, the framed result included.
+        stderr: whole standard error, from which an uncaught exception is read.
+        value: value of the last line of a script without markers: the pickled result in base64. Quotes around it do
+            not matter.
+        timed_out: whether the executor ended the script because its time was up.
+        file_name: file name of the script in tracebacks.
     """
 
     exit_code: int = 0
@@ -39,7 +39,7 @@ class ScriptEnd:
 
 
 def outcome_of(end: ScriptEnd, script: ExecutionScript, tool_name: str, output_bytes: int) -> Outcome:
-    """The end of a script as an outcome. Its exception is read from the last traceback on standard error."""
+    """Translate the end of a script; its exception is read from the last traceback on standard error."""
     ending = Ending.DEADLINE if end.timed_out else Ending.EXITED if end.exit_code >= 0 else Ending.TRAPPED
     return Outcome(
         ending=ending,
@@ -52,7 +52,7 @@ def outcome_of(end: ScriptEnd, script: ExecutionScript, tool_name: str, output_b
 
 
 def value_as_output(end: ScriptEnd, max_payload: int) -> FramedOutput:
-    """The result of a script without markers: nothing in its standard output is one."""
+    """Read the result of a script without markers, from its value and not from its standard output."""
     if end.value is None:
         return FramedOutput(None, end.stdout)
     try:

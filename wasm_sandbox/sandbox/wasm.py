@@ -34,11 +34,11 @@ INLINE_BYTES = 64 << 10
 
 @dataclass(frozen=True)
 class _WasmCall(PreparedCall):
-    """A call that is ready to run in a guest.
+    """Call that is ready to run in a guest.
 
     Attributes:
-        image: The image to run in; the default one if it is None.
-        given: The files and mounts that its caller gives.
+        image: image to run in; None for the default one.
+        given: files and mounts of the caller.
     """
 
     image: Image | None = None
@@ -46,9 +46,9 @@ class _WasmCall(PreparedCall):
 
 
 class WasmToolSandbox(AsyncToolSandboxBase):
-    """Runs a tool in a fresh CPython on WASI, inside this process.
+    """Sandbox that runs a tool in a fresh CPython on WASI, inside this process.
 
-    Args: as `AsyncToolSandboxBase`, and as keywords `RunOptions`.
+    The arguments are those of `AsyncToolSandboxBase`, and as keywords `RunOptions`.
 
     Raises:
         TypeError: if there is no option of a name.
@@ -86,11 +86,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
     @property
     def limits(self) -> Limits:
-        """What the run may use."""
+        """Limits of the run."""
         return cast(Limits, self.options["limits"])
 
     def __getattr__(self, name: str) -> Any:
-        """An option, by its name."""
+        """Option of a name."""
         if name not in RunOptions.__annotations__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self.options[name]  # type: ignore[literal-required]  # it is one of its keys
@@ -139,9 +139,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
     def run_sync(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
-        """`run` for callers without an event loop, and for those inside one; it blocks the calling thread.
+        """Run the tool as `run`, for callers without an event loop and for those inside one; it blocks the thread.
 
-        ``KeyboardInterrupt`` stops the guest and goes on to the caller. Raises as `run`.
+        Arguments, result and errors are those of `run`. ``KeyboardInterrupt`` stops the guest and is raised again.
         """
         call = self.prepare_call_sync(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
@@ -172,15 +172,21 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         return not self._has_default_image(config)  # files are read, perhaps packages downloaded
 
     def _has_default_image(self, config: SandboxConfig | None) -> bool:
-        """Whether there is nothing to choose."""
+        """Whether the call runs in the default image."""
         return self._named_image(config) is None and not getattr(self.tool, "pip_requirements", None)
 
     def _named_image(self, config: SandboxConfig | None) -> object:
-        """What was asked for by name. A configuration of an agent server's own may know no images."""
+        """Image of the options, else of the configuration, which may be of an agent server's own and know none."""
         return self.options["image"] or getattr(config, "image", None)
 
     def _chosen_image(self, config: SandboxConfig | None) -> Image | None:
-        """The image to run in; raises as `choose_image`."""
+        """Choose the image to run in.
+
+        Raises:
+            UnsupportedIsolation: if an image is named, and a worker process is to run the tool.
+            ImageNotFound: if there is no image of the name.
+            PackageError: if the tool's requirements are malformed or not met.
+        """
         requirements = getattr(self.tool, "pip_requirements", None)
         image, isolation = self._named_image(config), self.options["isolation"]
         check_isolation(isolation, image=image)
@@ -194,7 +200,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
     def _start(
         self, call: PreparedCall, abandoned: Callable[[], bool] | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
-        """Start the guest: a future of its outcome, and how to stop it."""
+        """Start the guest: a future of its outcome, and a function that stops it."""
         assert isinstance(call, _WasmCall)
         request = ExecutionRequest(
             call.script.text,
@@ -211,7 +217,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
 
 def _delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
-    """`asyncio.wrap_future`, except that a loop closed meanwhile is no error in the guest's thread."""
+    """Wrap a future as `asyncio.wrap_future`, without an error in the guest's thread if the loop is closed."""
     import asyncio  # lazy: 20 ms, only for async callers
 
     loop = asyncio.get_running_loop()
@@ -248,15 +254,17 @@ def run_tool(
         tool: the tool.
         args: argument name -> JSON value.
         agent_state: a pydantic model, a dataclass or a mapping, for a tool that takes ``agent_state``.
-        options: `RunOptions`, and who makes the call: ``user``, ``tool_id``, ``agent_id``, ``project_id``,
+        options: `RunOptions`, and the caller: ``user``, ``tool_id``, ``agent_id``, ``project_id``,
             ``sandbox_config``, ``sandbox_env_vars``, ``additional_env_vars`` (see `WasmToolSandbox`).
 
     Returns:
         The result, whatever the tool did.
 
-    Raises: as `WasmToolSandbox.run`, and
+    Raises:
         TypeError: if there is no option of a name.
-        ToolSourceError: if the function's source cannot be had.
+        ToolSourceError: if the function's source cannot be found.
+        SandboxError: if the run cannot be made, of the classes that `WasmToolSandbox.run` raises.
+        ValueError: if limits are out of range, or there is no organisation to look something up for.
     """
     tool_object = tool if isinstance(tool, Tool) else Tool.from_function(tool)
     chosen: dict[str, Any] = {**options}

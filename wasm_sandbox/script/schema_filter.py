@@ -17,7 +17,7 @@ MAX_TUPLE_ITEMS = 100
 MAX_MERGED_SCHEMAS = 1000
 """How many schemas all the ``allOf`` of a schema may come to when every reference in them is followed."""
 
-_PLAIN_KEYWORDS = frozenset(
+_VALUE_KEYWORDS = frozenset(
     {
         *("title", "description", "type", "enum", "const", "default", "nullable", "required", "format", "pattern"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
@@ -42,8 +42,8 @@ _NUMBER_FORMATS = frozenset({"decimal", "int32", "int64", "float", "double", "ti
 _REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
 
 
-def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Reduce an argument schema.
+def filtered_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Filter an argument schema.
 
     What stays is the meaning of the keywords that models can express. Names of definitions become
     identifiers, definitions that nothing refers to are dropped, as are identifiers of the schema itself,
@@ -61,10 +61,10 @@ def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         ArgumentSchemaError: if it is too large or too deep, refers to anything outside itself, or its top level
             does not describe an object.
     """
-    return _Reducer(schema).reduced()
+    return _Filter(schema).filtered()
 
 
-class _Reducer:
+class _Filter:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self.schema = schema
         self.schemas_left = MAX_SCHEMAS
@@ -74,7 +74,7 @@ class _Reducer:
         self.merged: list[dict[str, Any]] = []
         self.sizes: dict[str, int] = {}
 
-    def reduced(self) -> dict[str, Any]:
+    def filtered(self) -> dict[str, Any]:
         top = self.top_level()
         kept = {k: v for k, v in top.items() if k in ("properties", "required", "additionalProperties")}
         result: dict[str, Any] = {}
@@ -132,7 +132,7 @@ class _Reducer:
         return entry
 
     def reference(self, value: Any, path: str) -> str:
-        """A reference as the reduced schema has it."""
+        """A reference as the filtered schema has it."""
         if not isinstance(value, str):
             raise ArgumentSchemaError(f"args_json_schema{path}: a reference is a text")
         target = self.target(value, path)
@@ -140,11 +140,11 @@ class _Reducer:
             return "#"
         self.definition(*target)
         if target not in self.names:
-            plain = re.sub(r"\W+", "_", target[1], flags=re.ASCII).strip("_") or "Definition"
-            name, number = plain, 1
+            identifier = re.sub(r"\W+", "_", target[1], flags=re.ASCII).strip("_") or "Definition"
+            name, number = identifier, 1
             while name in self.names.values():
                 number += 1
-                name = f"{plain}_{number}"
+                name = f"{identifier}_{number}"
             self.names[target] = name
         return f"#/$defs/{self.names[target]}"
 
@@ -172,7 +172,7 @@ class _Reducer:
                 result[keyword] = value if isinstance(value, bool) else self.walk(value, inner, depth + 1)
             elif keyword == "discriminator" and isinstance(value, Mapping):
                 result[keyword] = self.discriminator(value, inner)
-            elif keyword in _PLAIN_KEYWORDS:
+            elif keyword in _VALUE_KEYWORDS:
                 result[keyword] = value
         self.check_values(result, path)
         if "allOf" in result:

@@ -66,8 +66,13 @@ _MIGRATIONS = (_VERSION_1,)
 SCHEMA_VERSION = len(_MIGRATIONS)
 
 
+# Guarantees:
+# - any number of threads and processes may use the file: an operation has a connection of its own, closed at its end;
+# - a reader sees one state of the data, a writer commits all of its block or nothing.
+# Locks: none in the process. SQLite's own lock of the file is held by one writer at a time, from the begin of its
+# block; another operation waits `BUSY_SECONDS` for it.
 class Database:
-    """One SQLite file, created by the first write.
+    """SQLite file, created by the first write.
 
     Args:
         path: the file; by default ``store.sqlite3`` in the user's data directory, looked up at every operation.

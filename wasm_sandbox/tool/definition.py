@@ -1,4 +1,4 @@
-"""A tool: source code plus the JSON schema of its parameters."""
+"""`Tool`: source code and the JSON schema of its parameters."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from wasm_sandbox.deferred import DEFER_BUILD
 from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.tool.parsing import parse_module
-from wasm_sandbox.tool.quick_schema import simple_schema
+from wasm_sandbox.tool.quick_schema import quick_schema
 from wasm_sandbox.tool.source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
 
 
 class Tool(BaseModel):
-    """One Python function that an agent may call.
+    """Python function that an agent may call.
 
     Attributes:
-        name: The function's name; it is what the script calls.
-        source_code: The source that defines the function.
+        name: name of the function, which the script calls.
+        source_code: source that defines the function.
         json_schema: ``{"name", "description", "parameters"}``; ``parameters`` is the JSON schema of an
             object with one property per parameter.
-        args_json_schema: A JSON schema by which the guest validates the arguments.
-        description: What the tool does, for the agent.
-        pip_requirements: Packages that the tool needs.
-        id: The identifier under which a store keeps the tool.
+        args_json_schema: JSON schema by which the guest validates the arguments.
+        description: description of the tool, for the agent.
+        pip_requirements: packages that the tool needs.
+        id: id under which a store keeps the tool.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=DEFER_BUILD)
@@ -52,11 +52,11 @@ class Tool(BaseModel):
     def from_function(cls, function: Callable[..., Any]) -> Tool:
         """Make a tool of a function that this program defines.
 
-        Only the function's own source goes along, its decorators included: what it needs besides, it
-        must import or define itself.
+        Only the function's own source is taken, its decorators included: it must import or define everything else
+        itself.
 
         Args:
-            function: A function, sync or async, defined in a file.
+            function: function, sync or async, defined in a file.
 
         Returns:
             The tool; its JSON schema is derived from the signature and the docstring (Google, NumPy or
@@ -91,15 +91,15 @@ class Tool(BaseModel):
 
     @classmethod
     def from_source(cls, text: str, name: str | None = None) -> Tool:
-        """Make a tool of a source that nobody trusts: it is read, never executed.
+        """Make a tool of a source, read as hostile: it is parsed, never executed.
 
         An annotation counts if it can be understood without running anything: builtins, ``typing``,
         ``datetime`` and the like, constraints with literal values, and models, dataclasses, typed
         dictionaries and enums that the source itself defines. Any other parameter gets no type.
 
         Args:
-            text: The source.
-            name: The tool's function; by default the last function at the source's top level, one
+            text: source of the tool.
+            name: name of the tool's function; by default the last function at the source's top level, one
                 without a leading underscore if there is any.
 
         Returns:
@@ -146,7 +146,7 @@ class Tool(BaseModel):
 
 
 _DOCSTRING_LIMIT = 20_000
-"""Characters that are read of a docstring nobody trusts."""
+"""Most characters of a hostile docstring that are read."""
 
 _UNTYPED: Any = inspect.Parameter.empty
 _NO_DEFAULT: Any = inspect.Parameter.empty
@@ -160,14 +160,14 @@ class _Parameter(NamedTuple):
 
 
 def _dedented(source: str) -> str:
-    """The source of a function at the left margin."""
+    """Source of a function at the left margin."""
     text = textwrap.dedent(source)
     # A string in the function whose lines start at the margin keeps the rest from moving there.
     return text if not text[:1].isspace() else f"if True:\n{text}"
 
 
 def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The evaluated annotations; those that do not evaluate, one by one, are left out."""
+    """Evaluated annotations of a function; if one does not evaluate, those that are text are left out."""
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception:  # an annotation is any expression, so it may raise anything
@@ -179,7 +179,7 @@ def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says of the function, and of each parameter."""
+    """Descriptions of the function and of each parameter in a docstring."""
     # Loading it costs more than the rest, and only tools made of documented functions need it.
     from docstring_parser import parse  # lazy: not for a tool that is given its schema
 
@@ -224,17 +224,17 @@ def _static_parameters(
 
 
 def _parameters_schema(parameters: list[_Parameter], described: dict[str, str]) -> dict[str, Any]:
-    """The JSON schema of an object with these parameters as properties."""
-    simple = {parameter.name: simple_schema(parameter.annotation) for parameter in parameters}
+    """JSON schema of an object with these parameters as properties."""
+    quick = {parameter.name: quick_schema(parameter.annotation) for parameter in parameters}
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
         (parameter.name, "validation", adapter)
         for parameter in parameters
-        if simple[parameter.name] is None and (adapter := _adapter(parameter.annotation)) is not None
+        if quick[parameter.name] is None and (adapter := _adapter(parameter.annotation)) is not None
     ]
     schemas, definitions = _schemas_of(adapters) if adapters else ({}, {})
     properties: dict[str, Any] = {}
     for parameter in parameters:
-        found = dict(simple[parameter.name] or schemas.get(parameter.name, {}))
+        found = dict(quick[parameter.name] or schemas.get(parameter.name, {}))
         if parameter.name in described:
             found.setdefault("description", described[parameter.name])
         reference = found.pop("$ref", None)
@@ -260,7 +260,7 @@ class _QuietSchema(GenerateJsonSchema):
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """An adapter that has a JSON schema; ``None`` for types that JSON cannot carry."""
+    """Adapter that has a JSON schema; ``None`` for types that JSON cannot carry."""
     if annotation is _UNTYPED:
         return None
     if typing.get_origin(annotation) is Annotated and (text := _description_in(annotation)):
@@ -276,13 +276,13 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 def _schemas_of(
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The schema of each adapter by its name, and the definitions that they share."""
+    """Schema of each adapter by its name, and the definitions that they share."""
     schemas, shared = TypeAdapter.json_schemas(adapters, schema_generator=_QuietSchema)
     return {name: schema for (name, _), schema in schemas.items()}, shared.get("$defs", {})
 
 
 def _description_in(annotation: Any) -> str | None:
-    """The text in ``Annotated[int, "text"]``, a usual way to describe a parameter."""
+    """Text in ``Annotated[int, "text"]``, a usual way to describe a parameter."""
     return next((item for item in typing.get_args(annotation)[1:] if isinstance(item, str)), None)
 
 
@@ -301,7 +301,7 @@ def _is_json(value: Any) -> bool:
 
 
 def _referenced(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The definitions that a schema refers to, directly or through others."""
+    """Definitions that a schema refers to, directly or through others."""
     used: dict[str, Any] = {}
     pending = [schema]
     while pending:

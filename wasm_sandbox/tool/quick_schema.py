@@ -1,4 +1,4 @@
-"""The JSON schemas of the types that most parameters have, as pydantic gives them. Pure.
+"""JSON schemas of the types of most parameters, equal to pydantic's. Pure.
 
 With these a process can make and run a tool without loading pydantic's generator of schemas and looking for its
 plugins, which takes half as long as importing pydantic.
@@ -14,8 +14,8 @@ _ATOMS = {bool: "boolean", int: "integer", float: "number", str: "string", types
 _MAX_DEPTH = 20
 
 
-def simple_schema(annotation: Any, depth: int = _MAX_DEPTH) -> dict[str, Any] | None:
-    """The schema of a plain value, a list, a dictionary by text, or what may be None; None for any other type."""
+def quick_schema(annotation: Any, depth: int = _MAX_DEPTH) -> dict[str, Any] | None:
+    """Schema of a JSON value, a list, a dictionary with text keys, or an optional one; None for any other type."""
     if depth == 0:
         return None
     if annotation is Any or annotation is object:
@@ -27,11 +27,11 @@ def simple_schema(annotation: Any, depth: int = _MAX_DEPTH) -> dict[str, Any] | 
     arguments = typing.get_args(annotation)
     kind = typing.get_origin(annotation) or annotation
     if kind is list:
-        items = simple_schema(arguments[0], depth - 1) if arguments else {}
+        items = quick_schema(arguments[0], depth - 1) if arguments else {}
         return None if items is None else {"items": items, "type": "array"}
     if kind is dict:
         key, value = arguments or (str, Any)
-        values = simple_schema(value, depth - 1)
+        values = quick_schema(value, depth - 1)
         return None if key is not str or values is None else {"additionalProperties": values or True, "type": "object"}
     if kind in (typing.Union, types.UnionType) and types.NoneType in arguments:
         return _optional([one for one in arguments if one is not types.NoneType], depth)
@@ -40,5 +40,5 @@ def simple_schema(annotation: Any, depth: int = _MAX_DEPTH) -> dict[str, Any] | 
 
 def _optional(others: list[Any], depth: int) -> dict[str, Any] | None:
     """The schema of something or None; a union of more has rules that are pydantic's to know."""
-    schema = simple_schema(others[0], depth - 1) if len(others) == 1 else None
+    schema = quick_schema(others[0], depth - 1) if len(others) == 1 else None
     return None if schema is None else {"anyOf": [schema, {"type": "null"}]}

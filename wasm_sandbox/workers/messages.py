@@ -102,8 +102,8 @@ def read_message(stream: Any, max_head: int = MAX_HEAD_BYTES, max_body: int = 0)
     """The head and the body of the next message of an unbuffered binary stream.
 
     Raises:
-        EOFError: the stream ends first.
-        MessageError: one of them is longer than allowed.
+        EOFError: if the stream ends first.
+        MessageError: if one of them is longer than allowed.
     """
     head_size, body_size = _SIZES.unpack(_read(stream, _SIZES.size))
     if head_size > max_head or body_size > max_body:
@@ -174,7 +174,7 @@ def decode_reply(head: bytes) -> Reply:
     """A worker's reply, checked.
 
     Raises:
-        MessageError: it is none.
+        MessageError: if it is none.
     """
     try:
         return _reply.validate_json(head)
@@ -186,8 +186,8 @@ def outcome_of(ended: Ended, body: bytes, limits: Limits) -> Outcome:
     """The outcome that a reply tells of.
 
     Raises:
-        MessageError: the body is not as long as the reply says; or a file has no proper path, is there twice, or they
-            are more than the limits allow.
+        MessageError: if the body is not as long as the reply says; a file has no proper path, or is there twice; or
+            the files are more than the limits allow.
     """
     listed = ended.files or []
     if len(listed) > limits.file_count or sum(size for _, size in listed) > limits.files_bytes:

@@ -25,33 +25,35 @@ from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
 from wasm_sandbox.workers import messages
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
-"""More runs than this wait for a worker; their deadlines start when they get one."""
+"""Size of the pool. Further runs wait for a worker; their deadlines start when they get one."""
 
 OVERDUE_SECONDS = 10.0
-"""A worker that does not report this long after its guest's deadline is killed."""
+"""Time from a guest's deadline until a worker that has not reported is killed."""
 
 ABANDONED_SECONDS = 0.05
-"""So often a run is looked at whose caller may go without saying so."""
+"""Interval of the looks at a run whose caller may go without saying so."""
 
 EXIT_GRACE_SECONDS = 1.0
 
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", ENGINE_VARIABLE)
-"""What Python itself may need to start, and what chooses the engine."""
+"""Variables that Python itself may need to start, and the one that chooses the engine."""
 
 PROGRAM = "from wasm_sandbox.workers.worker import main; main()"
-"""What the Python of a worker runs, once it looks for modules where that of its host does."""
+"""Program of a worker, which runs once it looks for modules where its host does."""
 
 _log = logging.getLogger(__name__)
 
 
+# Guarantees: any thread may `kill` the process or ask whether it is `alive` at any time; all else is for the thread
+# that has the worker. Locks: none but those of `subprocess.Popen`.
 class WorkerProcess:
-    """One worker, seen from the host.
+    """Worker process, seen from the host.
 
     Args:
         program: what its Python runs; it speaks as `messages` says.
 
     Raises:
-        HostError: it cannot be started.
+        HostError: if it cannot be started.
     """
 
     def __init__(self, program: str = PROGRAM) -> None:
@@ -84,29 +86,29 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, and nobody has told it to end."""
+        """Whether the process runs and has not been killed."""
         return not self.killed and self._process.poll() is None
 
     def wait_until_ready(self) -> None:
-        """Wait until it has loaded the image, which may have to be prepared.
+        """Wait until the worker has loaded the image, which may have to be prepared.
 
         Raises:
-            HostError: it cannot run guests.
+            HostError: if it cannot run guests; it is closed then.
         """
         try:
             reply = messages.decode_reply(messages.read_message(self._process.stdout)[0])
             if isinstance(reply, messages.Ended):
                 raise messages.MessageError("a worker ended a run before it had one")
         except (EOFError, OSError, messages.MessageError) as error:
-            self.end()
+            self.close()
             raise HostError(f"a worker process ended before it was ready ({self.death}) {error}".strip()) from error
         if isinstance(reply, messages.Failed):
-            self.end()
+            self.close()
             raise _host_error(reply)
         self.restrictions, self.lacking = reply.restrictions, reply.lacking
 
@@ -114,8 +116,8 @@ class WorkerProcess:
         """Run a request.
 
         Raises:
-            EOFError, OSError, MessageError: the worker died, or sends what it should not.
-            HostError: the worker failed in something that is not the guest's doing.
+            EOFError, OSError, MessageError: if the worker died, or sends what it should not.
+            HostError: if the worker failed in something that is not the guest's doing.
         """
         messages.write_message(self._process.stdin, *messages.encode_request(request))
         head, body = messages.read_message(self._process.stdout, max_body=messages.max_output_bytes(request.limits))
@@ -127,33 +129,35 @@ class WorkerProcess:
         return messages.outcome_of(reply, body, request.limits)
 
     def kill(self) -> None:
-        """End it now; `end` waits for that."""
+        """Kill the process; `close` waits for its end."""
         self.killed = True
         with suppress(OSError):
             self._process.kill()
 
-    def end(self) -> None:
-        """End it, and wait until it has ended."""
+    def close(self) -> None:
+        """End the worker, and wait until it has ended."""
         self.kill()
         self._process.wait()
         self.close_pipes()
 
     def close_pipes(self) -> None:
-        """Close the host's ends. They have no buffer, so this never waits for another thread, nor for one that
-        the child of a fork does not have."""
+        """Close the host's ends of the pipes.
+
+        They have no buffer, so this never waits for another thread, nor for one that the child of a fork lacks.
+        """
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
 
     def disown(self) -> None:
-        """In the child of a fork: this worker is the parent's."""
+        """Let go of the process without ending it: in the child of a fork it is the parent's."""
         self.close_pipes()
         self._process.returncode = 0  # nothing to wait for
 
     @property
     def death(self) -> str:
-        """How it ended, in words."""
+        """Exit code or signal of the process that has ended, in words."""
         code = self._process.returncode
         if code is not None and code < 0:
             with suppress(ValueError):
@@ -177,15 +181,17 @@ def _lock_options() -> list[str]:
 
 
 def _host_error(reply: messages.Failed) -> HostError:
-    """What the worker raised, as the host would have raised it."""
+    """Exception that the worker reports, of the class that it has there if that is one of ours."""
     kind = getattr(errors, reply.name, None)
     if isinstance(kind, type) and issubclass(kind, HostError):
         return kind(reply.message)
     return HostError(f"a worker process failed: {reply.name}: {reply.message}")
 
 
+# Guarantees: `stop` may come from any thread at any time, and kills a worker only while it is the run's; the first
+# reason to stop stays. Locks: `_lock` guards the worker and the reason; nothing is waited for while it is held.
 class _Run:
-    """One run on its way: where it is, and whether somebody wants it to end."""
+    """One run on its way: its worker, and the reason to stop it."""
 
     def __init__(self, request: ExecutionRequest, abandoned: Callable[[], bool] | None) -> None:
         self.request = request
@@ -195,8 +201,8 @@ class _Run:
         self._worker: WorkerProcess | None = None
         self._overdue = 0.0
 
-    def begin(self, worker: WorkerProcess) -> bool:
-        """Whether it may begin on this worker: nobody has stopped it."""
+    def assign(self, worker: WorkerProcess) -> bool:
+        """Put the run on a worker; false if it has been stopped."""
         with self._lock:
             if self.stopped is None:
                 self._worker = worker
@@ -204,19 +210,19 @@ class _Run:
             return self.stopped is None
 
     def leave(self) -> None:
-        """It no longer has a worker: nothing can be stopped any more."""
+        """Take the run off its worker, which `stop` kills no more."""
         with self._lock:
             self._worker = None
 
     def stop(self, why: Ending = Ending.CANCELLED) -> None:
-        """End it now, wherever it is: a guest by ending its worker."""
+        """End the run now: by killing its worker, if it is on one."""
         with self._lock:
             self.stopped = self.stopped or why
             if self._worker is not None:
                 self._worker.kill()
 
     def look(self) -> float | None:
-        """Stop it if its time is over, or nobody waits any more; else when to look again."""
+        """Stop the run if its time is over or nobody waits any more, else return the time of the next look."""
         if self._abandoned is not None and self._abandoned():
             self.stop()
         elif time.monotonic() > self._overdue:
@@ -224,23 +230,23 @@ class _Run:
         return None if self.stopped is not None else self.next_look()
 
     def next_look(self) -> float:
-        """When there may be something new to see, on the clock of `time.monotonic`."""
+        """Time of the next look, on the clock of `time.monotonic`."""
         if self._abandoned is None:
             return self._overdue
         return min(self._overdue, time.monotonic() + ABANDONED_SECONDS)
 
     def outcome_without_worker(self, detail: str, wall_seconds: float) -> Outcome:
-        """The outcome of a run whose worker told none."""
+        """Outcome of a run whose worker reports none."""
         return Outcome(self.stopped or Ending.TRAPPED, detail=detail, wall_seconds=wall_seconds)
 
 
 # Guarantees:
-# - a worker has one guest at a time; whose run was stopped, or that died, is never given another;
-# - none outlives this process: its end closes the pipes, at which they end.
-# Locks: `_lock` guards the sets of workers and runs; `_Run._lock` guards one run's worker, and is never held together
-# with it. Nothing is waited for while either is held.
+# - a worker has one guest at a time; one that was killed, or that died, is never given another;
+# - no worker outlives this process: its end closes the pipes, at which they end.
+# Locks: `_lock` guards the sets of workers and the counts, and is never held together with `_Run._lock`. Nothing is
+# waited for while either is held.
 class ProcessPool:
-    """Worker processes, each with a guest at a time, and a thread of this process that talks to it.
+    """Pool of worker processes; a worker has one guest at a time, and one thread of this process talks to it.
 
     Args:
         program: what the Python of a worker runs.
@@ -260,18 +266,18 @@ class ProcessPool:
 
     @property
     def workers(self) -> list[WorkerProcess]:
-        """All workers, busy and idle."""
+        """Workers, busy and idle."""
         with self._lock:
             return list(self._all)
 
     @property
     def running(self) -> int:
-        """How many runs are on a worker now."""
+        """Number of runs that are on a worker now."""
         return self._running
 
     @property
     def idle_workers(self) -> list[WorkerProcess]:
-        """The workers that wait for a run."""
+        """Workers that wait for a run."""
         with self._lock:
             return list(self._idle)
 
@@ -282,14 +288,14 @@ class ProcessPool:
 
         Args:
             request: the script, its environment and its limits.
-            abandoned: tells that nobody waits any more, for callers that can go without saying so.
+            abandoned: whether nobody waits any more, for callers that can go without saying so.
 
         Returns:
             A future of the outcome, and a function that stops the run. The future raises HostError if no worker
             can be had.
 
         Raises:
-            HostError: the interpreter is exiting, or no thread can be started.
+            HostError: if the interpreter is exiting, or no thread can be started.
         """
         run = _Run(request, abandoned)
         patience = Patience(request.limits.timeout_seconds, lambda: self._ready_since)
@@ -304,12 +310,12 @@ class ProcessPool:
         try:
             outcome = self._run_on(worker, run)
         except (EOFError, OSError, messages.MessageError) as error:
-            worker.end()
+            worker.close()
             said = f": {error}" if isinstance(error, messages.MessageError) else ""
             detail = f"the worker process died ({worker.death}){said}"
             outcome = run.outcome_without_worker(detail, time.monotonic() - began)
         except BaseException:
-            worker.end()
+            worker.close()
             raise
         finally:
             run.leave()
@@ -317,7 +323,7 @@ class ProcessPool:
         deliver(outcome)
 
     def _run_on(self, worker: WorkerProcess, run: _Run) -> Outcome:
-        if not run.begin(worker):
+        if not run.assign(worker):
             return run.outcome_without_worker("stopped before it started", 0.0)
         with self._lock:
             self._running += 1
@@ -332,13 +338,10 @@ class ProcessPool:
 
     def _take(self) -> WorkerProcess:
         """An idle worker that is alive, or a new one."""
-        with self._lock:
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.alive:
-                    return worker
-                self._all.discard(worker)
-                worker.end()
+        while (idle := self._next_idle()) is not None:
+            if idle.alive:
+                return idle
+            self._give_back(idle)
         worker = WorkerProcess(self._program)
         with self._lock:
             self._all.add(worker)
@@ -348,7 +351,7 @@ class ProcessPool:
                 raise HostError("the interpreter is exiting: no guest can be started")
             worker.wait_until_ready()
         except BaseException:
-            worker.end()
+            worker.close()
             self._give_back(worker)
             raise
         if worker.lacking and not self._warned:
@@ -356,9 +359,14 @@ class ProcessPool:
             _log.warning("worker processes run without %s", ", ".join(worker.lacking))
         return worker
 
+    def _next_idle(self) -> WorkerProcess | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
     def _give_back(self, worker: WorkerProcess) -> None:
+        """Make the worker idle, or forget it if it is dead."""
         if not worker.alive:
-            worker.end()
+            worker.close()
         with self._lock:
             if worker.alive:
                 self._idle.append(worker)
@@ -373,12 +381,12 @@ class ProcessPool:
         for worker in workers:
             worker.kill()
         self._threads.close(time.monotonic() + EXIT_GRACE_SECONDS)
-        self._watchdog.stop()
+        self._watchdog.close()
         for worker in workers:
-            worker.end()
+            worker.close()
 
     def disown(self) -> None:
-        """In the child of a fork: the workers are the parent's, and its end must reach them."""
+        """Let go of the workers in the child of a fork: they are the parent's, and its end must reach them."""
         for worker in list(self._all):
             worker.disown()
 
@@ -387,5 +395,5 @@ _pool = PerProcess(ProcessPool, ProcessPool.close, ProcessPool.disown)
 
 
 def process_pool() -> ProcessPool:
-    """The pool of this process, made on first use; after a fork the child gets a pool of its own."""
+    """Pool of this process, made on first use; after a fork the child gets a pool of its own."""
     return _pool.get()

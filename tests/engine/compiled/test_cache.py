@@ -257,10 +257,8 @@ def test_the_entry_to_keep_is_kept_and_counts(cache: ImageCache) -> None:
 @posix_only
 def test_what_is_in_use_or_being_prepared_is_not_pruned(cache: ImageCache) -> None:
     _filled(cache, "a", "b", "c")
-    hold = Hold(cache.path("a"))
-    with cache.lock("b", lambda: None):
+    with Hold(cache.path("a")), cache.lock("b", lambda: None):
         assert [entry.key for entry in cache.prune(-1)] == ["c"]
-    del hold
     assert [entry.key for entry in cache.prune(-1)] == ["a", "b"]
 
 

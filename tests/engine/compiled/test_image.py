@@ -20,11 +20,11 @@ from wasm_sandbox.engine.binding.configuration import ENGINE_SETTINGS
 from wasm_sandbox.engine.compiled import preparation
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.build import Build
+from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE
 from wasm_sandbox.engine.compiled.cache import ImageCache
 from wasm_sandbox.engine.compiled.identity import image_id
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.loading import Loader
-from wasm_sandbox.engine.compiled.plain import PLAIN_IMAGE
 from wasm_sandbox.engine.compiled.preparation import pre_initialise
 from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.engine import process_engine, usual_builds
@@ -144,12 +144,12 @@ def test_a_damaged_compiled_image_is_prepared_again(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", prepare)
     cache = ImageCache(tmp_path / "cache")
     loader = Loader(fresh_memory(), cache=cache)
-    image = PLAIN_IMAGE.load(loader)
+    image = BUILT_IN_IMAGE.load(loader)
     assert len(prepared) == 1
-    PLAIN_IMAGE.load(loader)
+    BUILT_IN_IMAGE.load(loader)
     assert len(prepared) == 1
     image.path.write_bytes(compiled[: len(compiled) // 2])
-    PLAIN_IMAGE.load(loader)
+    BUILT_IN_IMAGE.load(loader)
     assert len(prepared) == 2
 
 
@@ -158,7 +158,7 @@ def test_an_entry_that_wasmtime_refuses_is_prepared_again(tmp_path: Path, monkey
     monkeypatch.setattr("wasm_sandbox.engine.compiled.preparation.prepare", lambda *args: compiled)
     cache = ImageCache(tmp_path / "cache")
     cache.add(compile_key(), b"complete and recorded, but no compiled module")
-    assert PLAIN_IMAGE.load(Loader(fresh_memory(), cache=cache)).path.read_bytes() == compiled
+    assert BUILT_IN_IMAGE.load(Loader(fresh_memory(), cache=cache)).path.read_bytes() == compiled
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_the_variant_without_fuel_is_made_from_the_memory_of_the_other(
     cache = cache_with_code(tmp_path / "cache", Metering.DEADLINE)
     cache.add(compile_key(), process_engine().image().path.read_bytes())
     steps: list[str] = []
-    loaded = PLAIN_IMAGE.load(Loader(memory, Metering.DEADLINE, steps.append, cache))
+    loaded = BUILT_IN_IMAGE.load(Loader(memory, Metering.DEADLINE, steps.append, cache))
     assert steps == []  # the guest is not started again
     assert memory_of(loaded.path) == memory_of(process_engine().image().path)
     assert code_of(loaded.path) == code_of(process_engine().image(metering=Metering.DEADLINE).path)

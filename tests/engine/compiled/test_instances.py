@@ -51,15 +51,14 @@ def test_an_instance_that_waited_has_the_limits_of_its_run() -> None:
 
 
 def test_nothing_is_made_ahead_once_the_pool_is_closed() -> None:
-    guests = GuestEngine()
-    run(guests)
-    pool = settled(guests)
-    assert pool.idle
-    pool.close()
-    assert pool.idle == []
-    run(guests)
-    assert settled(guests).idle == []
-    guests.shutdown()
+    with GuestEngine() as guests:
+        run(guests)
+        pool = settled(guests)
+        assert pool.idle
+        pool.close()
+        assert pool.idle == []
+        run(guests)
+        assert settled(guests).idle == []
 
 
 def test_an_interpreter_that_ends_with_instances_waiting_ends_well() -> None:

@@ -90,7 +90,7 @@ def guests_of(at_once: int = 1000, quantum: float = PATIENCE_SECONDS) -> Iterato
         with listening(made):
             yield made
     finally:
-        made.engine.shutdown()
+        made.engine.close()
 
 
 @pytest.fixture
@@ -228,14 +228,11 @@ def test_a_guest_that_slept_asks_for_a_turn_again() -> None:
 
 def test_where_guests_cannot_be_paused_they_go_on_after_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pausing, "is_supported", lambda: False)
-    engine = GuestEngine(at_once=1, quantum=0.001)
-    try:
+    with GuestEngine(at_once=1, quantum=0.001) as engine:
         assert engine.mechanisms["pausing"] == "no"
         limits = Limits(timeout_seconds=PATIENCE_SECONDS)
         runs = [engine.start(ExecutionRequest(COUNT, {}, limits), LiveSurroundings()) for _ in range(4)]
         assert {run.result(PATIENCE_SECONDS).stdout for run in runs} == {COUNTED}
-    finally:
-        engine.shutdown()
 
 
 @needs_pausing
@@ -248,12 +245,10 @@ def test_a_system_that_allows_no_code_of_ours_is_told_about_and_goes_without(
     monkeypatch.setattr(pausing.PauseHandler, "__init__", refuse)
     with caplog.at_level("INFO"):
         engine = GuestEngine()
-    try:
+    with engine:
         assert "guests cannot be paused" in caplog.text
         outcome = engine.start(ExecutionRequest("print(1)", {}, Limits()), LiveSurroundings()).result(PATIENCE_SECONDS)
         assert outcome.stdout == b"1\n"
-    finally:
-        engine.shutdown()
 
 
 CRASH = """

@@ -248,7 +248,7 @@ def test_a_closed_poll_page_stops_whatever_is_going_on(name: str, metering: Mete
     endless = Metered(ENDLESS, metering)
     page = PollPage(TrapSignals())
     page.attach(*endless.poll_page())
-    threading.Timer(0.05, page.close).start()
+    threading.Timer(0.05, page.stop).start()
     with pytest.raises(wasmtime.Trap):
         endless.call(name)
     page.detach()
@@ -258,7 +258,7 @@ def test_a_closed_poll_page_stops_whatever_is_going_on(name: str, metering: Mete
 def test_a_page_closed_too_early_stops_the_guest_at_once_and_one_closed_too_late_touches_nothing() -> None:
     early, late = Metered(PROGRAMS), Metered(PROGRAMS)
     page = PollPage(TrapSignals())
-    page.close()
+    page.stop()
     page.attach(*early.poll_page())
     with pytest.raises(wasmtime.Trap):
         early.call("count", 3)
@@ -267,7 +267,7 @@ def test_a_page_closed_too_early_stops_the_guest_at_once_and_one_closed_too_late
     page = PollPage(TrapSignals())
     page.attach(*late.poll_page())
     page.detach()
-    page.close()
+    page.stop()
     assert late.call("count", 3) == 3
 
 

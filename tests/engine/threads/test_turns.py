@@ -24,7 +24,7 @@ LONG_SECONDS = 60.0  # longer than any of these tests takes
 def watchdog() -> Iterator[Watchdog]:
     watchdog = Watchdog()
     yield watchdog
-    watchdog.stop()
+    watchdog.close()
 
 
 @pytest.fixture
@@ -142,4 +142,4 @@ def test_a_guest_that_sleeps_gives_its_turn_away_at_once() -> None:
     finally:
         asleep.cancel()
     assert sleeper.result(LONG_SECONDS).ending is Ending.CANCELLED
-    engine.shutdown()
+    engine.close()

@@ -25,14 +25,14 @@ def test_it_looks_when_the_time_has_come_and_again_when_told_so() -> None:
         assert done.wait(10)
         time.sleep(0.05)
     assert len(looks) == 4
-    watchdog.stop()
+    watchdog.close()
 
 
 def test_a_later_watch_with_an_earlier_time_is_not_missed() -> None:
     watchdog, done = Watchdog(), threading.Event()
     with watchdog.watch(time.monotonic() + 1000, lambda: None), watchdog.watch(time.monotonic() + 0.01, done.set):
         assert done.wait(10)
-    watchdog.stop()
+    watchdog.close()
 
 
 def test_it_does_not_look_at_what_is_gone() -> None:
@@ -41,7 +41,7 @@ def test_it_does_not_look_at_what_is_gone() -> None:
         pass
     time.sleep(0.15)
     assert looks == []
-    watchdog.stop()
+    watchdog.close()
 
 
 def test_many_short_watches_leave_nothing_behind() -> None:
@@ -51,7 +51,7 @@ def test_many_short_watches_leave_nothing_behind() -> None:
             assert watchdog.watched == 1
     assert watchdog.watched == 0
     assert len(watchdog._entries) <= STALE_ENTRIES + 1
-    watchdog.stop()
+    watchdog.close()
 
 
 def test_a_look_that_fails_is_logged_and_the_others_are_still_made(caplog: pytest.LogCaptureFixture) -> None:
@@ -59,7 +59,7 @@ def test_a_look_that_fails_is_logged_and_the_others_are_still_made(caplog: pytes
     with watchdog.watch(0.0, lambda: 1 / 0), watchdog.watch(time.monotonic() + 0.05, done.set):
         assert done.wait(10)
     assert "a guest cannot be stopped" in caplog.text
-    watchdog.stop()
+    watchdog.close()
 
 
 def test_without_a_thread_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +92,4 @@ def test_a_look_that_is_held_up_holds_up_no_other() -> None:
             assert watchdog.due > time.monotonic()
         go_on.set()
     assert looks == ["due", "let go"]
-    watchdog.stop()
+    watchdog.close()

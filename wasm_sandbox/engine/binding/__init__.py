@@ -1,4 +1,4 @@
-"""What is bound of wasmtime: its C API, its configuration, its version; and which interpreters it can serve.
+"""Binding of wasmtime: its C API, its configuration, its version; and the check of the interpreter.
 
 May import: values.
 Imported by: engine.

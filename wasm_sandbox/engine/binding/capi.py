@@ -77,7 +77,7 @@ _memory_data = _c["wasmtime_memory_data"]
 _memory_data_size = _c["wasmtime_memory_data_size"]
 
 RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
-"""Distance between two values in the array that a `HostCallback` gets."""
+"""Size of a value in the array that a `HostCallback` gets."""
 
 _STRATEGY_BASELINE = 2  # wasmtime_strategy_enum, Winch; wasmtime-py names only the first two
 
@@ -85,10 +85,10 @@ _NO_FINALIZER = c_void_p(None)
 
 
 class GuestStopped(Exception):
-    """A guest call ended by a trap or an engine error instead of returning.
+    """A guest call that ended by a trap or an engine error instead of returning.
 
     Attributes:
-        code: wasmtime's trap code, or ``None`` for a trap that the host raised.
+        code: wasmtime's trap code, or ``None`` for a trap that the host raised and for an engine error.
         message: the engine's own text.
     """
 
@@ -120,13 +120,15 @@ def _stopped(error: int | None, trap: int | None) -> GuestStopped:
 
 
 def new_trap(message: bytes) -> int:
-    """A trap for a `HostCallback` to return; the engine frees it."""
+    """Trap for a `HostCallback` to return; the engine frees it."""
     return int(_c["wasmtime_trap_new"](message, len(message)))
 
 
 def use_baseline_compiler(config: wasmtime.Config) -> None:
-    """Compile with Winch, quickly, for code that runs once. Not on every machine: making an engine
-    or a module with it can fail."""
+    """Compile with Winch, quickly, for code that runs once.
+
+    Not on every machine: making an engine or a module with the configuration can fail.
+    """
     _ffi.wasmtime_config_strategy_set(config.ptr(), _STRATEGY_BASELINE)
 
 
@@ -136,15 +138,21 @@ def heed_branch_hints(config: wasmtime.Config) -> None:
 
 
 def copy_data_segments(config: wasmtime.Config) -> None:
-    """Copy data segments into memories, and map none: wasmtime maps them into memory of its own only, and panics
-    over that of a `MemoryCreator`."""
+    """Copy data segments into memories instead of mapping them.
+
+    wasmtime maps them into memory of its own only, and panics over that of a `MemoryCreator`.
+    """
     _ffi.wasmtime_config_memory_init_cow_set(config.ptr(), False)
 
 
 def define_host_function(
     linker: wasmtime.Linker, module: str, name: str, type_: wasmtime.FuncType, callback: Any
 ) -> None:
-    """Define an import for every store of the linker's engine. ``callback`` must outlive the linker."""
+    """Define an import for every store of the linker's engine. ``callback`` must outlive the linker.
+
+    Raises:
+        GuestStopped: if the linker refuses the definition.
+    """
     m, n = module.encode(), name.encode()
     error = _c["wasmtime_linker_define_func_unchecked"](
         linker.ptr(), m, len(m), n, len(n), type_.ptr(), callback, None, _NO_FINALIZER
@@ -154,37 +162,47 @@ def define_host_function(
 
 
 class HostMemory(Protocol):
-    """A linear memory that wasmtime has not made: see `MemoryCreator`."""
+    """Linear memory that wasmtime has not made: see `MemoryCreator`."""
 
     address: int
-    """Of its first byte. It never moves."""
+    """Address of the first byte; fixed for the memory's lifetime."""
     size: int
-    """What the guest can use of it now, in bytes."""
+    """Present size in bytes."""
     capacity: int
-    """What it may grow to, in bytes."""
+    """Maximum size in bytes."""
 
     def grow(self, size: int) -> None:
-        """Make it larger; raises OSError or `NoRoom` if that cannot be."""
+        """Make the memory larger.
 
-    def release(self) -> None:
-        """Give it back to the system."""
+        Raises:
+            OSError: if the system gives no memory.
+            NoRoom: if the size is beyond `capacity`.
+        """
+
+    def close(self) -> None:
+        """Give the memory back to the system."""
 
 
 class NoRoom(Exception):
     """A linear memory cannot be so large."""
 
 
+# Guarantees:
+# - instances may be made and torn down on any thread: what is offered is offered to the calling thread's instance only;
+# - a memory that is offered stays its owner's; one that was made here is closed with its store;
+# - nothing is raised across the C frames.
+# Locks: none. A handle is drawn, entered and removed by one operation each, which the interpreter lock keeps whole.
 class MemoryCreator:
-    """Makes the linear memories of an engine's instances.
+    """Provider of the linear memories of an engine's instances.
 
     Args:
-        config: of the engine, with `copy_data_segments`; this object must outlive the engine and its stores.
-        make: makes a memory of so many bytes for an instance that is offered none; raises as `HostMemory.grow`.
+        config: configuration of the engine, with `copy_data_segments`; the creator must outlive the engine's stores.
+        make: makes a memory of so many bytes for an instance that is offered none; raises OSError or `NoRoom`.
     """
 
     def __init__(self, config: wasmtime.Config, make: Callable[[int], HostMemory]) -> None:
         self._make = make
-        self._live: dict[int, tuple[HostMemory, bool]] = {}  # by the handle that wasmtime has, and whether we made it
+        self._live: dict[int, tuple[HostMemory, bool]] = {}  # by wasmtime's handle, and whether we made it
         self._handles = itertools.count(1)
         self._offered = threading.local()
         self._get = _ffi.wasmtime_memory_get_callback_t(self._get_memory)
@@ -195,7 +213,7 @@ class MemoryCreator:
 
     @contextmanager
     def offering(self, memories: Sequence[HostMemory]) -> Iterator[None]:
-        """The instance that this thread makes meanwhile gets these memories, in order; they are not released."""
+        """Give these memories, in order, to the instance that this thread makes inside the block."""
         self._offered.memories = list(memories)
         try:
             yield
@@ -242,7 +260,7 @@ class MemoryCreator:
     def _drop(self, handle: int) -> None:
         memory, is_made = self._live.pop(handle)
         if is_made:
-            memory.release()
+            memory.close()
 
     @staticmethod
     def _error(message: str) -> int:
@@ -250,16 +268,16 @@ class MemoryCreator:
 
 
 class Instance:
-    """One instance of a pre-linked module: its memory and its exported functions.
+    """Instance of a pre-linked module: its memory and its exports.
 
     Args:
-        store: where it lives.
-        pre: the module.
-        memory: its linear memory if the host offers one, and then the module must have no start function: the
-            interpreter lock is kept meanwhile. Without one the memory is wasmtime's matter.
+        store: store of the instance.
+        pre: module, linked.
+        memory: linear memory that the host offers; the module must have no start function then, for the interpreter
+            lock is kept while the instance is made. Without it wasmtime provides the memory.
 
     Raises:
-        GuestStopped: when instantiation fails, for example because the memory limit is too low.
+        GuestStopped: if instantiation fails, for example because the memory limit is too low.
     """
 
     def __init__(self, store: wasmtime.Store, pre: wasmtime.InstancePre, memory: HostMemory | None = None) -> None:
@@ -285,17 +303,21 @@ class Instance:
         return found
 
     def look_up(self, *names: str) -> None:
-        """Find exports that will be used, ahead of time."""
+        """Look exports up ahead of their use.
+
+        Raises:
+            GuestStopped: if the module has no such export.
+        """
         for name in names:
             self._export(name)
 
     def limit(self, memory_bytes: int) -> None:
-        """Let its linear memory grow to so many bytes, and its store hold nothing besides it."""
+        """Let no memory of the store grow past so many bytes, and the store hold nothing besides this instance."""
         instances, memories, tables = 1, 2, 1
         _c["wasmtime_store_limiter"](self._store.ptr(), memory_bytes, -1, instances, tables, memories)
 
     def memory(self) -> tuple[int, int]:
-        """Address and size in bytes of the linear memory, valid until the guest runs again."""
+        """Address and present size in bytes of the linear memory; both may change when the guest runs."""
         if self._own_memory is not None:
             return self._own_memory.address, self._own_memory.size
         return self._extent(self._memory)
@@ -312,24 +334,32 @@ class Instance:
         )
 
     def read(self, start: int, size: int) -> bytes:
-        """Bytes of the linear memory; raises `GuestStopped` for a range outside it."""
+        """Copy of a range of the linear memory.
+
+        Raises:
+            GuestStopped: if the range is outside of the memory.
+        """
         base, limit = self.memory()
         if not 0 <= start <= start + size <= limit:
             raise GuestStopped(None, f"{size} bytes at {start} are outside the guest's memory")
         return ctypes.string_at(base + start, size)
 
     def write(self, start: int, data: bytes) -> None:
-        """Write into the linear memory; raises `GuestStopped` for a range outside it."""
+        """Write into the linear memory.
+
+        Raises:
+            GuestStopped: if the range is outside of the memory.
+        """
         base, limit = self.memory()
         if not 0 <= start <= start + len(data) <= limit:
             raise GuestStopped(None, f"{len(data)} bytes at {start} are outside the guest's memory")
         ctypes.memmove(base + start, data, len(data))
 
     def call(self, name: str, *arguments: int) -> int:
-        """Call an exported function of i32 parameters; its i32 result, unsigned (0 if it has none).
+        """Call an exported function; its i32 result, unsigned (of no meaning if it has none).
 
         Raises:
-            GuestStopped: the guest trapped, or a host function stopped it.
+            GuestStopped: if the guest traps, or a host function stops it.
         """
         function = self._export(name).of.func
         values = (_ffi.wasmtime_val_raw_t * max(1, len(arguments)))()
@@ -342,14 +372,18 @@ class Instance:
         return int(values[0].i64) & 0xFFFFFFFF
 
     def place(self, data: bytes) -> int:
-        """Copy data to where our guest's ``sandbox_alloc`` has room for it: the address, or 0 if there is no room."""
+        """Copy data into a block of our guest's ``sandbox_alloc``; the address, or 0 if there is no room.
+
+        Raises:
+            GuestStopped: if the guest traps, or names a block outside of its memory.
+        """
         address = self.call("sandbox_alloc", len(data))
         if address:
             self.write(address, data)
         return address
 
     def table_entries(self, name: str) -> list[bytes]:
-        """The identity of every entry of an exported table of functions."""
+        """Identities of the entries of an exported table of functions."""
         table = self._export(name).of.table
         value = _ffi.wasmtime_val_t()
         entries: list[bytes] = []
@@ -367,7 +401,7 @@ class Instance:
             raise _stopped(error, None)
 
     def global_value(self, name: str) -> int:
-        """The current value of an exported i32 or i64 global."""
+        """Present value of an exported i32 or i64 global."""
         value = _ffi.wasmtime_val_t()
         _c["wasmtime_global_get"](self._context, byref(self._export(name).of.global_), byref(value))
         return int(value.of.i64 if int(value.kind) == int(_ffi.WASMTIME_I64.value) else value.of.i32)

@@ -1,4 +1,4 @@
-"""How the engine is set: everything here that changes compiled code is part of the cache's key."""
+"""Settings of the wasmtime engine; those that change compiled code are part of the cache's key."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Progress = Callable[[str], None]
 """Called with a few words at the start of every slow step."""
 
 WASM_STACK_BYTES = 2 << 20
-"""What CPython's recursion limits were measured with. More than 2 MiB aborts the process unless the
-size of asynchronous stacks is raised too, which wasmtime-py has no call for."""
+"""Native stack of a guest, with which CPython's recursion limits were measured. More than 2 MiB aborts the process
+unless the size of asynchronous stacks is raised too, which wasmtime-py has no call for."""
 
 ENGINE_SETTINGS = {
     "max_wasm_stack": WASM_STACK_BYTES,
@@ -23,10 +23,10 @@ ENGINE_SETTINGS = {
 
 
 def engine_configuration(own_memory: bool = False) -> wasmtime.Config:
-    """A fresh configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`).
+    """Configuration with `ENGINE_SETTINGS`, for code with branch hints (`metering`).
 
     Args:
-        own_memory: whether linear memory will be ours (`own_memory`).
+        own_memory: whether linear memory will be ours (`engine.memory.kept`).
     """
     config = wasmtime.Config()
     capi.heed_branch_hints(config)

@@ -1,4 +1,4 @@
-"""Which Python interpreters can run guests: the main one of a process, with a GIL."""
+"""Check of the Python interpreter: guests run in the main one of a process, with a GIL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_interpreter() -> None:
     """Refuse an interpreter in which host functions would not be safe.
 
     Raises:
-        HostError: the interpreter is a subinterpreter, or runs without its global lock.
+        HostError: if the interpreter is a subinterpreter, or runs without its global lock.
     """
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         raise HostError(
@@ -26,7 +26,10 @@ def check_interpreter() -> None:
 
 
 def _is_subinterpreter() -> bool:
-    """Without ctypes where that can be: CPython 3.12 has none there, and in 3.11 loading it there spoils the main's."""
+    """Whether this is a subinterpreter, asked without ctypes where that can be.
+
+    CPython 3.12 has no ctypes in one, and in 3.11 loading it there spoils that of the main interpreter.
+    """
     for name in ("_interpreters", "_xxsubinterpreters"):
         with suppress(ImportError):
             interpreters = import_module(name)

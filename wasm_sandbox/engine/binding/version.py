@@ -1,4 +1,4 @@
-"""Which wasmtime is installed."""
+"""Version of the installed wasmtime."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import wasmtime
 
 
 def wasmtime_version() -> str:
-    """The installed version of wasmtime-py."""
+    """Version of wasmtime-py."""
     # The name of its metadata directory says it; importlib.metadata costs 15 ms of every cold start.
     site = Path(wasmtime.__file__).parents[1]
     for directory in site.glob("wasmtime-*.dist-info"):

@@ -1,4 +1,4 @@
-"""The built guest module that the package carries: where it is, what it must hash to."""
+"""Guest module that the package carries: its place and its hash."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ DESCRIPTION_NAME = "guest.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """The compressed guest module and its recorded identity (written by ``runtime/``'s last stage)."""
+    """Guest module in a file, and its recorded identity (written by ``runtime/``'s last stage)."""
 
     path: Path
     sha256: str
-    """Of the module, not of the compressed file."""
+    """SHA-256 of the module, not of the compressed file."""
     size_bytes: int
     versions: dict[str, str]
-    """What is built in: name -> version."""
+    """Built-in software: name -> version."""
     is_compressed: bool = True
-    """Whether the file holds it compressed, as the package's own does."""
+    """Whether the file is compressed (xz), as the package's own is."""
 
     @property
     def compressed_bytes(self) -> int:
-        """Size of the file that the package carries."""
+        """Size of the file."""
         return self.path.stat().st_size
 
     def read(self) -> bytes:
-        """The module, verified.
+        """Read and verify the module.
 
         Raises:
-            ArtifactError: the file is missing, does not decompress, or has another hash.
+            ArtifactError: if the file is missing, does not decompress, or has another hash.
         """
         import lzma  # lazy: only where an image is prepared
 
@@ -51,10 +51,10 @@ class Artifact:
 
 
 def find_artifact() -> Artifact:
-    """The artifact of this installation: beside this module, or in ``runtime/`` of a source checkout.
+    """Artifact of this installation: beside this module, or in ``runtime/`` of a source checkout.
 
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: if there is none.
     """
     here = Path(__file__).parent
     candidates = (here / "artifact", here.parents[2] / "runtime" / "artifact")

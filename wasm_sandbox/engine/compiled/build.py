@@ -1,4 +1,4 @@
-"""What a guest is, in one value: which module, how it is started, what is metered, whose its memory is."""
+"""`Build`: module, start, metering and memory of a guest, in one value."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from wasm_sandbox.engine.start.kind import StartKind
 
 @dataclass(frozen=True)
 class Build:
-    """What is compiled, and for what: the cache's keys, the preparation and the command ask it."""
+    """Build of a guest, of which the cache's keys and the preparation are functions."""
 
     artifact: Artifact
-    """The module."""
+    """Module of the guest."""
     start: StartKind
     metering: Metering
     memory: MemoryKind
 
     @property
     def keeps_memory_apart(self) -> bool:
-        """Whether an image's memory is beside its code in its file, and the code is the same for all images."""
+        """Whether an image's file has its memory beside the code, which is the same for all images then."""
         return self.memory is MemoryKind.KEPT and self.start is StartKind.REACTOR
 
     def compile_key(self, image: str) -> str:
-        """Name of the compiled form of an image in the cache.
+        """Key of a compiled image in the cache.
 
         Args:
-            image: the image's id.
+            image: id of the image.
         """
         return f"{image[:16]}-{self._digest(image).hex()[:16]}"
 
     @property
     def code_key(self) -> bytes:
-        """Name of the compiled code of the module, whatever image it is for: 32 bytes."""
+        """Key of the compiled code of the module, for any image: 32 bytes."""
         return self._digest(self.artifact.sha256)
 
     def _digest(self, what: str) -> bytes:
-        """Differs by engine version, settings and machine."""
+        """Hash of what is compiled and of all that its code depends on: version, settings, machine, build."""
         machine = [wasmtime_version(), sys.platform, platform.machine()]
         own_memory, metering = self.memory is MemoryKind.KEPT, _METERINGS[self.metering]
         parts = [what, METERING_FORMAT, *machine, ENGINE_SETTINGS, own_memory, metering]
@@ -53,4 +53,4 @@ class Build:
 
 
 _METERINGS = {Metering.FUEL: True, Metering.DEADLINE: False, Metering.NONE: None}
-"""As keys have it."""
+"""Metering as it is hashed into keys."""

@@ -1,4 +1,4 @@
-"""The directory of compiled images: native code, so only ever one that nobody else can write."""
+"""Cache of compiled images: native code, so in a directory that nobody else can write."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ABANDONED_SECONDS = 600.0
 
 
 class _Record(NamedTuple):
-    """Written beside a compiled image, after it is complete."""
+    """Record beside a compiled image, written after that is complete."""
 
     key: str
     sha256: str
@@ -33,7 +33,7 @@ class _Record(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> _Record | None:
-        """The record in a file; None if there is none that is whole."""
+        """Record in a file; None if it is missing or damaged."""
         try:
             content = json.loads(path.read_bytes())
             identity = content["identity"]
@@ -43,7 +43,7 @@ class _Record(NamedTuple):
         return record
 
     def encoded(self) -> bytes:
-        """What `read` reads."""
+        """Content of the file."""
         fields = {**self._asdict(), "identity": self.identity._asdict()}
         return json.dumps(fields, separators=(",", ":")).encode()
 
@@ -54,7 +54,7 @@ def _sha256(path: Path) -> str:
 
 
 class Hold:
-    """Keeps a compiled image from being pruned by any process, as long as this object lives."""
+    """Shared lock on the file of a compiled image, which keeps every process from pruning it until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor: int | None = None
@@ -63,9 +63,20 @@ class Hold:
                 self._descriptor = os.open(path, os.O_RDONLY)
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
+    def close(self) -> None:
+        """Let the image be pruned."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __del__(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        self.close()
 
 
 def _is_held(path: Path) -> bool:
@@ -82,35 +93,44 @@ def _is_held(path: Path) -> bool:
 
 
 class CachedImage(NamedTuple):
-    """One compiled image in the cache."""
+    """Entry of the cache."""
 
     key: str
     path: Path
     size_bytes: int
     used_at: float
-    """When it was last loaded, in seconds since 1970."""
+    """Time of the last load, in seconds since 1970."""
 
 
+# Guarantees, among all threads and processes that use the directory:
+# - a reader sees an entry whole or not at all: files are written under another name and renamed, the record last;
+# - whoever holds `lock` of a key is the only one that prepares or removes that image;
+# - an entry with a `Hold`, or with its `lock` held, is never removed, where the system has flock(2).
+# Locks, in this order: the file ``KEY.lock``, held while an image is prepared, which takes seconds; flock(2) of the
+# image itself, shared by every `Hold` and only tried by whoever removes.
 class ImageCache:
     """Compiled images by key, in a private directory.
 
+    Args:
+        directory: the directory; by default `cache_directory`.
+
     Raises:
-        CacheError: the directory cannot be made, or others can write to it.
+        CacheError: if the directory cannot be made, or others can write to it.
     """
 
     def __init__(self, directory: Path | None = None) -> None:
         self.directory = private_directory(directory or cache_directory(), "the cache directory", CACHE_VARIABLE)
 
     def path(self, key: str) -> Path:
-        """Where the compiled image of a key is, or would be."""
+        """Path of the compiled image of a key, whether it is there or not."""
         return self.directory / f"{key}.cwasm"
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
-        """Held by the one process that prepares an image; ``on_wait`` is called if another one holds it.
+        """Hold the lock of an image that is prepared; ``on_wait`` is called if another process holds it.
 
         Raises:
-            CacheError: nothing can be written here.
+            CacheError: if nothing can be written to the directory.
         """
         import filelock  # lazy: only where an image is prepared or removed
 
@@ -132,7 +152,7 @@ class ImageCache:
             held.release()
 
     def sweep(self) -> None:
-        """Remove what a process left that was killed while it wrote."""
+        """Remove the unfinished files of processes that were killed."""
         before = time.time() - ABANDONED_SECONDS
         for path in self.directory.glob(f"{WRITING_PREFIX}*"):
             with suppress(OSError):  # another process may be quicker
@@ -140,7 +160,7 @@ class ImageCache:
                     path.unlink()
 
     def entries(self) -> list[CachedImage]:
-        """What is in the cache, the least recently used first."""
+        """Entries of the cache, the least recently used first."""
         found = []
         for path in self.directory.glob("*.cwasm"):
             record = self._record_path(path.stem)
@@ -151,7 +171,7 @@ class ImageCache:
         return sorted(found, key=lambda one: one.used_at)
 
     def remove(self, key: str) -> bool:
-        """Remove an entry, unless it is in use or being prepared; whether it is gone."""
+        """Remove an entry; false if it is in use, being prepared or cannot be removed."""
         import filelock  # lazy: only where an image is prepared or removed
 
         lock = filelock.FileLock(self.directory / f"{key}.lock")
@@ -171,15 +191,15 @@ class ImageCache:
     def prune(
         self, max_bytes: int, *, unused_seconds: float | None = None, keep: str | None = None
     ) -> list[CachedImage]:
-        """Remove entries until the rest take at most ``max_bytes``, the least recently used first.
+        """Remove the least recently used entries until the rest take at most ``max_bytes`` (LRU).
 
         Args:
-            max_bytes: what may be left.
-            unused_seconds: those that were not used for so long are removed in any case.
-            keep: the key of an entry to leave alone.
+            max_bytes: maximum size of the rest.
+            unused_seconds: age from which entries are removed in any case.
+            keep: key of an entry to leave alone.
 
         Returns:
-            What was removed. What is in use, or being prepared, never is.
+            The removed entries. An entry that is in use, or being prepared, is left alone.
         """
         removed = []
         entries = [entry for entry in self.entries() if entry.key != keep]
@@ -193,7 +213,7 @@ class ImageCache:
         return removed
 
     def find(self, key: str, *, full_check: bool = False) -> Path | None:
-        """The file of a complete, undamaged entry, or None.
+        """Path of a complete, undamaged entry, or None.
 
         The recorded SHA-256 is compared only when the file's identity (size, times, inode) is not the
         recorded one, as after a copy of the directory, or when ``full_check`` asks for it.
@@ -217,15 +237,15 @@ class ImageCache:
         return path
 
     def note_use(self, key: str) -> None:
-        """Remember that an entry was used now; not where nothing can be written."""
+        """Record the use of an entry, for the LRU order; nothing happens in a read-only directory."""
         with suppress(OSError):
             os.utime(self._record_path(key))
 
     def add(self, key: str, compiled: bytes) -> Path:
-        """Store a compiled image. A reader sees all of it or nothing.
+        """Store a compiled image.
 
         Raises:
-            CacheError: it cannot be written, for example for lack of space.
+            CacheError: if it cannot be written, for example for lack of space.
         """
         try:
             path = self._write(self.path(key), compiled)

@@ -1,4 +1,4 @@
-"""Compiling a snapshot for a machine that may be another one than this."""
+"""Compiling a snapshot, for this machine or another one, and other CPythons."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _FLAGS = (
     "-C", "collector=drc",
     "-W", f"threads=n,branch-hinting=y,max-wasm-stack={WASM_STACK_BYTES}",
 )  # fmt: skip
-"""`settings.engine_configuration`, and what this library's wasmtime has besides, as the wasmtime command takes them."""
+"""Options of the wasmtime command for `engine_configuration`, and for what this library's wasmtime has besides."""
 
 _OWN_MEMORY_FLAGS = ("-O", "memory-init-cow=n")
 
 
 def check_compiler(command: str | None, target: str) -> str:
-    """The ``wasmtime`` command that compiles for another kind of machine.
+    """Find the ``wasmtime`` command, which compiles for another kind of machine.
 
     wasmtime's Python package compiles for the kind of machine that it runs on, the command for all of them.
 
     Args:
-        command: where it is; by default on the path.
-        target: for messages.
+        command: path of the command; by default it is looked for on ``PATH``.
+        target: name of the other machine, for messages.
 
     Raises:
-        ImageError: there is none, or not of the version of the Python package.
+        ImageError: if there is none, or not of the version of the Python package.
     """
     found = shutil.which(command or "wasmtime")
     major = wasmtime_version().partition(".")[0]
@@ -63,15 +63,15 @@ def check_compiler(command: str | None, target: str) -> str:
 
 
 def compile_for(snapshot: Snapshot, triple: str, command: str | None) -> bytes:
-    """Compile for the basic processor of a kind of machine; the content of the image's file.
+    """Compile for the baseline processor of a kind of machine; the content of the image's file.
 
     Args:
         snapshot: the guest, pre-initialised.
-        triple: the kind of machine, as compilers call it.
-        command: the ``wasmtime`` command to compile with; ``None`` for this process, which only knows its own kind.
+        triple: target triple of the kind of machine.
+        command: ``wasmtime`` command to compile with; ``None`` for this process, which only knows its own kind.
 
     Raises:
-        ImageError: it does not compile.
+        ImageError: if it does not compile.
     """
     if "-linux-" in triple:  # where linear memory is ours (`kept.is_supported`)
         code = _compiled(meter(without_data(snapshot.built)), triple, command, own_memory=True)
@@ -117,10 +117,10 @@ def _run(*command: str) -> str:
 
 
 def compile_command(engine: wasmtime.Engine, path: Path, metering: Metering) -> bytes:
-    """The compiled code of a WASI command.
+    """Compile a WASI command.
 
     Raises:
-        ImageError: it is none, or asks for more than WASI preview 1.
+        ImageError: if the module is no WASI command, or imports more than WASI preview 1.
     """
 
     content = _read(path)

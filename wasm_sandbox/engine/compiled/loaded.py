@@ -1,4 +1,4 @@
-"""Loaded images: what the engine runs, and where it gets them from."""
+"""Loaded images, and the interfaces of their sources."""
 
 from __future__ import annotations
 
@@ -24,55 +24,60 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.steps import Step
 
 
+# Guarantees: shared by all runs in the image, and kept alive by each of them, also after the engine has dropped it.
+# Locks: those of its parts. Two threads may both link `mounting`; one of the two results is kept.
 @dataclass(frozen=True)
 class LoadedImage:
-    """A compiled guest, linked to our host functions."""
+    """Compiled guest, linked to our host functions."""
 
     id: str
     """Hash of everything that its memory was made from."""
     path: Path
-    """The compiled image in the cache."""
+    """Path of the compiled image, in the cache or in an export."""
     build: Build
-    """What its guest is."""
+    """Build of its guest."""
     start: Start
-    """How a script is started in it."""
+    """Way to start a script in it."""
     memory: LinearMemory
+    """Engine and provider of the instances' memory."""
     instances: InstancePool
+    """Pool of its instances."""
     host_functions: HostFunctions
+    """Imports of its module."""
     memory_bytes: int
-    """What an instance has from the start; a run needs some more."""
+    """Initial memory of an instance in bytes; a run needs some more."""
     hold: Hold = field(repr=False)
-    """Keeps its file in the cache."""
+    """Lock that keeps its file in the cache."""
     mutable_globals: tuple[str, ...] = ()
-    """Names under which the module exports them; with the linear memory they are an instance's whole state."""
+    """Export names of the mutable globals; with the linear memory they are an instance's whole state."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Files that every run finds: absolute guest path -> contents."""
     tool_codes: ToolCodes | None = field(default=None, repr=False)
-    """Of tools that were called in it; None if no code is kept between runs."""
+    """Compiled code of tools that were called in it; None if no code is kept between runs."""
 
     @property
     def needed_bytes(self) -> int:
-        """The smallest memory limit that a run can have."""
+        """Smallest memory limit of a run."""
         return min_memory_bytes(self.memory_bytes)
 
     @cached_property
     def mounting(self) -> wasmtime.InstancePre:
-        """What runs with mounts need beside the guest; made for the first of them."""
+        """Module that passes calls of mounts on, linked for the first run with mounts."""
         from wasm_sandbox.engine.world.mounts import link_mounting  # lazy: only for a run with mounts
 
         return link_mounting(self.memory.engine)
 
 
 class ImageLoader(Protocol):
-    """What a source may ask of the engine that loads its image."""
+    """Ways to load an image into an engine, for its source."""
 
     def prepared(self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes]) -> LoadedImage:
-        """An image of our own guest: from the cache, or prepared now (seconds) and put there.
+        """Load an image of our own guest: from the cache, or prepared now (seconds) and put there.
 
         Args:
-            identity: the image's id.
-            steps: makes what its preparation does beyond that of the default image; called if it is prepared.
-            files: what every run finds.
+            identity: id of the image.
+            steps: makes the further steps of its preparation; called only if it is prepared.
+            files: files that every run finds.
 
         Raises:
             CacheError: if the cache directory cannot be used or written.
@@ -81,7 +86,7 @@ class ImageLoader(Protocol):
         """
 
     def exported(self, identity: str, code: Path, files: Mapping[str, bytes]) -> LoadedImage:
-        """An image from a file of compiled code, which must have been checked.
+        """Load an image from a file of compiled code, which must have been checked.
 
         Raises:
             ImageError: if it cannot be loaded on this machine.
@@ -90,37 +95,37 @@ class ImageLoader(Protocol):
     def command(
         self, identity: str, code_id: str, start: Start, module: Path, files: Mapping[str, bytes]
     ) -> LoadedImage:
-        """An image of another CPython: from the cache, or compiled now and put there.
+        """Load an image of another CPython: from the cache, or compiled now and put there.
 
         Args:
-            identity: the image's id.
-            code_id: identifies what is compiled.
-            start: how a script is started in it.
-            module: its file.
-            files: what every run finds.
+            identity: id of the image.
+            code_id: id of what is compiled.
+            start: way to start a script in it.
+            module: path of its module.
+            files: files that every run finds.
 
         Raises:
-            ImageError: if the module is none, or asks for more than WASI preview 1.
+            ImageError: if the module is no WASI command, or imports more than WASI preview 1.
         """
 
 
 class ImageSource(Protocol):
-    """Where the engine gets an image from; the public `wasm_sandbox.Image` holds one."""
+    """Source of an image; the public `wasm_sandbox.Image` holds one."""
 
     @property
     def id(self) -> str:
-        """The image's identity: two sources with the same id load the same image."""
+        """Id of the image: two sources with the same id load the same image."""
 
     @property
     def distributions(self) -> Mapping[str, str]:
-        """The Python distributions in it, besides what every guest has: canonical name -> version."""
+        """Python distributions beyond those of every guest: canonical name -> version."""
 
     @property
     def start(self) -> StartKind:
-        """What kind of module its guest is."""
+        """Kind of the guest's module."""
 
     def load(self, loader: ImageLoader) -> LoadedImage:
-        """Load the image, preparing it if need be; called once per engine and way of metering.
+        """Load the image, and prepare it if need be.
 
         Raises:
             HostError: if it cannot be loaded; the message says what to do.

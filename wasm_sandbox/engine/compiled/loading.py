@@ -1,4 +1,4 @@
-"""From a source to a loaded image: found in the cache or prepared, and linked."""
+"""Loading an image: from the cache or prepared, then linked."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 
 class Loader:
-    """Loads images into one engine.
+    """Loader of images into one engine.
 
     Args:
-        memory: the engine, and where the memory of its instances comes from.
-        metering: what is written into the guest's code. An exported image has only the code that it has.
-        progress: told about every slow step.
-        cache: where compiled images are; the user's cache directory by default.
+        memory: engine and provider of its instances' memory.
+        metering: metering of the guest's code. An exported image has only the code that it has.
+        progress: called at the start of every slow step.
+        cache: cache of compiled images; by default the user's.
         keeps_code: whether the code of tools is kept between runs.
     """
 
@@ -55,7 +55,7 @@ class Loader:
         self._cache, self._keeps_code = cache, keeps_code
 
     def build(self, artifact: Artifact, start: StartKind = StartKind.REACTOR) -> Build:
-        """What a guest of a module is in this engine."""
+        """Build of a guest in this engine."""
         return Build(artifact, start, self._metering, self._memory.kind)
 
     def prepared(self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes]) -> LoadedImage:
@@ -116,7 +116,7 @@ class Loader:
     def _prepare_once(
         self, cache: ImageCache, key: str, prepare: Callable[[ImageCache], bytes]
     ) -> wasmtime.Module | None:
-        """Of several processes one prepares the image; the others wait, and find it done."""
+        """Load the image, prepared by one of several processes while the others wait."""
         with cache.lock(key, lambda: self._progress("waiting for another process that prepares the image")):
             cache.sweep()
             module = self._load_compiled(cache, key)
@@ -146,10 +146,10 @@ class Loader:
         module: wasmtime.Module,
         files: Mapping[str, bytes],
     ) -> LoadedImage:
-        """A compiled module, ready for instances.
+        """Link a compiled module.
 
         Raises:
-            ImageError: if its memory cannot be used here.
+            ImageError: if the image is for the other kind of memory, or its memory cannot be mapped.
         """
         is_reactor = start.kind is StartKind.REACTOR
         linker = wasmtime.Linker(self._memory.engine)
@@ -180,12 +180,12 @@ class Loader:
 
 
 class _Parts(NamedTuple):
-    """Files of other images that the work need not be done again for."""
+    """Files of other images with parts to take instead of making them again."""
 
     code: Path | None = None
-    """Whose code is the same."""
+    """File of an image with the same code."""
     memory: Path | None = None
-    """That differs in the code alone."""
+    """File of an image with the same memory."""
 
 
 def _parts_of_others(cache: ImageCache, build: Build, identity: str) -> _Parts:
@@ -198,7 +198,7 @@ def _parts_of_others(cache: ImageCache, build: Build, identity: str) -> _Parts:
 
 
 def _with_code(cache: ImageCache, key: bytes) -> Path | None:
-    """The file of an image in the cache with this code."""
+    """Path of the most recently used image in the cache with this code."""
     for entry in reversed(cache.entries()):
         try:
             parts = image_parts(entry.path)
@@ -210,13 +210,13 @@ def _with_code(cache: ImageCache, key: bytes) -> Path | None:
 
 
 def _memory_bytes_of(module: wasmtime.Module) -> int:
-    """The memory that every instance of a module starts with."""
+    """Initial memory of an instance in bytes."""
     types = [export.type for export in module.exports if isinstance(export.type, wasmtime.MemoryType)]
     return sum(type_.limits.min for type_ in types) * PAGE_BYTES
 
 
 def _mutable_globals_of(module: wasmtime.Module) -> tuple[str, ...]:
-    """Names of its exported mutable globals, without the one that counts fuel."""
+    """Export names of the mutable globals, without the one that counts fuel."""
     globals_ = [export for export in module.exports if isinstance(export.type, wasmtime.GlobalType)]
     names = [str(export.name) for export in globals_ if export.type.mutable]  # type: ignore[union-attr]  # globals only
     return tuple(name for name in names if name != FUEL_EXPORT)

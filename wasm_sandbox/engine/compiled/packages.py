@@ -1,4 +1,4 @@
-"""Packages in an image: the steps of its preparation that put them into the guest's memory."""
+"""Steps of an image's preparation that put packages into the guest's memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 @cache
 def installer() -> str:
-    """The guest's own part: a finder of modules that are in its memory. Part of an image's identity."""
+    """Source of the guest's finder of modules that are in its memory; part of an image's identity."""
     return _IN_GUEST.read_text(encoding="utf-8")
 
 
 def package_steps(packages: Mapping[str, bytes], preload: Sequence[str], warm_up: str) -> list[Step]:
-    """What the scratch instance does to have packages in its memory and imported.
+    """Steps that put packages into the scratch instance's memory and import them.
 
     Args:
         packages: path below the packages' root -> contents.
         preload: modules to import, in order.
-        warm_up: Python to run after that.
+        warm_up: Python source to run after that.
     """
     archive = _archive(packages)
     steps = [Step(f"compiling {len(packages)} files of packages", _install_script(len(archive)), archive, True)]
@@ -39,7 +39,7 @@ def package_steps(packages: Mapping[str, bytes], preload: Sequence[str], warm_up
 
 
 def _archive(packages: Mapping[str, bytes]) -> bytes:
-    """The files as the guest keeps them: a zip archive, always the same for the same files."""
+    """Zip archive of the files, the same for the same files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for path, data in sorted(packages.items()):

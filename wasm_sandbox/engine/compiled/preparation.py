@@ -1,4 +1,4 @@
-"""Making an image: unpack the guest, compile it, start it once, capture it. Seconds, once per machine."""
+"""Preparation of an image: unpack the guest, compile it, start it once, capture it. Seconds, once per machine."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from wasm_sandbox.request import ExecutionRequest
 PREPARE_SECONDS = 600.0
 _TABLE = "__indirect_function_table"
 ONCE_ONLY = frozenset({"_initialize", "sandbox_init", "sandbox_seal", _TABLE})
-"""Exports that no instance of a snapshot needs."""
+"""Exports that instances of a snapshot do not need."""
 
 _STARTING, _COMPILING = "starting CPython and importing its library", "compiling for this machine"
 
 MAX_SCRATCH_BYTES = 2048 * MIB
-"""What a guest may take while it is prepared."""
+"""Memory limit of a guest while it is prepared."""
 
 MAX_IMAGE_BYTES = 1024 * MIB
-"""A quarter of what a guest can address at all."""
+"""Largest memory of an image with packages: a quarter of what a guest can address."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,15 +64,15 @@ def prepare(
     code_from: Path | None = None,
     memory_from: Path | None = None,
 ) -> bytes:
-    """Pre-initialise and compile the default image, or one that takes further steps; the content of its file.
+    """Pre-initialise and compile the image without packages, or one with further steps; the content of its file.
 
     Args:
-        memory: the engine that will run its instances.
-        build: what its guest is.
-        progress: told about every slow step.
-        steps: what is done beyond the warm-up of the default image.
-        code_from: the file of an image whose code is the same, if there is one.
-        memory_from: the file of the image that differs in the code alone, if it is there.
+        memory: engine that will run its instances.
+        build: build of its guest.
+        progress: called at the start of every slow step.
+        steps: steps after the warm-up.
+        code_from: file of an image with the same code, if there is one.
+        memory_from: file of an image with the same memory, if there is one.
 
     Raises:
         ArtifactError: if the guest module of this installation is missing or damaged.
@@ -90,7 +90,12 @@ def prepare(
 
 
 def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Step] = ()) -> snapshot.Snapshot:
-    """The pre-initialised guest of the default image, or of one that takes further steps; raises as `prepare`."""
+    """Pre-initialise the guest of the image without packages, or of one with further steps.
+
+    Raises:
+        ArtifactError: if the guest module of this installation is missing or damaged.
+        ImageError: if the guest could not be initialised.
+    """
     built = _unpacked(artifact, progress)
     progress(_STARTING)
     return pre_initialise(built, steps=steps, progress=progress)
@@ -102,16 +107,17 @@ def _unpacked(artifact: Artifact, progress: Progress) -> bytes:
 
 
 def _code_and_memory(
-    engine: LinearMemory,
+    linear: LinearMemory,
     build: Build,
     progress: Progress,
     steps: Sequence[Step],
     code_from: Path | None,
     memory_from: Path | None,
 ) -> bytes:
-    """The file of an image with its memory: the code is the guest's alone, and the memory what its start-up leaves.
+    """Content of the file of an image with its memory, apart from the code.
 
-    Each is taken from another image's file if it is there. Otherwise the guest is started in its own compiled code.
+    Each part is taken from another image's file if it is there. Otherwise the guest is compiled, and started in the
+    code that its instances will run.
     """
     code = memory = None
     try:
@@ -126,10 +132,10 @@ def _code_and_memory(
     built = _unpacked(build.artifact, progress)
     if code is None:
         progress(_COMPILING)
-        code = _compiled(engine.engine, snapshot.without_data(built), build.metering)
+        code = _compiled(linear.engine, snapshot.without_data(built), build.metering)
     if memory is None:
         progress(_STARTING)
-        memory = pre_initialise(built, steps=steps, progress=progress, compiled=(engine, code)).memory
+        memory = pre_initialise(built, steps=steps, progress=progress, compiled=(linear, code)).memory
     return with_memory(build.code_key, code, memory)
 
 
@@ -148,27 +154,27 @@ def pre_initialise(
     progress: Progress = _log.debug,
     compiled: tuple[LinearMemory, bytes] | None = None,
 ) -> snapshot.Snapshot:
-    """A guest that starts where the given one stands after its start-up, imports and warm-up.
+    """Take a guest through its start-up, imports and warm-up in a scratch instance, and capture it.
 
     Args:
         module: the guest as built.
         preload: names of modules to import.
-        scripts: warm-up scripts, run in order; the default image's when not given.
+        scripts: warm-up scripts, run in order; by default those of the image without packages.
         steps: further scripts, run after these.
-        progress: told about every step.
-        compiled: its metered code without data, and the engine that it was compiled for; if not given, it is compiled
-            for this one use.
+        progress: called at the start of every slow step.
+        compiled: engine, and metered code without data that was compiled for it; by default the guest is compiled for
+            this one start.
 
     Returns:
         The guest and its memory. The same inputs give the same bytes, however it was compiled.
 
     Raises:
-        ImageError: the guest reported a failure, or its state cannot be captured.
+        ImageError: if the guest reported a failure, or its state cannot be captured.
     """
     if scripts is None:
         scripts = warm_up_scripts()
     all_steps = [*(Step("a warm-up script", script) for script in scripts), *steps]
-    scratch = _Ready(module, *compiled) if compiled else _Quick(module)
+    scratch = _FinalCode(module, *compiled) if compiled else _ThrowawayCode(module)
     world = World(FixedSurroundings(), deadline=time.monotonic() + PREPARE_SECONDS)
     streams = Streams(world, OutputPipe(MIB), OutputPipe(MIB))
     world.offer(streams, Clocks(world, streams.is_open), Process(world))
@@ -191,6 +197,7 @@ def pre_initialise(
         functions.leave()
         world.close()
         store.close()
+        scratch.close()
     most = MAX_IMAGE_BYTES if steps else MIN_MEMORY_BYTES - ROOM_BYTES
     if len(memory) > most:
         raise ImageError(
@@ -200,8 +207,8 @@ def pre_initialise(
     return snapshot.Snapshot(module, memory)
 
 
-class _Quick:
-    """A guest compiled for one short use: a deadline but no fuel, the quickest compiler that this machine has.
+class _ThrowawayCode:
+    """Scratch guest in code for one start: a deadline but no fuel, by the quickest compiler of this machine.
 
     Expected of the baseline compiler: a third of Cranelift's time. Measured: 2.0 s instead of 6.7 s.
     """
@@ -214,6 +221,9 @@ class _Quick:
     def instance(self, store: wasmtime.Store) -> capi.Instance:
         store.set_epoch_deadline(1)
         return capi.Instance(store, self.linker.instantiate_pre(self.module))
+
+    def close(self) -> None:
+        """Do nothing: the memory is closed with the store."""
 
     @classmethod
     def _compiled(cls, module: bytes) -> tuple[wasmtime.Engine, wasmtime.Module]:
@@ -237,8 +247,12 @@ class _Quick:
         return config
 
 
-class _Ready:
-    """A guest that is started in the code that its instances will run."""
+class _FinalCode:
+    """Scratch guest in the code that the image's instances will run.
+
+    Raises:
+        ImageError: if the code is for another engine, or the system gives no memory.
+    """
 
     def __init__(self, module: bytes, memory: LinearMemory, code: bytes) -> None:
         self._memory, self.engine = memory, memory.engine
@@ -250,12 +264,16 @@ class _Ready:
             raise ImageError(f"the guest cannot be initialised: {error}") from error
         if memories is None:
             raise ImageError("the guest cannot be initialised: its memory is not apart from its code")
-        self._memories, self.stop = memories, memories.poll.close
+        self._memories, self.stop = memories, memories.poll.stop
 
     def instance(self, store: wasmtime.Store) -> capi.Instance:
         instance = self._memory.instance(store, self.linker.instantiate_pre(self.module), self._memories)
         instance.set_global(FUEL_EXPORT, INEXHAUSTIBLE_FUEL)
         return instance
+
+    def close(self) -> None:
+        """Unmap the memories; the store must be closed."""
+        self._memories.close()
 
 
 def _initialise(
@@ -266,7 +284,7 @@ def _initialise(
     steps: Sequence[Step],
     progress: Progress,
 ) -> bytes:
-    """Drive the scratch instance through its life before the snapshot; its memory then."""
+    """Start the scratch instance, run the steps, and read its memory."""
 
     def besides_memory() -> tuple[list[bytes], list[int]]:
         return instance.table_entries(_TABLE), [instance.global_value(name) for name in globals_]

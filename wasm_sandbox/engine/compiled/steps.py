@@ -1,4 +1,4 @@
-"""One step of an image's preparation."""
+"""`Step` of an image's preparation."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One more script of the preparation, after the warm-up of the default image."""
+    """Script of an image's preparation, run in the scratch instance."""
 
     what: str
-    """Names it in messages."""
+    """Name of the step in messages."""
     script: str
+    """Python source."""
     stdin: bytes = b""
-    """What it reads on standard input."""
+    """Standard input."""
     progress: bool = False
-    """Whether it is slow enough to be told about."""
+    """Whether the step is slow enough to be reported."""

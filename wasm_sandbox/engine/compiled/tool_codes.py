@@ -1,4 +1,4 @@
-"""Compiled code of tools that are called again and again: made in a guest of its own, kept by the host.
+"""Memoised code of tools that are called again and again: compiled in an instance of its own, kept by the host.
 
 Half of what a guest computes for a short call is the compiler, and of the script only the arguments change from call to
 call. So when the same lines come a second time, a fresh instance compiles them, and later runs get the code beside the
@@ -16,41 +16,47 @@ from typing import NamedTuple
 from wasm_sandbox.request import ExecutionRequest
 
 MAX_TOOLS = 256
-"""Those that were not called the longest are forgotten."""
+"""Size of the LRU."""
 
 MAX_SOURCE_BYTES = 256 << 10
 MAX_CODE_BYTES = 64 << 10
-"""Of one tool. What is longer is compiled each time."""
+"""Largest source and code of one tool; what is larger is compiled each time."""
 
 
 class ToolCode(NamedTuple):
-    """What a guest made of a script's lines from the tool's source on."""
+    """Code of a script's lines from the tool's source on."""
 
     data: bytes
+    """The code, as the guest wrote it."""
     fuel: int
-    """What a run pays that is spared the compiler: the same call costs about the same each time."""
+    """Charge to a run that is spared the compiler: so the same call costs about the same each time."""
 
 
+# Guarantees:
+# - code is given out for the very lines that it was made of, and for no others;
+# - of several runs that ask whether lines are wanted, one is told so: lines are compiled ahead once while they are
+#   known.
+# Locks: `_lock` guards the LRU; nothing is compiled while it is held.
 class ToolCodes:
-    """The codes of one image, by the lines that they were made of."""
+    """LRU of the codes of one image, by the hash of the lines that they were made of."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, ToolCode | bool] = OrderedDict()
-        """Without code: whether another call is what it takes; else they are being compiled, or cannot be."""
+        """Key -> code; True if the next call compiles the lines, False if they are being compiled or cannot be."""
 
     @property
     def known(self) -> dict[bytes, ToolCode]:
-        """What there is code of: key -> code, the one that was called last at the end."""
+        """Key -> code, the least recently used first; without the lines that have no code."""
         with self._lock:
             return {key: code for key, code in self._known.items() if isinstance(code, ToolCode)}
 
     def __len__(self) -> int:
-        """How many lines have been noted, with code and without."""
+        """Number of keys, with code and without."""
         return len(self._known)
 
     def find(self, key: bytes) -> ToolCode | None:
-        """The code of lines, if there is any."""
+        """Look the code of lines up, if there is any."""
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
@@ -58,7 +64,7 @@ class ToolCodes:
         return code if isinstance(code, ToolCode) else None
 
     def is_wanted(self, key: bytes) -> bool:
-        """Notes that lines were called; whether they should be compiled ahead now, by whoever asks."""
+        """Note a call of lines; whether the caller should compile them ahead now."""
         with self._lock:
             if self._known.get(key) is True:
                 self._known[key] = False
@@ -69,14 +75,14 @@ class ToolCodes:
             return False
 
     def keep(self, key: bytes, code: ToolCode | None) -> None:
-        """Give this code to all who have the same lines; None to have them compiled each time."""
+        """Keep the code of lines; None if they cannot be compiled ahead."""
         with self._lock:
             if key in self._known:
                 self._known[key] = code or False
 
 
 def key_of(request: ExecutionRequest) -> bytes | None:
-    """Names the lines of a request's script from the tool's source on; None if they are not to be compiled ahead."""
+    """Key of a script's lines from the tool's source on; None if they are not to be compiled ahead."""
     if not request.tool_line_count or request.limits.fuel is None or request.limits.deterministic:
         return None
     lines = request.script.split("\n", request.tool_first_line - 1)[-1].encode()

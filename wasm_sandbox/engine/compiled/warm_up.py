@@ -1,4 +1,4 @@
-"""What an image has already done when a run starts: modules imported, code paths warm.
+"""Warm-up of an image: modules to import and scripts to run before the snapshot.
 
 All of it is part of the image's identity.
 """
@@ -89,7 +89,7 @@ f"{3.14159:.2f} {'x':>5} {10**20:,}"
 
 
 def _constant_lines(first: str, second: str) -> tuple[str, str]:
-    """The lines that two scripts have in common at their start and at their end."""
+    """Lines that two scripts have in common at their start and at their end."""
     a, b = first.splitlines(keepends=True), second.splitlines(keepends=True)
     opening = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
     closing = takewhile(lambda pair: pair[0] == pair[1], zip(reversed(a), reversed(b), strict=False))
@@ -97,7 +97,7 @@ def _constant_lines(first: str, second: str) -> tuple[str, str]:
 
 
 def _template_registration() -> str:
-    """A script that prepares the guest for the shapes of generated scripts (see ``_sandbox_guest``)."""
+    """Script that prepares the guest for the shapes of generated scripts (see ``_sandbox_guest``)."""
     other = _tool("other", "def other(y):\n    return y")
     plain = (generate_script(_PLAIN_TOOL, {"x": 1, "y": {}}).text, generate_script(other, {"y": {"b": 2}}).text)
     stateful = (
@@ -113,13 +113,13 @@ def _registration(opening: str, closing: str) -> str:
 
 
 def closing_scripts() -> list[str]:
-    """What runs last of all in an image of packages: importing them may have undone some of the warm-up."""
+    """Last scripts in an image with packages: importing them may have undone some of the warm-up."""
     plain = generate_script(_PLAIN_TOOL, {"x": 2, "y": {"a": 1}}).text
     return [plain, plain]
 
 
 def warm_up_scripts() -> list[str]:
-    """The scripts that the scratch instance runs before it becomes a snapshot, in order.
+    """Scripts that the scratch instance runs before the snapshot, in order.
 
     The generated shapes themselves run several times: CPython specialises code on the way.
     """

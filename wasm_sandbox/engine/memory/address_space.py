@@ -1,4 +1,4 @@
-"""Parts of this process's address space, by the system calls themselves: reserved, mapped, protected, given back.
+"""Memory mappings of this process, by the system calls themselves.
 
 `AddressSpace.protect` is for any POSIX system, all else for Linux. Python's own ``mmap`` cannot place a mapping. See
 mmap(2), madvise(2), and for the pages that were written to "PAGEMAP_SCAN" in
@@ -20,17 +20,17 @@ _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 0x02, 0x10, 0x20, 0x4
 _MADV_DONTNEED = 4
 
 _LARGE_BYTES = 1 << 20
-"""Giving back the pages of so much takes longer than getting the interpreter lock again: it is let go of meanwhile."""
+"""Size from which giving pages back takes longer than getting the interpreter lock again, which is released for it."""
 
 PAGEMAP_SCAN = 0xC0606610
-"""The number of the ``ioctl`` on ``/proc/self/pagemap``."""
+"""Number of the ``ioctl`` on ``/proc/self/pagemap``."""
 
 _IS_FILE, _IS_PRESENT, _IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4
 _SCAN = struct.Struct("<12Q")  # struct pm_scan_arg
 
 
 class _Libc:
-    """The calls, bound once. Those of microseconds keep the interpreter lock: getting it back may take longer."""
+    """System calls, bound once. Those of microseconds keep the interpreter lock: getting it back may take longer."""
 
     def __init__(self) -> None:
         quick, slow = ctypes.PyDLL(None, use_errno=True), ctypes.CDLL(None, use_errno=True)
@@ -47,37 +47,44 @@ class _Libc:
         return function
 
 
+# Guarantees: no state but the bound functions, and `errno` is each thread's own: any thread may use it at any time.
+# Whoever hands in a range must own it. Locks: none.
 class AddressSpace:
-    """System calls about memory; each raises OSError when the system refuses it."""
+    """System calls on memory mappings.
+
+    Every method raises OSError if the system refuses the call.
+    """
 
     def __init__(self) -> None:
         self._libc = _Libc()
         self._no_address = ctypes.c_void_p(-1).value
 
     def reserve(self, size: int) -> int:
-        """The address of a new range that nothing can be read from or written to, and that takes no memory."""
+        """Address of a new range without access, which takes address space but no memory."""
         return self._map(None, size, NO_ACCESS, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
 
     def empty(self, address: int, size: int) -> None:
-        """Make a part of a reserved range what it was when it was reserved."""
+        """Turn a part of a reserved range back into one without access and content."""
         if size >= _LARGE_BYTES:
             self.forget_changes(address, size)
         self._map(address, size, NO_ACCESS, _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED, -1, 0)
 
     def map_file(self, address: int | None, size: int, access: int, descriptor: int, offset: int) -> int:
-        """Map a part of a file, privately: what is written stays in this process. Gives the address."""
+        """Map a part of a file copy-on-write; the address of the mapping."""
         return self._map(address, size, access, _MAP_PRIVATE | (_MAP_FIXED if address else 0), descriptor, offset)
 
     def protect(self, address: int, size: int, access: int) -> None:
+        """Set the access to a range."""
         if self._libc.mprotect(address, size, access):
             raise self._error()
 
     def forget_changes(self, address: int, size: int) -> None:
-        """Drop what was written to a private mapping: it shows its file, or zeros, again."""
+        """Drop what was written to a copy-on-write mapping: it shows its file, or zeros, again."""
         if self._libc.madvise(address, size, _MADV_DONTNEED):
             raise self._error()
 
     def release(self, address: int, size: int) -> None:
+        """Unmap a range."""
         if self._libc.munmap(address, size):
             raise self._error()
 
@@ -93,11 +100,12 @@ class AddressSpace:
         return OSError(number, os.strerror(number))
 
 
+# Guarantees: each scan has buffers of its own: any thread may scan at any time, until `close`. Locks: none.
 class PageScanner:
-    """Finds the pages of a private mapping that this process has written to.
+    """Finder of the written pages of a copy-on-write mapping, by the ``ioctl`` `PAGEMAP_SCAN`.
 
     Raises:
-        OSError: this system cannot tell: an older kernel, no /proc, or a filter of system calls.
+        OSError: if this system cannot tell: an older kernel, no /proc, or a filter of system calls.
     """
 
     MAX_RANGES = 1024
@@ -106,6 +114,7 @@ class PageScanner:
         import fcntl  # lazy: POSIX has it
 
         self._ioctl = fcntl.ioctl
+        self._pagemap = -1
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         try:
             probe = space.reserve(PAGE_BYTES)
@@ -114,11 +123,11 @@ class PageScanner:
             finally:
                 space.release(probe, PAGE_BYTES)
         except BaseException:
-            os.close(self._pagemap)
+            self.close()
             raise
 
     def written(self, address: int, size: int, most_pages: int) -> list[tuple[int, int]] | None:
-        """Start and end of every range of written pages; None if they are more, or in more pieces, than asked for."""
+        """Start and end of every range of written pages; None if there are more pages, or more ranges, than allowed."""
         found = (ctypes.c_uint64 * (3 * self.MAX_RANGES))()  # start, end, categories
         # Written to: not a page of the file any more, wherever it is now.
         argument = bytearray(
@@ -133,6 +142,11 @@ class PageScanner:
             return None
         return ranges
 
+    def close(self) -> None:
+        """Close the pagemap."""
+        pagemap, self._pagemap = self._pagemap, -1
+        if pagemap >= 0:
+            os.close(pagemap)
+
     def __del__(self) -> None:
-        if hasattr(self, "_pagemap"):
-            os.close(self._pagemap)
+        self.close()

@@ -1,4 +1,4 @@
-"""How the instances of an engine come by their linear memory: the interface of the two kinds beside this file."""
+"""Linear memory of an engine's instances: the interface of the two kinds beside this file."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from wasm_sandbox.engine.memory.slots import ImageMemory, Memories
 
 
 class MemoryKind(Enum):
-    """Whose linear memory is."""
+    """Provider of linear memory."""
 
     KEPT = "kept"
-    """Ours: kept from run to run, and put back as the image has it."""
+    """Memory of ours, kept from run to run and restored from the image."""
     WASMTIME = "wasmtime"
-    """wasmtime's own: made anew for each instance."""
+    """Memory of wasmtime, made anew for each instance."""
 
 
 class LinearMemory(ABC):
-    """A wasmtime engine, and where the memory of its instances comes from."""
+    """A wasmtime engine and the provider of its instances' linear memory; shared by all threads."""
 
     kind: ClassVar[MemoryKind]
     engine: wasmtime.Engine
 
     @abstractmethod
     def of_image(self, path: Path) -> ImageMemory | None:
-        """The memory that the file of a compiled image brings along; None if it is in the code's data segments.
+        """Initial memory in the file of a compiled image; None if it is in the data segments of the code.
 
         Raises:
-            ImageError: if the file is for the other kind.
-            OSError: if it cannot be mapped.
+            ImageError: if the file is for the other kind of memory.
+            OSError: if the file cannot be mapped.
         """
 
     @abstractmethod
     def unstarted(self, size: int, segments: Iterable[tuple[int, bytes]]) -> Memories | None:
-        """The memories of a guest that has not been started; None where the engine makes them.
+        """Memories of a guest before its start; None where the engine makes them.
 
         Args:
-            size: in bytes, of its linear memory.
-            segments: what of it is not zero: (address, bytes).
+            size: size of the linear memory in bytes.
+            segments: its content that is not zero: (address, bytes).
 
         Raises:
-            OSError: if the system gives none.
-            ValueError: if a segment is outside of it.
+            OSError: if the system gives no memory.
+            ValueError: if a segment is outside of the memory.
         """
 
     @abstractmethod
     def instance(self, store: wasmtime.Store, pre: wasmtime.InstancePre, memories: Memories | None) -> capi.Instance:
-        """An instance with these memories, or with ones that the engine makes.
+        """Make an instance with these memories, or with ones that the engine makes.
 
         Raises:
             GuestStopped: if the module cannot be instantiated.

@@ -1,4 +1,4 @@
-"""Linear memory that is ours (Linux): slots, kept between runs and put back as the image has it."""
+"""Linear memory of ours (Linux): slots, kept between runs and restored from the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.memory.address_space import AddressSpace, PageScanner
 from wasm_sandbox.engine.memory.base import LinearMemory, MemoryKind
-from wasm_sandbox.engine.memory.slots import ImageMemory, Memories, PlainMemory
+from wasm_sandbox.engine.memory.slots import ImageMemory, MappedMemory, Memories
 from wasm_sandbox.engine.module.image_file import image_parts
 
 _log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def is_supported() -> bool:
 
 
 class _Engine(wasmtime.Engine):
-    """An engine that keeps alive what makes its memories: every store of it refers to it."""
+    """A wasmtime engine with its memory creator: every store refers to the engine, and so keeps the creator alive."""
 
     def __init__(self, config: wasmtime.Config, creator: capi.MemoryCreator) -> None:
         self._creator = creator
@@ -35,10 +35,10 @@ class _Engine(wasmtime.Engine):
 
 
 class KeptMemory(LinearMemory):
-    """An engine whose instances have memory of ours.
+    """Engine whose instances have memory of ours.
 
     Args:
-        scan: whether slots may be put back page by page, where the system can do that.
+        scan: whether slots may be restored page by page, where the system can do that.
     """
 
     kind = MemoryKind.KEPT
@@ -46,13 +46,13 @@ class KeptMemory(LinearMemory):
     def __init__(self, scan: bool = True) -> None:
         config = engine_configuration(own_memory=True)
         self._space = AddressSpace()
-        self._creator = capi.MemoryCreator(config, self._plain)
+        self._creator = capi.MemoryCreator(config, self._new_memory)
         self._scanner = self._find_scanner() if scan else None
         self.engine = _Engine(config, self._creator)
 
     @property
     def keeps_pages(self) -> bool:
-        """Whether slots are put back page by page; else their pages come anew."""
+        """Whether slots are restored page by page; else their pages are mapped anew."""
         return self._scanner is not None
 
     def of_image(self, path: Path) -> ImageMemory | None:
@@ -76,12 +76,12 @@ class KeptMemory(LinearMemory):
 
     @contextmanager
     def _offering(self, memories: Memories) -> Iterator[None]:
-        """The instance that this thread makes meanwhile gets these memories."""
+        """Give these memories to the instance that this thread makes inside the block."""
         with self._creator.offering((memories.linear, memories.poll)):
             yield
 
-    def _plain(self, minimum: int) -> PlainMemory:
-        return PlainMemory(self._space, minimum)
+    def _new_memory(self, minimum: int) -> MappedMemory:
+        return MappedMemory(self._space, minimum)
 
     def _find_scanner(self) -> PageScanner | None:
         try:

@@ -1,4 +1,4 @@
-"""The page that a metered guest reads at every charge: made unreadable, it stops or pauses the guest at once."""
+"""Poll page: a guest reads it at every safepoint, and is stopped or paused by making it unreadable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def _protection_call() -> Callable[[int, int], None]:
-    """A function that makes a range of this process's memory unreadable, or raises OSError."""
+    """Function that makes a range of this process's memory unreadable; it raises OSError where that fails."""
     if os.name == "nt":
         virtual_protect = ctypes.WinDLL("kernel32", use_last_error=True).VirtualProtect  # type: ignore[attr-defined,unused-ignore]  # Windows only
         virtual_protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p]
@@ -35,11 +35,17 @@ def _protection_call() -> Callable[[int, int], None]:
 _make_unreadable = _protection_call()
 
 
+# Guarantees:
+# - any thread may stop, pause or resume the guest at any time, also before it has memory and after that is gone: only
+#   between `attach` and `detach` is an address touched;
+# - a guest that is stopped is never resumed, and one that is attached later is stopped at once.
+# Locks, in this order: `_lock`, `TrapSignals._lock`. `Turns._lock` or a watchdog's `_Entry.lock` may be held outside.
+# The guest itself sleeps in the signal handler without any lock.
 class PollPage:
-    """The poll page of one run.
+    """Poll page of one guest.
 
-    Another thread may close it at any time, also before the guest has one and after it is gone: between
-    `attach` and `detach` the address is known to be the guest's own.
+    Args:
+        trap_signals: the signal handlers, put back before each fault that is provoked.
     """
 
     def __init__(self, trap_signals: TrapSignals) -> None:
@@ -47,14 +53,14 @@ class PollPage:
         self._lock = threading.Lock()
         self._span: tuple[int, int] | None = None
         self._pausing: tuple[PauseHandler, PollMemory] | None = None
-        self._closed = self._paused = False
+        self._is_stopped = self._is_paused = False
 
     def attach(self, address: int, size: int, memory: PollMemory | None = None) -> None:
-        """The guest has its memory now.
+        """Use this page from now on: the guest has its memory.
 
         Args:
-            address: of the page.
-            size: its bytes.
+            address: address of the page.
+            size: size of the page in bytes.
             memory: the page, if it is ours; only then can the guest be paused.
         """
         with self._lock:
@@ -62,7 +68,7 @@ class PollPage:
             if memory is not None and self._trap_signals.pausing is not None:
                 self._pausing = self._trap_signals.pausing, memory
                 self._trap_signals.pausing.adopt(address)
-            if self._closed:
+            if self._is_stopped:
                 self._stop()
 
     @property
@@ -71,14 +77,14 @@ class PollPage:
         return self._pausing is not None
 
     def detach(self) -> None:
-        """The memory is about to be given back."""
+        """Touch the page no more: its memory is about to be given back."""
         with self._lock:
             self._span = self._pausing = None
 
     def pause(self) -> None:
-        """Let the guest wait at its next charge, until `resume` or `close`."""
+        """Let the guest sleep at its next safepoint, until `resume` or `stop`."""
         with self._lock:
-            if self._pausing is None or self._closed or self._paused:
+            if self._pausing is None or self._is_stopped or self._is_paused:
                 return
             handler, memory = self._pausing
             handler.pause(memory.address)
@@ -88,14 +94,14 @@ class PollPage:
                 _log.warning("a guest cannot be paused and goes on: %s", error)
                 handler.go_on(memory.address)
             else:
-                self._paused = True
+                self._is_paused = True
 
     def resume(self) -> None:
         """Let a guest that is paused go on."""
         with self._lock:
-            if self._pausing is None or self._closed or not self._paused:
+            if self._pausing is None or self._is_stopped or not self._is_paused:
                 return
-            self._paused = False
+            self._is_paused = False
             handler, memory = self._pausing
             try:
                 memory.restore()
@@ -105,10 +111,10 @@ class PollPage:
             else:
                 handler.go_on(memory.address)
 
-    def close(self) -> None:
-        """Stop the guest at its next charge."""
+    def stop(self) -> None:
+        """Trap the guest at its next safepoint."""
         with self._lock:
-            self._closed = True
+            self._is_stopped = True
             self._stop()
 
     def _stop(self) -> None:
@@ -118,6 +124,6 @@ class PollPage:
             handler.stop(memory.address)
 
     def _protect(self) -> None:
-        self._trap_signals.restore()  # the guest's next charge is a signal
+        self._trap_signals.restore()  # the guest's next safepoint is a signal
         if self._span is not None:
             _make_unreadable(*self._span)

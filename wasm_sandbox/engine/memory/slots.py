@@ -1,9 +1,9 @@
-"""Linear memory that is ours and not wasmtime's (Linux): kept between runs, put back as the image has it.
+"""Linear memory of ours (Linux): kept between runs, restored from the image.
 
 The first touch of a page costs more than most of what a short guest does with it. So a guest's memory is a *slot*:
-a private mapping of the image's memory, and after a run the pages that were written to are copied back from the
-image; the next guest finds them there, and touches nothing for the first time. Where the system cannot tell which
-pages those are, or where they are many, what was written is dropped altogether, and the pages come anew.
+a copy-on-write mapping of the image's memory. After a run the pages that were written to are copied back from the
+image; the next guest finds them mapped. Where the system cannot tell which pages those are, or where they are many,
+all that was written is dropped, and the pages are mapped anew.
 
 `kept.KeptMemory` hands them out. Elsewhere wasmtime makes each instance's memory (`wasmtimes.WasmtimeMemory`).
 """
@@ -29,13 +29,23 @@ from wasm_sandbox.engine.memory.layout import (
 from wasm_sandbox.engine.module.image_file import ImageParts
 
 MOST_KEPT_BYTES = 4 << 20
-"""A run that has written to more pages than this leaves none of them behind. A small tool writes to 1 to 2 MiB."""
+"""Most bytes of written pages that a slot keeps; after a run that wrote to more it keeps none. A small tool writes to
+1 to 2 MiB."""
 
 _log = logging.getLogger(__name__)
 
 
-class PlainMemory:
-    """The memory of an instance of any module, empty at first, for one use."""
+class MappedMemory:
+    """Linear memory in an address range of its own, between guards, zero at first.
+
+    Args:
+        space: system calls.
+        minimum: size in bytes.
+
+    Raises:
+        OSError: if the system gives no memory.
+        NoRoom: if the size is beyond `capacity`.
+    """
 
     capacity = ADDRESSABLE_BYTES
     bytes_before = GUARD_BYTES
@@ -46,27 +56,32 @@ class PlainMemory:
         self.address, self.size = self._reserved + self.bytes_before, 0
         try:
             self.grow(minimum)
-        except OSError:
-            self.release()
+        except BaseException:
+            self.close()
             raise
 
     def grow(self, size: int) -> None:
-        """Make so many bytes usable from the first one on; raises OSError or `capi.NoRoom`."""
+        """Make the memory so many bytes large; a smaller size changes nothing.
+
+        Raises:
+            OSError: if the system gives no memory.
+            NoRoom: if the size is beyond `capacity`.
+        """
         if size > self.capacity:
             raise capi.NoRoom
         if size > self.size:
             self._space.protect(self.address + self.size, size - self.size, READ_WRITE)
             self.size = size
 
-    def release(self) -> None:
-        self._space.release(self._reserved, self.bytes_before + RESERVED_BYTES)
+    def close(self) -> None:
+        """Unmap the memory and its guards."""
+        reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._space.release(reserved, self.bytes_before + RESERVED_BYTES)
 
 
-class PollMemory(PlainMemory):
-    """A memory of one page that can only be read: what a guest is stopped and paused by (`poll_page`).
-
-    In front of its guard is its pause word (`pausing`).
-    """
+class PollMemory(MappedMemory):
+    """Poll page, which can only be read, behind a guard and the pause word (`poll_page`, `pausing`)."""
 
     capacity = POLL_PAGE_BYTES
     bytes_before = WORD_DISTANCE
@@ -78,60 +93,93 @@ class PollMemory(PlainMemory):
         self._space.protect(self.address - WORD_DISTANCE, WORD_PAGE_BYTES, READ_WRITE)
         self.size = size
 
-    def close(self) -> None:
-        """Make it unreadable: the guest is stopped at its next charge."""
+    def stop(self) -> None:
+        """Make the page unreadable: the guest is stopped at its next charge."""
         self._space.protect(self.address, self.size, NO_ACCESS)
 
     def restore(self) -> None:
-        """Readable again after it was closed."""
+        """Make the page readable again, after `stop` or a pause."""
         self._space.protect(self.address, self.size, READ)
 
 
+# Guarantees: the mapping is only read, and stays as it is as long as an instance's slot refers to it: the pool of the
+# image and every slot do, so it is closed by `__del__`, after the last of them. Locks: none.
 class ImageMemory:
-    """An image's memory: a part of its file, mapped once to copy from.
+    """Initial memory of an image: a part of its file, mapped once to restore slots from.
 
     Args:
         space: system calls.
         path: the image's file.
-        parts: where in it the memory is.
-        scanner: finds the pages of a slot to put back; without one all of them come anew.
+        parts: the place of the memory in it.
+        scanner: finder of written pages; without one all pages of a slot are mapped anew.
+
+    Raises:
+        OSError: if the file cannot be opened or mapped.
     """
 
     def __init__(self, space: AddressSpace, path: Path, parts: ImageParts, scanner: PageScanner | None) -> None:
         self.offset, self.size = parts.offset, parts.size
         self._space, self._scanner = space, scanner
+        self.address = 0
+        self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.address = space.map_file(None, self.size, READ, self.descriptor, self.offset)
         except BaseException:
-            os.close(self.descriptor)
+            self.close()
             raise
 
     def new_slot(self) -> Slot:
-        """The memories for one instance; raises OSError if the system gives none."""
+        """Memories for one more instance.
+
+        Raises:
+            OSError: if the system gives no memory.
+        """
         return Slot(self._space, self, self._scanner)
 
+    def close(self) -> None:
+        """Unmap the memory and close the file; no slot may need it any more."""
+        address, self.address = self.address, 0
+        descriptor, self.descriptor = self.descriptor, -1
+        if address:
+            self._space.release(address, self.size)
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def __del__(self) -> None:
-        if hasattr(self, "address"):
-            self._space.release(self.address, self.size)
-            os.close(self.descriptor)
+        self.close()
 
 
 class Memories:
-    """The memories of one guest: its linear memory, of so many bytes at first, and its poll page."""
+    """Linear memory and poll page of one guest.
+
+    Args:
+        space: system calls.
+        size: size of the linear memory in bytes.
+
+    Raises:
+        OSError: if the system gives no memory.
+    """
 
     def __init__(self, space: AddressSpace, size: int) -> None:
-        self.linear = PlainMemory(space, size)
+        self._mapped: list[MappedMemory] = []
+        self.linear = MappedMemory(space, size)
+        self._mapped.append(self.linear)
         self.poll = PollMemory(space, POLL_PAGE_BYTES)
+        self._mapped.append(self.poll)
+
+    def close(self) -> None:
+        """Unmap both memories; the guest must be gone."""
+        mapped, self._mapped = self._mapped, []
+        for memory in mapped:
+            memory.close()
 
     def __del__(self) -> None:
-        for memory in (getattr(self, "linear", None), getattr(self, "poll", None)):
-            if memory is not None:
-                memory.release()
+        self.close()
 
 
 class Slot(Memories):
-    """The memories of one guest of an image, which are kept: its linear memory is as the image has it."""
+    """Memories of one guest of an image, to be restored and used again; at first as the image has them."""
 
     def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
         self._space, self._image, self._scanner = space, image, scanner
@@ -145,9 +193,10 @@ class Slot(Memories):
         return self.poll.address, self.poll.size
 
     def restore(self) -> None:
-        """Make the memory equal to the image's again, to the last byte; raises OSError.
+        """Make the memory equal to the image's again, to the last byte. The guest that had it must be gone.
 
-        The guest that had it must be gone.
+        Raises:
+            OSError: if the system refuses a call; the slot is of no use then.
         """
         address, size = self.linear.address, self._image.size
         if self.linear.size > size:
@@ -163,7 +212,7 @@ class Slot(Memories):
         self.poll.restore()
 
     def _written(self, address: int, size: int) -> list[tuple[int, int]] | None:
-        """The pages to put back; None for all of them."""
+        """Start and end of every range of pages to restore; None for the whole memory."""
         if self._scanner is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""Keeps the signal handlers by which wasmtime catches the traps of guests.
+"""Signal handlers by which wasmtime catches the traps of guests: kept in place.
 
 On POSIX an illegal operation of a guest is a signal (SIGILL, SIGSEGV ...) that wasmtime's handler turns
 into a trap. `faulthandler.enable()` puts its own handlers in front, and those end the process;
@@ -26,11 +26,15 @@ _Action = ctypes.c_size_t * 64  # a struct sigaction takes 152 bytes with glibc;
 _log = logging.getLogger(__name__)
 
 
+# Guarantees:
+# - after `restore` each signal has the handler that it had when the engine had just been made, or the pause handler;
+# - `allow_pausing` is called before the first guest; the handlers to keep are the same from then on.
+# Locks: `_lock` is held while handlers are put back, and nothing else is done then. Looking at them takes no lock.
 class TrapSignals:
-    """The handlers that were in place when the engine had just been made."""
+    """Signal handlers of the time when the engine had just been made, to be put back when they are replaced."""
 
     pausing: pausing.PauseHandler | None = None
-    """By which guests can be paused."""
+    """The pause handler, where there is one for this system."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -47,7 +51,7 @@ class TrapSignals:
         return action
 
     def allow_pausing(self) -> None:
-        """Put a handler in front by which guests can be paused, if there is one for this system."""
+        """Put the pause handler in front of wasmtime's handler of SIGSEGV, if there is one for this system."""
         if not pausing.is_supported() or self._sigaction is None:
             return
         action = self._actions[signal.SIGSEGV]
@@ -62,10 +66,10 @@ class TrapSignals:
 
     def restore(self) -> None:
         """Put back those handlers that something has replaced, and say so in the log."""
-        found, look = _Action(), self._sigaction
+        found, sigaction = _Action(), self._sigaction
         replaced = []
         for number, action in self._actions.items():
-            look(number, None, found)
+            sigaction(number, None, found)
             if found[0] != action[0]:  # the rest has undefined bytes
                 replaced.append(number)
         if not replaced:

@@ -1,4 +1,4 @@
-"""Linear memory that wasmtime makes for each instance: on every system, and where a switch asks for it."""
+"""Linear memory of wasmtime, made for each instance: where it cannot be ours, and where a switch asks for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wasm_sandbox.errors import ImageError
 
 
 class WasmtimeMemory(LinearMemory):
-    """wasmtime's own memory; what an image starts as is in the data segments of its code."""
+    """Engine whose instances have memory of wasmtime; an image's initial memory is in the data segments of its code."""
 
     kind = MemoryKind.WASMTIME
 

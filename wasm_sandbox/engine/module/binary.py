@@ -24,7 +24,7 @@ _CONST_BYTES = {_F32_CONST: 4, _F64_CONST: 8}
 
 
 _SEGMENT = re.compile(rb"\x00\x41([\x80-\xff]{0,4}[\x00-\x7f])\x0b")
-"""What an active data segment of memory 0 begins with: its address, a constant."""
+"""Head of an active data segment of memory 0: its address, a constant."""
 
 
 class MalformedModule(ValueError):
@@ -32,7 +32,7 @@ class MalformedModule(ValueError):
 
 
 def unsigned(value: int) -> bytes:
-    """LEB128 of a number that is not negative."""
+    """Unsigned LEB128."""
     out = bytearray()
     while True:
         low, value = value & 0x7F, value >> 7
@@ -54,13 +54,16 @@ def signed(value: int) -> bytes:
 
 
 def text(value: str) -> bytes:
-    """A name: its UTF-8 bytes after their number."""
+    """Name: its UTF-8 bytes after their number."""
     raw = value.encode()
     return unsigned(len(raw)) + raw
 
 
 class Reader:
-    """A cursor over a section."""
+    """Cursor over a section.
+
+    Every method raises `MalformedModule` at the end of the section.
+    """
 
     def __init__(self, data: bytes, at: int = 0) -> None:
         self.data, self.at = data, at
@@ -94,7 +97,11 @@ class Reader:
 
 
 def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
-    """The sections of a module in order: number and body."""
+    """Sections of a module in order: number and body.
+
+    Raises:
+        MalformedModule: if the header is another one, or a section is cut short.
+    """
     if module[:8] != HEADER:
         raise MalformedModule("not a WebAssembly 1.0 module")
     reader = Reader(module, 8)
@@ -104,13 +111,13 @@ def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def section(number: int, body: bytes) -> bytes:
-    """The bytes of one section."""
+    """Section of a number, with its head."""
     return bytes([number]) + unsigned(len(body)) + body
 
 
 @dataclass(frozen=True)
 class Export:
-    """One entry of the export section."""
+    """Entry of the export section."""
 
     name: str
     kind: int
@@ -121,16 +128,22 @@ class Export:
 
 
 def read_exports(body: bytes) -> list[Export]:
+    """Entries of an export section."""
     reader = Reader(body)
     return [Export(reader.name(), reader.byte(), reader.unsigned()) for _ in range(reader.unsigned())]
 
 
 def write_exports(exports: list[Export]) -> bytes:
+    """Body of an export section."""
     return unsigned(len(exports)) + b"".join(export.encode() for export in exports)
 
 
 def mutable_globals(body: bytes) -> list[bool]:
-    """Which of a module's globals are mutable; their initialisers are constants."""
+    """Mutability of each global of a global section, whose initialisers must be constants.
+
+    Raises:
+        MalformedModule: if an initialiser is anything else.
+    """
     reader, found = Reader(body), []
     for _ in range(reader.unsigned()):
         _type, mutable, opcode = reader.byte(), reader.byte(), reader.byte()
@@ -147,7 +160,7 @@ def mutable_globals(body: bytes) -> list[bool]:
 
 
 def minimum_pages(body: bytes) -> int:
-    """How many pages the first memory of a memory section has from the start."""
+    """Initial number of pages of the first memory of a memory section."""
     reader = Reader(body)
     reader.unsigned()
     reader.byte()
@@ -155,7 +168,11 @@ def minimum_pages(body: bytes) -> int:
 
 
 def memory_with_minimum(body: bytes, pages: int) -> bytes:
-    """A memory section of one memory, with another minimum size."""
+    """Memory section of one memory, with another initial number of pages.
+
+    Raises:
+        MalformedModule: if there are more memories, or it is shared or 64-bit.
+    """
     reader = Reader(body)
     if reader.unsigned() != 1:
         raise MalformedModule("the module has more than one memory")
@@ -168,7 +185,7 @@ def memory_with_minimum(body: bytes, pages: int) -> bytes:
 
 
 def active_data(segments: list[tuple[int, bytes]]) -> bytes:
-    """A data section that fills memory 0: (address, bytes) pairs."""
+    """Data section of active segments of memory 0: (address, bytes) pairs."""
     parts = [unsigned(len(segments))]
     for address, data in segments:
         as_i32 = address - (1 << 32) if address >= 1 << 31 else address
@@ -177,7 +194,11 @@ def active_data(segments: list[tuple[int, bytes]]) -> bytes:
 
 
 def read_active_data(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """What `active_data` writes; raises `MalformedModule` for segments of any other kind."""
+    """Segments of a data section that is like `active_data`: (address, bytes) pairs.
+
+    Raises:
+        MalformedModule: if a segment is passive, of another memory, or at no constant address.
+    """
     reader = Reader(body)
     for _ in range(reader.unsigned()):  # a hundred thousand of them, where an optimiser has left out zeros
         head = _SEGMENT.match(body, reader.at)
@@ -200,7 +221,11 @@ def _skip_limits(reader: Reader) -> None:
 
 
 def import_counts(body: bytes) -> list[int]:
-    """How many functions, tables, memories and globals an import section brings in."""
+    """Numbers of functions, tables, memories and globals in an import section.
+
+    Raises:
+        MalformedModule: if anything else is imported.
+    """
     reader, counts = Reader(body), [0, 0, 0, 0]
     for _ in range(reader.unsigned()):
         reader.name()

@@ -1,4 +1,4 @@
-"""The file of a compiled image: wasmtime's code and, where linear memory is ours, what instances' memory starts as.
+"""File of a compiled image: wasmtime's code and, where linear memory is ours, the initial memory of instances.
 
     code (an ELF file, as wasmtime writes it) | zeros | memory | trailer
 
@@ -13,45 +13,57 @@ from pathlib import Path
 from typing import NamedTuple
 
 ALIGNMENT_BYTES = 64 << 10
-"""No supported system has larger pages."""
+"""Alignment of the memory in the file; no supported system has larger pages."""
 
 _TRAILER = struct.Struct("<16s32sQQQ")
 _MAGIC = b"wasm-sandbox mm2"
 
 
 class ImageParts(NamedTuple):
-    """Where in an image's file its parts are, in bytes."""
+    """Parts of an image's file."""
 
     code_key: bytes
-    """Names what the code was compiled from, for what and how: 32 bytes."""
+    """Key of the code (`Build.code_key`): 32 bytes."""
     code_size: int
-    """The code begins the file."""
+    """Size of the code, with which the file begins, in bytes."""
     offset: int
-    """Of the memory."""
+    """Offset of the memory in bytes."""
     size: int
-    """Of the memory."""
+    """Size of the memory in bytes."""
 
     def read_code(self, path: Path) -> bytes:
-        """The code; raises OSError."""
+        """Read the code.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
         with path.open("rb") as file:
             return file.read(self.code_size)
 
     def read_memory(self, path: Path) -> bytes:
-        """The memory; raises OSError."""
+        """Read the memory.
+
+        Raises:
+            OSError: if the file cannot be read.
+        """
         with path.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
 
 def with_memory(code_key: bytes, code: bytes, memory: bytes) -> bytes:
-    """The content of the file of an image that brings its memory along."""
+    """Content of the file of an image with its memory."""
     padding = -len(code) % ALIGNMENT_BYTES
     trailer = _TRAILER.pack(_MAGIC, code_key, len(code), len(code) + padding, len(memory))
     return b"".join((code, bytes(padding), memory, trailer))
 
 
 def image_parts(path: Path) -> ImageParts | None:
-    """The parts of a file; None if wasmtime's code is all there is. Raises OSError."""
+    """Parts of a file; None if wasmtime's code is all there is.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if size < _TRAILER.size:

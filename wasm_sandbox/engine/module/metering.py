@@ -24,27 +24,27 @@ from typing import NamedTuple
 from wasm_sandbox.engine.module import binary as wb
 
 FUEL_EXPORT = "wasm_sandbox_fuel"
-"""The exported global: units of fuel that are left. It starts at 0."""
+"""Export name of the global with the units of fuel that are left; it starts at 0."""
 
 INEXHAUSTIBLE_FUEL = 2**63 - 1
-"""Centuries: for code that counts fuel where none is to be counted."""
+"""Fuel for centuries: for code that counts fuel where none is to be counted."""
 
 POLL_EXPORT = "wasm_sandbox_poll"
-"""The exported memory, of one page."""
+"""Export name of the poll page, a memory of one page."""
 
 METERING_FORMAT = 2
-"""Raised when the code that is added changes: part of a compiled image's identity."""
+"""Version of the code that is added; part of the key of a compiled image."""
 
 BULK_BYTES_SHIFT = 6
 CHUNK_BYTES = 256 << 10
-"""One instruction never moves or fills more: it could not be stopped meanwhile."""
+"""Most bytes that one instruction moves or fills: it could not be stopped meanwhile."""
 
 SMALL_FUNCTION_BYTES = 256
-"""A function of less code that calls nothing is not charged for: whoever calls it is."""
+"""Most code of a function that is not charged for if it calls nothing: whoever calls it is charged."""
 
 CODE_BYTES_SHIFT = 5
 BRANCHING_WEIGHT = 4
-"""The most for code that is mostly passed over: one of many cases, or a function with ways out."""
+"""Highest charge for code that is mostly passed over: with a jump table, or a function with calls."""
 
 _BRANCH_HINTS = "metadata.code.branch_hint"
 _VOID, _I32, _I64, _FUNCTION_TYPE = 0x40, 0x7F, 0x7E, 0x60
@@ -81,47 +81,49 @@ _PLAIN = (
 
 
 class Metering(Enum):
-    """What is written into a guest's code."""
+    """Metering that is written into a guest's code."""
 
     FUEL = "fuel"
-    """Fuel is taken down, and the poll page is read."""
+    """Fuel is counted, and the poll page is read."""
     DEADLINE = "deadline"
     """The poll page is read: only a deadline or a caller ends a guest that computes."""
     NONE = "none"
-    """Nothing: such a guest cannot be stopped. For measuring what metering costs, never for a stranger's code."""
+    """Nothing is written, so the guest cannot be stopped: to measure what metering costs, never for hostile code."""
 
 
 class MeteredCode(NamedTuple):
-    """The code of a module with fuel and looks at the poll page in it."""
+    """Metered code of a module."""
 
     section: bytes
+    """Body of the code section."""
     hints: bytes
-    """For which way branches go, in the form of their section."""
+    """Body of the section of branch hints."""
     made_from: tuple[object, ...]
-    """All that it depends on."""
+    """Everything that the code depends on."""
 
 
 def meter_code(module: bytes, metering: Metering = Metering.FUEL) -> MeteredCode:
-    """The part of `meter` that takes long, for a module whose code, types and number of globals will stay as they are.
+    """Meter a module's code, which is what takes long; `meter` takes it as long as code and indices are the same.
 
-    Raises: as `meter`.
+    Raises:
+        MalformedModule: if these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
     return _Rewriting(_bodies(module), metering).code()
 
 
 def meter(module: bytes, metering: Metering = Metering.FUEL, code: MeteredCode | None = None) -> bytes:
-    """The module with fuel and a poll page in its code.
+    """Meter a module.
 
     Args:
-        module: a module as a compiler wrote it. Custom sections are dropped.
+        module: module as a compiler wrote it; custom sections are dropped.
         metering: what is written. Without fuel the global is there and stays as it is.
-        code: its code, if that is done already.
+        code: result of `meter_code`, if there is one.
 
     Returns:
         The metered module. The same input gives the same bytes.
 
     Raises:
-        MalformedModule: these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
+        MalformedModule: if these bytes are no WebAssembly 1.0 module, or use a proposal that is not known here.
     """
     return _Rewriting(_bodies(module), metering).module(code)
 
@@ -132,27 +134,27 @@ def _bodies(module: bytes) -> dict[int, bytes]:
 
 @dataclass
 class _Region:
-    """Code that is charged as one: a function, or an iteration of a loop, without the loops in it."""
+    """Code with one charge: a function, or an iteration of a loop, without the loops in it."""
 
     place: int
-    """Where among the pieces of the function its charge goes."""
+    """Index of the charge among the pieces of the function."""
     start: int
     nested_bytes: int = 0
     chooses: bool = False
-    """It has a jump table, as a switch and an interpreter's loop have."""
+    """Whether there is a jump table, as in a switch and an interpreter's loop."""
 
     def own_bytes(self, end: int) -> int:
         return end - self.start - self.nested_bytes
 
 
 def _weight(size: int, mostly_passed_over: bool) -> int:
-    """What a region of this many bytes of code costs."""
+    """Charge for a region of this many bytes of code."""
     weight = 1 + (size >> CODE_BYTES_SHIFT)
     return min(weight, BRANCHING_WEIGHT) if mostly_passed_over else weight
 
 
 class _Rewriting:
-    """The rewriting of one module: what is added gets the indices after everything that is there."""
+    """Rewriting of one module; what is added gets the indices after everything that is there."""
 
     def __init__(self, bodies: dict[int, bytes], metering: Metering) -> None:
         self._bodies = bodies

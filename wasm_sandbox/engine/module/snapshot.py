@@ -21,14 +21,14 @@ _DATA = frozenset({wb.CUSTOM, wb.DATA, wb.DATA_COUNT})
 
 
 class SnapshotError(RuntimeError):
-    """A module cannot be pre-initialised: its state is not all in one memory and its globals."""
+    """A module cannot be pre-initialised: its state is not all in one memory."""
 
 
 def mutable_globals(module: bytes) -> list[str]:
-    """Names under which a module exports its mutable globals, in the order of the globals.
+    """Export names of a module's mutable globals, in the order of the globals.
 
     Raises:
-        SnapshotError: the module does not meet the conditions for a snapshot.
+        SnapshotError: if the module does not meet the conditions for a snapshot.
     """
     bodies = dict(wb.sections(module))
     if wb.START in bodies:
@@ -51,7 +51,7 @@ def mutable_globals(module: bytes) -> list[str]:
 
 
 def data_segments(memory: bytes) -> list[tuple[int, bytes]]:
-    """The parts of a memory that are not zero, as few segments: (address, bytes)."""
+    """Segments for the parts of a memory that are not zero: (address, bytes)."""
     runs: list[list[int]] = []
     for start in range(0, len(memory), CHUNK_BYTES):
         if memory[start : start + CHUNK_BYTES] == _ZERO_CHUNK:
@@ -65,21 +65,22 @@ def data_segments(memory: bytes) -> list[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A guest that has been started."""
+    """A guest after its start-up."""
 
     built: bytes
-    """The module that was run."""
+    """Module that was started."""
     memory: bytes
-    """Its whole linear memory, a multiple of 64 KiB."""
+    """Whole linear memory after that, a multiple of 64 KiB."""
 
     def module(self, dropped_exports: frozenset[str] = frozenset()) -> bytes:
-        """The module that starts with this memory; its code is untouched.
+        """Module that starts with this memory; its code is untouched.
 
         Args:
-            dropped_exports: functions that must not run a second time.
+            dropped_exports: names of exports to leave out, of functions that must not run a second time.
 
         Raises:
-            SnapshotError: as `mutable_globals`, or the memory is not a whole number of pages.
+            SnapshotError: if the module does not meet the conditions for a snapshot, or the memory is not a whole
+                number of pages.
         """
         mutable_globals(self.built)
         if len(self.memory) % wb.PAGE_BYTES:
@@ -99,7 +100,7 @@ class Snapshot:
 
 
 def without_data(module: bytes) -> bytes:
-    """A module whose memory starts empty: whoever makes instances sees to its content.
+    """Module without its data: whoever makes instances fills their memory.
 
     It is the same for all snapshots of a guest. Without a data count section, code that used passive segments no
     longer validates: compiling it proves that there is none.
@@ -109,6 +110,10 @@ def without_data(module: bytes) -> bytes:
 
 
 def initial_memory(module: bytes) -> tuple[int, Iterator[tuple[int, bytes]]]:
-    """What the memory of a module starts as: its bytes, and its segments, as `data_segments` has them."""
+    """Initial size of a module's memory in bytes, and its segments: (address, bytes).
+
+    Raises:
+        MalformedModule: if a segment is none of `active_data`.
+    """
     bodies = dict(wb.sections(module))
     return wb.minimum_pages(bodies[wb.MEMORY]) * wb.PAGE_BYTES, wb.read_active_data(bodies.get(wb.DATA, b"\0"))

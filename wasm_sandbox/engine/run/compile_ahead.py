@@ -1,4 +1,4 @@
-"""A tool compiled in a guest of its own, so that later calls of it need not compile it."""
+"""Compiling a tool ahead, in an instance of its own, so that later calls need not compile it."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from wasm_sandbox.request import ExecutionRequest
 _log = logging.getLogger(__name__)
 
 COMPILE_FUEL = 50_000_000
-"""Some tenths of a second; 64 KiB of code take less."""
+"""Fuel for compiling one tool: some tenths of a second. 64 KiB of code take less."""
 
 _BESIDES_FUEL, _BESIDES_FUEL_PER_BYTE = 16_000, 6
-"""What of that is not for the compiler, but for writing the code down and for reading it in a run. Measured with tools
-of 2 to 200 lines, whose calls then cost the same within one percent; those of `tests/test_counts.py`, with more in
+"""Fuel that is not for the compiler, but for writing the code down and for reading it in a run. Measured with tools of
+2 to 200 lines, whose calls then cost the same within one percent; those of `tests/test_counts.py`, with more in
 their scripts than the tool, cost up to 4.2 % more."""
 
 
 def compile_ahead(image: LoadedImage, request: ExecutionRequest) -> ToolCode | None:
-    """Let a fresh instance compile a request's script from the tool's source on; None if it does not."""
+    """Let a fresh instance compile a request's script from the tool's source on; None if it cannot."""
     world = World(FixedSurroundings(), deadline=time.monotonic() + request.limits.timeout_seconds)
     streams = Streams(world, OutputPipe(0), OutputPipe(0))
     world.offer(streams, Clocks(world, streams.is_open), Process(world))
     try:
-        fresh = image.instances.take()
+        pooled = image.instances.take()
     except (HostError, capi.GuestStopped) as error:
         _log.debug("nothing is compiled ahead: %s", error)
         return None
     image.host_functions.enter(world)
     try:
-        return _compiled(fresh.instance, request)
+        return _compiled(pooled.instance, request)
     except capi.GuestStopped as stopped:
         _log.debug("a tool is not compiled ahead: %s", stopped)
         return None
     finally:
         image.host_functions.leave()
         world.close()
-        image.instances.replace(fresh)
+        image.instances.replace(pooled)
 
 
 def _compiled(instance: capi.Instance, request: ExecutionRequest) -> ToolCode | None:

@@ -17,7 +17,7 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
-TAIL_SLACK_BYTES = 64 << 10  # what a script may print after its frame and the frame still be found
+TAIL_SLACK_BYTES = 64 << 10  # most output after a frame that is still found
 
 
 def execute(
@@ -31,27 +31,26 @@ def execute(
     """Run a script in a fresh instance of an image, on the calling thread.
 
     Args:
-        image: what the instance is made of.
-        watch: what looks after the run.
+        image: image of the instance.
+        watch: watchdog and trap signals of the engine.
         request: the script, its environment and its limits.
         surroundings: clocks, entropy and the caller's way to cancel.
         deliver: called with the outcome, whatever the guest did. The instance is torn down after that:
             nobody needs to wait for it (a sixth of a short run). At the deadline another thread may call it.
-        turn: the run's, among those that want to compute.
+        turn: turn of the run, among those that want to compute.
 
     Raises:
         HostError: if the system gives no memory for one more guest.
         InvalidFiles: if a mount cannot be opened, or files do not go together with those of the image.
-        BaseException: otherwise only what a defect of a host function raised; nothing is delivered then.
+        BaseException: if a host function raised it, by a defect; then nothing is delivered, unless the deadline
+            passed before.
     """
     with mark("execute", request):
         codes = image.tool_codes
         key = key_of(request) if codes is not None else None
         run = _Run(image, watch, request, surroundings, deliver)
-        try:
+        with run.guest:
             ending = run.run(turn, codes.find(key) if codes is not None and key else None)
-        finally:
-            run.guest.close()
         if (
             codes is not None
             and key
@@ -63,10 +62,10 @@ def execute(
                 codes.keep(key, compile_ahead(image, request))
 
 
-# Guarantees: the outcome is delivered at most once: by the watchdog inside `Guest.call`, or after it by the run's own
-# thread, which knows then that no look is under way.
+# Guarantees: the outcome is delivered at most once: by a look of the watchdog inside `Guest.call`, or after it by the
+# run's own thread, which knows then that no look is under way. Locks: none of its own; a look holds `_Entry.lock`.
 class _Run:
-    """A run under way, as the thread that it is on and the watchdog both see it."""
+    """A run under way, shared by its own thread and the watchdog."""
 
     def __init__(
         self,
@@ -86,7 +85,7 @@ class _Run:
         self.guest = Guest(image, watch, surroundings, self._deadline)
 
     def run(self, turn: Turn | None, code: ToolCode | None) -> Ending:
-        """Run the script and deliver the outcome: how it ended."""
+        """Run the script, deliver the outcome, and return how the script ended."""
         guest, request = self.guest, self._request
         guest.equip(request.given, request.limits)
         ending = guest.call(
@@ -107,7 +106,7 @@ class _Run:
         """Deliver at the deadline, on the watchdog's thread.
 
         To stop, the guest needs one more turn on a processor, and among many that compute it may wait long for
-        that. Nobody needs to wait with it: its next charge is a trap, whenever that is.
+        that. Nobody needs to wait with it: its next safepoint is a trap, whenever that is.
         """
         if not self._is_delivered:
             self._hand_over(Ending.DEADLINE)

@@ -1,4 +1,4 @@
-"""A guest: one live instance with its world. A run uses it once; whoever keeps it calls it again and again."""
+"""`Guest`: one live instance with its world. A run calls it once; whoever keeps it calls it again and again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi
-from wasm_sandbox.engine.compiled.instances import FreshInstance
+from wasm_sandbox.engine.compiled.instances import PooledInstance
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
@@ -46,7 +46,7 @@ _NOTHING = Ended(0, None)
 
 
 class Watch(NamedTuple):
-    """What looks after the guests of an engine."""
+    """Watchdog and trap signals of an engine: what every guest is stopped by."""
 
     watchdog: Watchdog
     trap_signals: TrapSignals
@@ -54,34 +54,36 @@ class Watch(NamedTuple):
 
 @dataclass(frozen=True)
 class GuestMemory:
-    """The whole state of an instance at rest: its linear memory and its mutable globals."""
+    """State of an instance at rest: linear memory and mutable globals."""
 
     memory: bytes
+    """Whole linear memory."""
     globals: dict[str, int]
-    """By the names under which the module exports them; without the one that counts fuel."""
+    """Export name -> value of each mutable global, without the one that counts fuel."""
 
 
 # Guarantees:
-# - `call`, `snapshot` and `close` are made on one thread at a time, and never at the same time;
-# - `cancel` of its surroundings, and the watchdog's looks, may come from any thread at any time: they close the poll
-#   page, which stops the guest at its next charge;
-# - no look is under way once `call` has returned: it leaves `Watchdog.watch` first;
-# - a guest that was stopped, that exited or that trapped has ended: it is never called again.
-# Locks: those of the watchdog and of the poll page; none is held here.
+# - `cancel` of its surroundings, and the watchdog's looks, may come from any thread at any time: they stop the poll
+#   page, by which the guest traps at its next safepoint;
+# - no look is under way once `call` has returned: it leaves `Watchdog.watch` first. A `cancel` may still be: it finds
+#   the poll page detached;
+# - a guest that was stopped, that trapped or that left by ``proc_exit`` has ended: it is never called again.
+# The caller sees to it that of `call`, `snapshot` and `close` one is made at a time.
+# Locks: none of its own; a look holds `_Entry.lock` and takes `PollPage._lock`.
 class Guest:
     """One live instance with its world.
 
     Args:
-        image: what its instance is made of, when it is first called.
-        watch: what looks after it.
+        image: image of the instance, which is made by the first call.
+        watch: watchdog and trap signals of the engine.
         surroundings: clocks, entropy and the caller's way to cancel.
-        deadline: of its first call, on the clock of `time.monotonic`, in seconds.
+        deadline: deadline of the first call, on the clock of `time.monotonic`, in seconds.
 
     Attributes:
-        world: what it may call.
-        streams: its standard streams.
-        files: its files, if it was given any.
-        page: the poll page, by which it is stopped and paused.
+        world: imports that it may call.
+        streams: standard streams.
+        files: descriptors and file system, if it was given files or mounts.
+        page: poll page, by which it is stopped and paused.
         ended: exit code and exception of the last call.
         detail: the engine's own words for an abnormal ending.
     """
@@ -94,7 +96,7 @@ class Guest:
         self.ended, self.detail = _NOTHING, ""
         self._process = Process(self.world)
         self.page = PollPage(watch.trap_signals)
-        self._fresh: FreshInstance | None = None
+        self._pooled: PooledInstance | None = None
         self._ending: Ending | None = None
         watch.trap_signals.restore()
 
@@ -102,8 +104,8 @@ class Guest:
         """Offer the capabilities, before the first call.
 
         Args:
-            given: the files and mounts that its caller gives; what the image brings comes with them.
-            limits: what it may keep and write of them. A guest whose caller gives nothing can only read.
+            given: files and mounts of the caller; those of the image are added.
+            limits: limits of what the guest may create and write. If the caller gives none, it can only read.
 
         Raises:
             InvalidFiles: if a mount cannot be opened, or the files do not go together with those of the image.
@@ -145,11 +147,11 @@ class Guest:
 
         Args:
             request: the script, its environment and its limits.
-            deadline: on the clock of `time.monotonic`, in seconds.
-            stdout: where its output goes.
-            stderr: where its errors go.
-            turn: the call's, among the guests that want to compute.
-            code: of the script from the tool's source on, if there is any.
+            deadline: deadline of the call, on the clock of `time.monotonic`, in seconds.
+            stdout: pipe of standard output.
+            stderr: pipe of standard error.
+            turn: turn of the run, among those that want to compute.
+            code: compiled code of the script from the tool's source on, if there is any.
             when_late: called by the watchdog at the deadline, where the outcome is known before the guest has
                 stopped: nothing outside of it can change any more.
 
@@ -159,9 +161,9 @@ class Guest:
         Raises:
             RuntimeError: if an earlier call has ended the guest.
             HostError: if the system gives no memory for one more guest.
-            BaseException: otherwise only what a defect of a host function raised.
+            BaseException: if a host function raised it, by a defect.
         """
-        if self._ending not in (None, Ending.EXITED) or (self._fresh is not None and self._has_ended):
+        if self._ending not in (None, Ending.EXITED) or (self._pooled is not None and self._has_ended):
             raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
         world, surroundings = self.world, self.world.surroundings
         world.deadline, world.turn = deadline, turn
@@ -192,7 +194,7 @@ class Guest:
         return self._ending
 
     def _refused(self, limits: Limits) -> capi.GuestStopped | None:
-        """Why the guest is not even begun."""
+        """Reason not to begin the guest at all, if there is one."""
         if self.world.halt_reason() is not None:
             return capi.GuestStopped(None, "cancelled before it started")
         if (needed := self.image.needed_bytes) > limits.memory_bytes:
@@ -204,7 +206,7 @@ class Guest:
         return None
 
     def _run(self, request: ExecutionRequest, code: ToolCode | None) -> capi.GuestStopped | None:
-        """Take the instance if there is none yet, and run: why the guest was stopped, if it was."""
+        """Run the script, in an instance from the pool if there is none yet; the guest's stop, if it was stopped."""
         world, functions = self.world, self.image.host_functions
         functions.enter(world)
         try:
@@ -225,34 +227,34 @@ class Guest:
             functions.leave()
 
     def _instance(self) -> capi.Instance:
-        if self._fresh is None:
+        if self._pooled is None:
             with mark("take"):
-                self._fresh = self.image.instances.take()
-            self.world.instance = self._fresh.instance
-            slot = self._fresh.slot
+                self._pooled = self.image.instances.take()
+            self.world.instance = self._pooled.instance
+            slot = self._pooled.slot
             if slot is not None:
                 self.page.attach(*slot.poll_span, slot.poll)
             else:
-                self.page.attach(*self._fresh.instance.memory_named(POLL_EXPORT))
-        return self._fresh.instance
+                self.page.attach(*self._pooled.instance.memory_named(POLL_EXPORT))
+        return self._pooled.instance
 
     def stop_if_over(self) -> float | None:
-        """Stop the guest if it must end, else say when to look again. May be called by any thread."""
+        """Stop the guest if it must end, else return the time of the next look. Any thread may call it."""
         try:
             halt = self.world.halt_reason()
         except Exception as error:
             self.world.fail(error)
             halt = self.world.halt
         if halt is not None:
-            self.page.close()
+            self.page.stop()
             self.world.surroundings.wake()
             return None
         return self.world.next_look()
 
     @property
     def _can_be_left(self) -> bool:
-        """Whether its outcome is known at the deadline, before it has stopped."""
-        return self._fresh is not None and self._fresh.slot is not None and not (self.files and self.files.has_mounts)
+        """Whether the outcome is known at the deadline, before the guest has stopped."""
+        return self._pooled is not None and self._pooled.slot is not None and not (self.files and self.files.has_mounts)
 
     @property
     def _has_ended(self) -> bool:
@@ -278,7 +280,7 @@ class Guest:
         return Ending.TRAPPED
 
     def fuel_left(self) -> int:
-        """Fuel left of the call; below zero if the guest was stopped for lack of it; 0 before it has an instance.
+        """Fuel left; negative if the guest was stopped for lack of it, 0 if there is no instance.
 
         The guest may be running meanwhile: it is one aligned word.
         """
@@ -287,18 +289,18 @@ class Guest:
 
     @property
     def has_instance(self) -> bool:
-        """Whether it has been begun."""
+        """Whether there is an instance: after the first call has begun, and before `close`."""
         return self.world.instance is not None
 
     def memory_bytes(self) -> int:
-        """Size of its linear memory; 0 before it has an instance."""
+        """Size of the linear memory; 0 if there is no instance."""
         return self.world.instance.memory()[1] if self.world.instance else 0
 
     def snapshot(self) -> GuestMemory:
-        """The state of the guest between two calls.
+        """State of the guest between two calls.
 
         Raises:
-            RuntimeError: if it has no instance yet, or has ended.
+            RuntimeError: if the guest has not been called yet, or has ended.
         """
         instance = self.world.instance
         if instance is None or self._ending is not Ending.EXITED or self._has_ended:
@@ -307,14 +309,20 @@ class Guest:
         return GuestMemory(instance.read(0, self.memory_bytes()), globals_)
 
     def close(self) -> None:
-        """Tear the instance down, put a fresh one in its place, and close what its capabilities hold."""
+        """Tear the instance down, make a fresh one for the pool, and close the capabilities."""
         self.page.detach()
         self.files = None
         self.world.instance = None
-        fresh, self._fresh = self._fresh, None
+        pooled, self._pooled = self._pooled, None
         try:
-            if fresh is not None:
-                with mark("replace", fresh):
-                    self.image.instances.replace(fresh)
+            if pooled is not None:
+                with mark("replace", pooled):
+                    self.image.instances.replace(pooled)
         finally:
             self.world.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,4 +1,4 @@
-"""How a script is started in an instance: our own guest, and any other CPython for WASI.
+"""Start of a script in an instance: of our own guest, and of any other CPython for WASI.
 
 May import: values, decode, engine.binding.
 Imported by: engine.

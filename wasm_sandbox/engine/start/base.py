@@ -1,4 +1,4 @@
-"""How a script is started in an instance: the interface of the two kinds beside this file."""
+"""Starting a script in an instance: the interface of the two kinds beside this file."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from wasm_sandbox.request import ExecutionRequest
 
 
 class Ended(NamedTuple):
-    """How a script ended that was not stopped."""
+    """End of a script that was not stopped."""
 
     exit_code: int
     exception: GuestException | None
 
 
 class Start(Protocol):
-    """How a script is started, and what a guest needs for it."""
+    """Way to start a script, and what a guest needs for it."""
 
     kind: ClassVar[StartKind]
 
     def environ(self, environ: Mapping[str, str]) -> Mapping[str, str]:
-        """The environment of a run, with what the interpreter needs to know."""
+        """Environment of a run, with the variables that the interpreter needs."""
 
     def files(self, files: Mapping[str, bytes]) -> GivenFiles:
-        """What every run finds: the files of the image, and mounts."""
+        """Files of the image, and mounts, that every run finds."""
 
     def arguments(self, request: ExecutionRequest) -> list[bytes]:
-        """The arguments of the process, each with the NUL that ends it."""
+        """Arguments of the process, each with the NUL that ends it."""
 
     def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
         """Run a script.
 
         Args:
-            instance: where; its arguments and environment are there.
+            instance: instance to run it in; its world has the arguments and the environment.
             request: the script.
-            code: the code of the script from the tool's source on, if there is any.
+            code: compiled code of the script from the tool's source on; empty if there is none.
 
         Raises:
-            GuestStopped: if it traps or is stopped, as by its exit.
+            GuestStopped: if the guest traps or is stopped, also by ``proc_exit``.
         """
 
     def exception(self, exit_code: int, stderr: bytes, request: ExecutionRequest) -> GuestException | None:
-        """What ended a run that exited, where only its standard error tells."""
+        """Exception of a run that exited, where only standard error tells of it."""

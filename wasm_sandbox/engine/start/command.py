@@ -1,4 +1,4 @@
-"""Running a script in a CPython that is a WASI command: a whole start for every run, with the script on argv."""
+"""Start of a script in a CPython that is a WASI command: a whole start-up for every run, with the script on argv."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _ANY_MODEL = "from _sandbox_results import BaseModel, ConfigDict\n"
 _OPTIONS = ("-S", "-s", "-B", "-u", "-W", "ignore", "-X", "utf8")
 
 FAILED_EXIT_CODES = frozenset({1, 130})
-"""What CPython exits with after an exception that nothing caught, and after ``KeyboardInterrupt``."""
+"""Exit codes of CPython after an exception that nothing caught, and after ``KeyboardInterrupt``."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Such a CPython, and how it finds its library if that is not inside it."""
+    """Start of a CPython that is a WASI command, with a standard library that may be outside of its module."""
 
     kind: ClassVar[StartKind] = StartKind.COMMAND
 
     library: str | None = None
-    """Path of the standard library in the guest."""
+    """Path of the standard library in the guest; None if it is inside the module."""
     mounts: Mapping[str, HostDir] = field(default_factory=dict)
-    """What every run sees of the host."""
+    """Directories of the host that every run sees."""
 
     def files(self, files: Mapping[str, bytes]) -> GivenFiles:
         return GivenFiles(files, self.mounts)
@@ -85,7 +85,7 @@ def _inside(name: str) -> str:
 
 
 def _with_any_model(request: ExecutionRequest) -> str:
-    """The script, which passes its result through pydantic: or through what stands for it where there is none."""
+    """The script, with a stand-in for pydantic, where there is none, to pass its result through."""
     if not request.tool_line_count:
         return request.script
     lines = request.script.splitlines(keepends=True)

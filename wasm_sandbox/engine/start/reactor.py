@@ -1,4 +1,4 @@
-"""Our own guest: it stands where its start-up left it, and is called for each script."""
+"""Start of a script in our own guest: a call of an instance that stands where its start-up left it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WELL = Ended(0, None)
 
 
 class Reactor:
-    """A module that exports ``sandbox_run``; see ``runtime/``."""
+    """Start of a script in a module that exports ``sandbox_run``; see ``runtime/``."""
 
     kind: ClassVar[StartKind] = StartKind.REACTOR
 
@@ -58,10 +58,10 @@ def _too_long() -> capi.GuestStopped:
 
 
 def read_report(instance: capi.Instance) -> GuestException | None:
-    """The exception that the guest reports, read as hostile: bounded, checked, decoded with replacement.
+    """Exception that the guest reports, read as hostile: bounded, checked, decoded with replacement.
 
     Raises:
-        GuestStopped: if it traps, or the report is outside of its memory.
+        GuestStopped: if the guest traps, or the report is outside of its memory.
     """
     address = instance.call("sandbox_report")
     if not address:

@@ -1,4 +1,4 @@
-"""Threads that guests run on, the order of their turns, and the watchdog over them all.
+"""Thread pool for guests, scheduler of their turns, and watchdog.
 
 May import: values.
 Imported by: engine.

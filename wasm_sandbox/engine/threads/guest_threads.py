@@ -1,4 +1,4 @@
-"""Threads that guests run on: with a native stack that is large enough, and none in the way at exit."""
+"""Thread pool for guests: native stacks that are large enough, and no thread that holds up the exit."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError
 
 NATIVE_STACK_BYTES = 8 << 20
-"""The guest's own 2 MiB (`settings.WASM_STACK_BYTES`), host functions, and room to spare; the default of
+"""The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
 some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
 
 MAX_THREADS = 256
-"""More runs than this wait for a thread, each as long as it may (`GuestThreads.submit`)."""
+"""Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""
 
 INTERRUPT_SECONDS = 0.1
-"""On some platforms a wait without an end cannot be interrupted by Ctrl-C: so it has one, and begins again."""
+"""Length of one wait in `wait_for`: on some platforms Ctrl-C does not interrupt a wait without a timeout."""
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
 
 _log = logging.getLogger(__name__)
+
+_stack_size_lock = threading.Lock()
+"""Held while the stack size of the process, which all pools share, is another one."""
 
 
 def wait_for(future: Future[T]) -> T:
@@ -41,28 +44,30 @@ def wait_for(future: Future[T]) -> T:
 
 
 class Patience(Protocol[R_co]):
-    """How long work may wait for a thread."""
+    """Time that work may wait for a thread."""
 
     def end(self) -> float:
-        """When it is over, as things stand, on the clock of `time.monotonic`."""
+        """End of the wait as things stand, on the clock of `time.monotonic`."""
 
     def result(self) -> R_co:
-        """The result of work that was not done."""
+        """Result of work that was given up."""
 
 
 # Guarantees:
-# - work is done once, or given up, and never both: whoever acquires its lock `taken` decides;
+# - work is done once, given up or cancelled, and never two of these: whoever acquires its lock `taken` decides;
+# - work that is queued when `close` is called is still begun if a thread becomes free for it; none is accepted later;
 # - `close` returns by its deadline, whatever the threads do.
-# Locks: `_lock` guards the threads and their counts; `Watchdog._changed` may be taken while it is held.
+# Locks: `_lock` guards the threads and their counts; `Watchdog._changed` is taken while it is held. It is never held
+# while work is done. `taken` is only ever tried, never waited for.
 class GuestThreads:
-    """A pool of daemon threads that grows with demand.
+    """Pool of daemon threads that grows with demand.
 
     `concurrent.futures.ThreadPoolExecutor` is not used because the interpreter joins its threads at
     exit before anything can stop the guests on them: a sleeping guest would hold up the exit.
 
     Args:
-        watchdog: looks after the work that waits for a thread.
-        most: how many threads there may be.
+        watchdog: timer of the work that waits for a thread.
+        most: maximum number of threads.
     """
 
     def __init__(self, watchdog: Watchdog, most: int = MAX_THREADS) -> None:
@@ -75,23 +80,24 @@ class GuestThreads:
 
     @property
     def threads(self) -> int:
-        """How many threads there are, busy and idle."""
+        """Number of threads, busy and idle."""
         return len(self._threads)
 
     def submit(self, work: Callable[[Callable[[T], None]], None], patience: Patience[T] | None = None) -> Future[T]:
         """Run ``work`` on a thread of the pool.
 
         Args:
-            work: is called with a function to deliver its result with, once; what it does after that
-                keeps nobody waiting.
-            patience: how long it may wait for a thread. When that is over, its result is the work's, and the work
-                is not done.
+            work: called with a function that delivers its result, to be called once; what the work does after
+                that keeps nobody waiting.
+            patience: time that the work may wait for a thread. After that it is given up, and the future's result is
+                that of the patience.
 
         Returns:
             A future of the result, or of what ``work`` raised before it delivered one.
 
         Raises:
-            HostError: if the pool is closed, because the interpreter is exiting, or it has no thread and gets none.
+            HostError: if the pool is closed, because the interpreter is exiting; or if it has no thread and the system
+                gives none.
         """
         future: Future[T] = Future()
         taken = threading.Lock()  # by a thread, or given up: whoever acquires it
@@ -111,7 +117,7 @@ class GuestThreads:
                     future.set_exception(error)
 
         def look() -> float | None:
-            """Give the wait up if it has lasted too long, else say when to look again."""
+            """Give the work up if its patience is over, else return the time of the next look."""
             if patience is None or taken.locked() or future.cancelled():
                 return None
             if (end := patience.end()) > time.monotonic():
@@ -131,7 +137,7 @@ class GuestThreads:
         return future
 
     def _add_thread(self) -> bool:
-        """Whether there is one more thread; if not, the work waits for one of the others."""
+        """Start a thread; false if the work has to wait for one of the others."""
         if len(self._threads) >= self._most:
             return False
         try:
@@ -146,11 +152,12 @@ class GuestThreads:
         name = f"wasm-sandbox-guest-{len(self._threads)}"
         thread = threading.Thread(target=self._serve, name=name, daemon=True)
         # The size is a setting of the process that `start` reads: set it for this one thread.
-        before = threading.stack_size(NATIVE_STACK_BYTES)
-        try:
-            thread.start()
-        finally:
-            threading.stack_size(before)
+        with _stack_size_lock:
+            before = threading.stack_size(NATIVE_STACK_BYTES)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(before)
         self._threads.append(thread)
 
     def _serve(self) -> None:

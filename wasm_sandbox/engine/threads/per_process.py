@@ -1,4 +1,4 @@
-"""What a process has one of: made on first use, closed at exit, and made anew in the child of a fork."""
+"""Singletons of a process: made on first use, closed at exit, and made anew in the child of a fork."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ T = TypeVar("T")
 
 
 # Guarantees:
-# - a process makes one, however many threads ask first;
-# - the child of a fork never uses or frees what its parent had: the threads of that are gone.
-# Lock: `_lock` is held while it is made, and is a fresh one in a child: a thread that the child lacks may have held it.
+# - a process makes one value, however many threads ask first;
+# - the child of a fork never uses or frees the values of its ancestors: the threads that belong to them are gone.
+# Locks: `_lock` is held while the value is made, which may take any other lock. It is made anew in a child: a thread
+# that the child lacks may have held it.
 class PerProcess(Generic[T]):
-    """Holds the one of a process.
+    """Singleton of each process.
 
     Args:
-        make: makes it.
-        close: called at exit, by the process that made it.
-        disown: called in the child of a fork, with the parent's.
+        make: makes the value.
+        close: called with it at exit, by the process that made it.
+        disown: called with the parent's value in the child of a fork.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class PerProcess(Generic[T]):
         self._make, self._close, self._disown = make, close, disown
         self._value: T | None = None
         self._pid = 0
-        self._inherited: T | None = None
+        self._inherited: list[T] = []
         self._lock = threading.Lock()
         atexit.register(self._at_exit)
         if hasattr(os, "register_at_fork"):
@@ -41,12 +42,13 @@ class PerProcess(Generic[T]):
                 os.register_at_fork(after_in_child=self._in_child)
 
     def get(self) -> T:
-        """The one of this process; raises what making it raises."""
+        """The value of this process; what `make` raises goes on to the caller."""
         if self._value is None or self._pid != os.getpid():
             with self._lock:
                 if self._value is None or self._pid != os.getpid():
                     made = self._make()
-                    self._inherited = self._value
+                    if self._value is not None:
+                        self._inherited.append(self._value)
                     self._value, self._pid = made, os.getpid()
         return self._value
 

@@ -20,19 +20,20 @@ from typing import Protocol
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 
 QUANTUM_SECONDS = 0.01
-"""How long a turn lasts at most while others wait. A short run, with as many others at once as there may be, takes 3 to
-4 ms."""
+"""Quantum: the longest that a turn lasts while others wait. A short run takes 3 to 4 ms with `AT_ONCE` others."""
 
 AT_ONCE = (os.cpu_count() or 1) + 1
-"""One more than can compute: of so many, one usually waits for the interpreter lock."""
+"""Number of turns under way: one more than processors, for one of them usually waits for the interpreter lock."""
 
 
 class Pausable(Protocol):
-    """A guest that can be kept from computing for a while."""
+    """A guest that can be paused at its next safepoint."""
 
-    def pause(self) -> None: ...
+    def pause(self) -> None:
+        """Let the guest sleep at its next safepoint, until `resume`."""
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """Let a guest that is paused go on."""
 
 
 class Turn:
@@ -41,28 +42,29 @@ class Turn:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._first = threading.Lock()
-        """Held until its first turn comes."""
+        """Held until the first turn comes."""
         self._first.acquire()
         self.guest: Pausable | None = None
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its first turn; whether it has come."""
+        """Wait for the first turn; false if it has not come in time."""
         return self._first.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
     def can_be_paused(self, guest: Pausable) -> None:
-        """From now on the run has a guest that waits for its next turn when its quantum is over."""
+        """Give the run a guest that is paused from the end of a quantum to the next turn."""
         self.guest = guest
         self.ask_again()
 
     def ask_again(self) -> None:
-        """The run wants to compute again: its guest is paused until there is a turn."""
+        """Queue for another turn; the guest is paused until it comes."""
         self._turns._ask_again(self)
 
     def give_up(self) -> None:
-        """The run is about to wait for something else, or at its end."""
+        """End the turn, or leave the queue: the run is over or waits for something else."""
         self._turns._give_up(self)
 
     def come(self) -> None:
+        """Let the run go on: its turn has come. The caller has the scheduler's lock."""
         if self.guest is None:
             self._first.release()
         else:
@@ -71,16 +73,18 @@ class Turn:
 
 # Guarantees:
 # - who has asked gets a turn: first-time askers and those who ask again alternate, each in the order of asking;
-# - a guest that is paused has a place in `_again`, and is resumed when it comes up or gives up;
-# - whoever gives up is nowhere in here afterwards.
-# Locks: `_lock` guards all of it; `PollPage._lock` is taken while it is held, and so may `Watchdog._changed` be.
+# - a guest that is paused has a place in `_again` and is resumed when its turn comes; one that gives up while it is
+#   paused is in a call of the host's on its own thread, and asks again or ends there;
+# - whoever gives up is in neither queue nor under way afterwards.
+# Locks, in this order: `_Entry.lock` of the watchdog's look, `_lock`, `PollPage._lock`; and `_lock`,
+# `Watchdog._changed`. `_lock` guards the queues and the turns under way; no turn is waited for while it is held.
 class Turns:
-    """The scheduler: gives turns in the order of asking; those who ask for their first one get every other.
+    """Round-robin scheduler: turns in the order of asking, every other one to a run that asks for its first.
 
     Args:
-        watchdog: looks who is next when a quantum is over.
-        at_once: how many turns may be under way.
-        quantum: how long one lasts at most while others wait, in seconds.
+        watchdog: timer of the quanta.
+        at_once: maximum number of turns under way.
+        quantum: longest that one lasts while others wait, in seconds.
     """
 
     def __init__(self, watchdog: Watchdog, at_once: int = AT_ONCE, quantum: float = QUANTUM_SECONDS) -> None:
@@ -88,29 +92,29 @@ class Turns:
         self._lock = threading.Lock()
         self._first: deque[Turn] = deque()
         self._again: deque[Turn] = deque()
-        self._begun: dict[Turn, float] = {}  # when, the oldest first
+        self._begun: dict[Turn, float] = {}  # turns under way and when they began, the oldest first
         self._first_is_next = True
         self._is_watched = False
 
     @property
     def waiting(self) -> int:
-        """How many wait for their first turn."""
+        """Number of runs that wait for their first turn."""
         return len(self._first)
 
     @property
     def under_way(self) -> int:
-        """How many turns are under way."""
+        """Number of turns under way."""
         return len(self._begun)
 
     @contextmanager
     def turn(self, patience: float) -> Iterator[Turn]:
-        """Wait for a turn, and have it while inside, or until its quantum is over.
+        """Wait for a turn, and have it inside the block, or until its quantum is over.
 
         Args:
-            patience: how many seconds to wait at most; after that one goes on without.
+            patience: longest wait in seconds; after that the run goes on without a turn.
 
         Raises:
-            HostError: the watchdog's thread cannot be started.
+            HostError: if the watchdog's thread cannot be started.
         """
         turn = Turn(self)
         try:
@@ -142,7 +146,7 @@ class Turns:
                     waiting.remove(turn)
 
     def _admit(self) -> None:
-        """Give what turns there are; the caller has the lock."""
+        """End turns whose quantum is over, and give the free ones; the caller has the lock."""
         if not (self._first or self._again):
             return
         now = time.monotonic()

@@ -20,18 +20,23 @@ STALE_ENTRIES = 64  # entries of guests that are gone, kept until there are more
 
 @dataclass(order=True)
 class _Entry:
+    """A look that is to be made, by its time."""
+
     at: float
     look: Callable[[], float | None] | None = field(compare=False)
     lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
-    """Held during the look: whoever leaves `watch` knows that no call is under way."""
+    """Held during the look: whoever has acquired it knows that no look is under way."""
 
 
 # Guarantees:
-# - of one entry no two looks are made at the same time;
-# - no look is under way, and none is made, once its `watch` has been left or it was called off.
-# Locks, in this order: an entry's, which is held during its look, and `_changed`, which is not.
+# - a look is made by one thread at a time, and never before its time;
+# - no look is under way, and none is made, once its `watch` has been left or it was called off: that waits for one;
+# - a look that raises is logged and not made again; the others are made all the same;
+# - a look that blocks delays those after it on its own thread only: any thread may `catch_up` with the others.
+# Locks: `_Entry.lock` is held during a look, which may take any lock but another entry's. `_changed` guards the heap,
+# `due`, the counts and the thread; it is never held during a look, and no lock is taken while it is held.
 class Watchdog:
-    """Calls functions at given times, on a thread that sleeps in between and starts when it is first needed."""
+    """Timer of guests: calls functions at given times, on one thread that starts when it is first needed."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -40,13 +45,13 @@ class Watchdog:
         self._live = 0
         """Entries whose look is still to be made; the others are waiting to be cleared away."""
         self._thread: threading.Thread | None = None
-        self._stopped = False
+        self._is_closed = False
         self.due = math.inf
-        """When the next look is to be made, on the clock of `time.monotonic`; not later than that."""
+        """Time of the next look, or an earlier one, on the clock of `time.monotonic`."""
 
     @property
     def watched(self) -> int:
-        """How many guests are looked after now."""
+        """Number of `watch` blocks that are entered now."""
         return self._watched
 
     @contextmanager
@@ -54,7 +59,7 @@ class Watchdog:
         """Call ``look`` at a time of `time.monotonic`, and again at each time that it returns, while inside.
 
         Raises:
-            HostError: the thread cannot be started.
+            HostError: if the thread cannot be started.
         """
         call_off = self.look_at(at, look)
         with self._changed:
@@ -74,7 +79,7 @@ class Watchdog:
             must not call it.
 
         Raises:
-            HostError: the thread cannot be started.
+            HostError: if the thread cannot be started.
         """
         entry = _Entry(at, look)
         with self._changed:
@@ -88,11 +93,17 @@ class Watchdog:
 
         return call_off
 
-    def stop(self) -> None:
-        """End the thread."""
+    def close(self) -> None:
+        """Let the thread end after the look that is under way; no look is made any more."""
         with self._changed:
-            self._stopped = True
+            self._is_closed = True
             self._changed.notify()
+
+    def __enter__(self) -> Watchdog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -113,18 +124,18 @@ class Watchdog:
     def catch_up(self) -> None:
         """Make the looks that are due now, on the calling thread.
 
-        For threads that have the interpreter lock: among many that want it, the watchdog's own may get it late. A
-        thread that loses it in the middle of a look holds up that one look only.
+        For threads that hold the interpreter lock: among many that want it, the watchdog's own may get it late. A
+        thread that loses it in the middle of a look delays that one look only.
         """
         while (entry := self._take_due()) is not None:
             self._look(entry)
 
     def _run(self) -> None:
-        while not self._stopped:
+        while not self._is_closed:
             self.catch_up()
             with self._changed:
                 left = self.due - time.monotonic()
-                if left > 0 and not self._stopped:
+                if left > 0 and not self._is_closed:
                     self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def _end(self, entry: _Entry) -> None:

@@ -1,4 +1,4 @@
-"""What a guest can call: streams, clocks, files, mounts, and the world that holds them.
+"""World of a guest: the capabilities (streams, clocks, files, mounts, process) whose imports it may call.
 
 May import: values, engine.binding, engine.threads.
 Imported by: engine.

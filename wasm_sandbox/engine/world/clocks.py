@@ -1,4 +1,4 @@
-"""Clocks, sleep and entropy, from the surroundings of a run."""
+"""Capability of clocks, sleep and entropy, from the surroundings of a run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ENTROPY_CHUNK = 1 << 16
 
 
 class Clocks:
-    """What a guest knows of time and chance, and its way to wait.
+    """Capability of clocks, entropy and waiting.
 
     Args:
-        world: its memory, its surroundings, its sleep.
-        is_open: whether there is a descriptor of this number: waiting for one that is open ends at once.
+        world: world of the guest.
+        is_open: whether a descriptor is open; a wait for one that is ends at once.
     """
 
     functions: ClassVar[Mapping[str, Imported]]
@@ -29,7 +29,7 @@ class Clocks:
         self._world, self._is_open = world, is_open
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     def clock_res_get(self, clock_id: int, result: int) -> int:
         if clock_id > CLOCK_THREAD:

@@ -1,7 +1,7 @@
-"""The WASI functions about files, over a file system in memory and what is mounted into it.
+"""Capability of files: the WASI functions over a file system in memory and the mounts in it.
 
-A capability over the standard streams: of a descriptor above theirs it has the functions. Each returns an errno or
-raises `Refusal`; arguments come from the guest, as unsigned integers.
+It is laid over the standard streams and serves the descriptors above theirs. Each function returns an errno or raises
+`Refusal`; its arguments come from the guest, as unsigned integers.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ from wasm_sandbox.engine.world.streams import FILE_FUNCTIONS, Streams
 
 MAX_DESCRIPTORS = 256
 CHUNK_BYTES = 1 << 20
-"""Moved between two looks at the deadline."""
+"""Most bytes that are moved between two looks at the deadline."""
 DEVICE = 1
 DIRENT_BYTES = 24
 
 
 @dataclass(eq=False)
 class OpenFile:
-    """A descriptor of a file in memory."""
+    """Descriptor of a file in memory."""
 
     file: File
     reads: bool
@@ -73,7 +73,7 @@ class OpenFile:
 
 @dataclass(eq=False)
 class OpenDirectory:
-    """A descriptor of a directory, with its listing as it was when reading of it began."""
+    """Descriptor of a directory in memory, with its listing as of the start of reading it."""
 
     directory: Directory
     listing: list[tuple[str, Node]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class OpenDirectory:
 
 @dataclass(eq=False)
 class OpenMounted:
-    """A descriptor of something in a mount, and its number there."""
+    """Descriptor of something in a mount, and its number there."""
 
     mount: Mount
     number: int
@@ -91,7 +91,7 @@ Open = OpenFile | OpenDirectory | OpenMounted
 
 
 class _Beyond(NamedTuple):
-    """A path that leads into a mount."""
+    """Path that leads into a mount."""
 
     mount: Mount
     directory: int
@@ -100,7 +100,11 @@ class _Beyond(NamedTuple):
 
     @classmethod
     def relative(cls, opened: OpenMounted, path: bytes) -> _Beyond:
-        """A path from an open directory of a mount: it may not lead above that."""
+        """Path from an open directory of a mount, which may not lead above that.
+
+        Raises:
+            Refusal: if it does, or is malformed.
+        """
         parts = path_parts(path)
         names = [part for part in parts if part not in ("", ".")]
         depth = 0
@@ -112,13 +116,13 @@ class _Beyond(NamedTuple):
 
 
 class Descriptors:
-    """What a guest has open, and what it can do with it.
+    """Capability of files: the descriptors of one guest.
 
     Args:
-        memory: the memory of the guest.
-        streams: what serves the standard streams.
-        files: the file system.
-        mounts: what stands behind the mount points, by number; closed with this.
+        memory: memory of the guest.
+        streams: standard streams, which serve the descriptors below.
+        files: file system in memory.
+        mounts: mounts behind the mount points, by number; closed with the capability.
     """
 
     functions: ClassVar[Mapping[str, Imported]]
@@ -129,16 +133,16 @@ class Descriptors:
         self._open: dict[int, Open] = {ROOT: OpenDirectory(files.root)}
 
     def is_open(self, fd: int) -> bool:
-        """Whether there is such a descriptor."""
+        """Whether a descriptor is open."""
         return self.streams.is_open(fd) or fd in self._open
 
     @property
     def has_mounts(self) -> bool:
-        """Whether anything of the host is in reach."""
+        """Whether directories of the host are mounted."""
         return self._host is not None
 
     def close(self) -> None:
-        """Close every file of the host that is still open."""
+        """Close the mounts, with every file of the host that is still open."""
         if self._host is not None:
             self._host.close()
 

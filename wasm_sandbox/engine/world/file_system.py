@@ -1,4 +1,4 @@
-"""A file system in memory, strictly bounded: what a guest sees of files when its caller gives it some. Pure.
+"""File system in memory, strictly bounded: what a guest sees when its caller gives it files. Pure.
 
 Names are as in POSIX; there are no links, owners or modes. What is not possible raises `Refusal` with the errno.
 """
@@ -27,18 +27,18 @@ from wasm_sandbox.engine.world.preview1 import (
 from wasm_sandbox.files import MAX_NAME_BYTES, MAX_PATH_BYTES
 
 SCRATCH = "tmp"
-"""A directory that is always there, where programs expect it."""
+"""Name of a directory that is there where `max_nodes` allows it, because programs expect it."""
 
 ZEROS = bytes(1 << 20)
 
 
 @dataclass(eq=False)
 class Node:
-    """What a name stands for."""
+    """Entry of a directory."""
 
     inode: int
     parent: Directory | None
-    """None for the root, and for what was removed."""
+    """Directory of the entry; None for the root, and for a file that was removed."""
     modified: int
     """Nanoseconds since 1970."""
     accessed: int
@@ -46,14 +46,14 @@ class Node:
 
 @dataclass(eq=False)
 class File(Node):
-    """Bytes, and how many descriptors are open on them."""
+    """File: its bytes, and the number of open descriptors."""
 
     data: bytes | bytearray = b""
-    """As it was given until it is first changed."""
+    """Content, copied when it is first changed (copy-on-write)."""
     descriptors: int = 0
 
     def writable(self) -> bytearray:
-        """The bytes, to be changed."""
+        """Content to be changed."""
         if isinstance(self.data, bytes):
             self.data = bytearray(self.data)
         return self.data
@@ -61,7 +61,7 @@ class File(Node):
 
 @dataclass(eq=False)
 class Directory(Node):
-    """Names, and the length of the directory's own path."""
+    """Directory: its entries, and the length of its own path."""
 
     entries: dict[str, Node] = field(default_factory=dict)
     path_bytes: int = 0
@@ -70,39 +70,39 @@ class Directory(Node):
 
 @dataclass(eq=False)
 class MountPoint(Node):
-    """Where another file system begins."""
+    """Place where a mount begins."""
 
     number: int = 0
-    """Which of them."""
+    """Number of the mount."""
 
 
 class Place(NamedTuple):
-    """Where a path leads."""
+    """End of a path."""
 
     directory: Directory
-    """The last one on the way."""
+    """Last directory on the way."""
     name: str
-    """In that directory; empty for a path that ends in no name, as ``.`` does."""
+    """Name in that directory; empty for a path that ends in no name, as ``.`` does."""
     node: Node | None
-    """What has the name."""
+    """Entry of that name, if there is one."""
     means_directory: bool
-    """The path ends in a slash or a dot: only a directory will do."""
+    """Whether the path ends in a slash or a dot, so that only a directory will do."""
     below: str = ""
-    """What remains of the path, when the node is a mount point and it leads further."""
+    """Rest of the path, if it leads into a mount."""
 
 
 class FileSystem:
-    """A tree of files and directories, under limits.
+    """Tree of files and directories, under limits.
 
     Args:
-        files: absolute, normalised path -> content. The content is shared until it is changed.
-        mount_points: their absolute, normalised paths; they are numbered in this order.
-        max_bytes: the content of all files together.
-        max_nodes: how many files and directories there may be, the root not counted.
-        now: the time of all files, in nanoseconds since 1970.
+        files: absolute, normalised path -> content, copied when it is first changed.
+        mount_points: absolute, normalised paths of the mounts, in the order of their numbers.
+        max_bytes: maximum size of all files together.
+        max_nodes: maximum number of files and directories, the root not counted.
+        now: time of all files, in nanoseconds since 1970.
 
     Raises:
-        Refusal: the files do not fit the limits, or their names do not go together.
+        Refusal: if the files do not fit the limits, or their names do not go together.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class FileSystem:
     # -- names -----------------------------------------------------------------------------------
 
     def create_file(self, place: Place, now: int) -> File:
-        """An empty file at a place where nothing is."""
+        """Create an empty file at a place where nothing is."""
         if place.means_directory:
             raise Refusal(EISDIR)
         file = File(self._inode(), place.directory, now, now)
@@ -180,7 +180,7 @@ class FileSystem:
         return file
 
     def make_directory(self, place: Place, now: int) -> Directory:
-        """An empty directory at a place where nothing is."""
+        """Create an empty directory at a place where nothing is."""
         if place.node is not None:
             raise Refusal(EEXIST)
         size = place.directory.path_bytes + 1 + len(place.name.encode())
@@ -190,7 +190,7 @@ class FileSystem:
         return directory
 
     def remove_file(self, place: Place, now: int) -> None:
-        """Take a file's name away; its content goes with the last descriptor."""
+        """Remove a file; its content goes with the last descriptor."""
         file = _existing(place)
         if not isinstance(file, File):
             raise Refusal(EISDIR if isinstance(file, Directory) else EPERM)
@@ -245,7 +245,7 @@ class FileSystem:
                 directory.path_bytes += longer
 
     def _check_new_home(self, moved: Directory, new: Place) -> None:
-        """A directory cannot move into itself, nor so deep that a path below it becomes too long."""
+        """Refuse to move a directory into itself, or so deep that a path below it becomes too long."""
         above: Directory | None = new.directory
         while above is not None:
             if above is moved:
@@ -276,11 +276,11 @@ class FileSystem:
     # -- content ---------------------------------------------------------------------------------
 
     def opened(self, file: File) -> None:
-        """A descriptor is open on the file."""
+        """Count one more open descriptor of a file."""
         file.descriptors += 1
 
     def closed(self, file: File) -> None:
-        """A descriptor of the file is closed."""
+        """Count one less open descriptor of a file."""
         file.descriptors -= 1
         self._forget_unused(file)
 
@@ -327,7 +327,11 @@ class FileSystem:
 
 
 def path_parts(path: bytes) -> list[str]:
-    """The names in a relative path as a guest hands it in."""
+    """Names in a relative path of a guest.
+
+    Raises:
+        Refusal: if the path is empty, absolute, too long, no UTF-8 or holds a NUL.
+    """
     if len(path) > 4 * MAX_PATH_BYTES:
         raise Refusal(ENAMETOOLONG)
     if not path:
@@ -356,7 +360,7 @@ def _directory(node: Node) -> Directory:
 
 
 def _directories(top: Directory) -> list[Directory]:
-    """A directory and all directories below it."""
+    """Directory, and all directories below it."""
     found = [top]
     for directory in found:
         found.extend(node for node in directory.entries.values() if isinstance(node, Directory))

@@ -1,4 +1,4 @@
-"""The imports of a module, defined once and routed to the world of the guest that calls."""
+"""Imports of a module, defined once and routed to the world of the guest that calls."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from wasm_sandbox.events import is_heard, mark
 
 # Guarantees:
 # - a call is served by the world that its thread has entered, and by no other;
-# - nothing is raised across the C frames below: a defect of the host ends the guest, and is kept in its world.
+# - nothing is raised across the C frames below, as long as a world is entered: a defect of the host ends the guest,
+#   and is kept in its world.
+# Locks: none: the world is the thread's own. A call may `Watchdog.catch_up`, and so take the locks of other guests'
+# looks.
 class HostFunctions:
-    """The imports of a module, defined once per linker and routed to the world of the calling thread.
+    """Imports of a module, defined once per linker and routed to the world of the calling thread.
 
     Raises:
         ValueError: if the module imports anything but functions of preview 1.
@@ -40,7 +43,7 @@ class HostFunctions:
         self._local.world = world
 
     def leave(self) -> None:
-        """Route them nowhere: no guest runs on this thread."""
+        """Route calls of this thread nowhere: no guest runs on it."""
         self._local.world = None
 
     def _callback(self, name: str, type_: wasmtime.FuncType) -> Any:

@@ -1,4 +1,4 @@
-"""Directories of the host inside a guest, by wasmtime's own WASI: loaded only for a run that asks for mounts.
+"""Mounts: directories of the host inside a guest, by wasmtime's own WASI. Loaded only for a run that has some.
 
 The guest is never linked to it. A tiny module of ours is: it passes calls on, and holds the paths and bytes on
 their way. So wasmtime sees paths and descriptors that we have looked at, and keeps them below the directory.
@@ -50,7 +50,7 @@ _FUNCTIONS = {
     "path_open": "iiiiiIIii", "path_readlink": "iiiiii", "path_remove_directory": "iii", "path_rename": "iiiiii",
     "path_unlink_file": "iii",
 }  # fmt: skip
-"""What is used of preview 1, with parameters: i = i32, I = i64. No links, no sockets, no clocks."""
+"""Functions of preview 1 in use, with parameters: i = i32, I = i64. No links, no sockets, no clocks."""
 
 
 def _module_text() -> str:
@@ -65,24 +65,24 @@ def _module_text() -> str:
 
 
 def link_mounting(engine: wasmtime.Engine) -> wasmtime.InstancePre:
-    """The module, compiled and linked to wasmtime's WASI: some 15 ms, once per image."""
+    """Compile the module and link it to wasmtime's WASI: some 15 ms, once per image."""
     linker = wasmtime.Linker(engine)
     linker.define_wasi()
     return linker.instantiate_pre(wasmtime.Module(engine, bytes(wasmtime.wat2wasm(_module_text()))))
 
 
 class Mounts:
-    """The mounts of one run: one instance of the module, one of wasmtime's WASI. To be closed.
+    """Mounts of one guest: an instance of the module, with a WASI context of wasmtime's.
 
     Args:
-        engine: the engine of the module.
-        module: what `link_mounting` made.
-        directories: path in the guest -> what to mount there.
-        max_bytes: by how much a guest may make the host's files grow, all together, and what it may write.
-        max_created: how many files and directories it may create.
+        engine: engine of the module.
+        module: result of `link_mounting`.
+        directories: path in the guest -> directory of the host.
+        max_bytes: most bytes that the guest may write, or make the host's files grow by.
+        max_created: most files and directories that the guest may create.
 
     Raises:
-        InvalidFiles: a directory cannot be opened.
+        InvalidFiles: if a directory cannot be opened.
     """
 
     def __init__(
@@ -109,18 +109,18 @@ class Mounts:
         )
 
     def close(self) -> None:
-        """Close every file that is still open."""
+        """Close the instance, with every file that is still open."""
         self._store.close()
 
     def call(self, function: str, *arguments: int) -> int:
-        """Call one of the functions; its errno."""
+        """Call one of the functions, and return its errno."""
         try:
             return self._instance.call(function, *arguments) & 0xFFFF
         except capi.GuestStopped:
             return EIO  # wasmtime's WASI gave up
 
     def address(self, offset: int) -> int:
-        """Where a byte of the module's memory is in this process."""
+        """Address in this process of a byte of the module's memory."""
         return self._instance.memory()[0] + offset
 
     def read(self, offset: int, size: int) -> bytes:
@@ -130,26 +130,34 @@ class Mounts:
         self._instance.write(offset, data)
 
     def charge(self, size: int) -> None:
-        """Account for growth of the host's files."""
+        """Charge growth of the host's files.
+
+        Raises:
+            Refusal: if it is more than the guest may write.
+        """
         if size > self._bytes_left:
             raise Refusal(ENOSPC)
         self._bytes_left -= max(0, size)
 
     def charge_creation(self) -> None:
-        """Account for a new file or directory."""
+        """Charge a new file or directory.
+
+        Raises:
+            Refusal: if it is one more than the guest may create.
+        """
         if not self._creations_left:
             raise Refusal(ENOSPC)
         self._creations_left -= 1
 
 
 class Mount:
-    """One directory of the host. Paths are relative, checked UTF-8 without NUL; errnos are wasmtime's."""
+    """Mounted directory of the host. Paths are relative and checked; errnos are wasmtime's."""
 
     def __init__(self, mounts: Mounts, root: int, read_only: bool) -> None:
         self._mounts, self.root, self._read_only = mounts, root, read_only
 
     def call(self, function: str, number: int, *arguments: int) -> int:
-        """A function that takes a descriptor and numbers, and gives nothing but its errno."""
+        """Call a function of a descriptor and numbers, and return its errno."""
         return self._mounts.call(function, number, *arguments)
 
     def _refuse_if_read_only(self) -> None:
@@ -164,7 +172,11 @@ class Mount:
     # -- descriptors -----------------------------------------------------------------------------
 
     def open(self, directory: int, path: str, lookup: int, oflags: int, rights: int, flags: int) -> int:
-        """Open a file or a directory; its number. Anything else, which could block, is refused."""
+        """Open a file or a directory, and return its number.
+
+        Raises:
+            Refusal: if wasmtime's WASI refuses, the mount is read-only, or it is anything else, which could block.
+        """
         if oflags & (CREATE | TRUNCATE) or rights & RIGHT_WRITE:
             self._refuse_if_read_only()
         errno, status = self.path_filestat(directory, FOLLOW, path)
@@ -192,11 +204,11 @@ class Mount:
         return kind, flags, rights
 
     def filestat(self, number: int) -> tuple[int, bytes]:
-        """The errno and, without one, the 64 bytes of a status."""
+        """Errno, and the 64 bytes of a status if that is 0."""
         return self.call("fd_filestat_get", number, _RESULT), self._mounts.read(_RESULT, 64)
 
     def position(self, function: str, number: int, *arguments: int) -> tuple[int, int]:
-        """``fd_seek`` or ``fd_tell``: the errno and the position."""
+        """Call ``fd_seek`` or ``fd_tell``: errno and position."""
         errno = self.call(function, number, *arguments, _RESULT)
         (position,) = struct.unpack("<Q", self._mounts.read(_RESULT, 8))
         return errno, position
@@ -225,7 +237,7 @@ class Mount:
         """Read into, or write from, this process's memory, at most `BUFFER_BYTES`.
 
         Returns:
-            The errno, and how many bytes were moved.
+            Errno and number of bytes.
         """
         writes = function in ("fd_write", "fd_pwrite")
         mounts = self._mounts
@@ -244,7 +256,7 @@ class Mount:
         return SUCCESS, moved
 
     def _charge_write(self, number: int, size: int, offset: int | None) -> None:
-        """What is written counts, or the gap that it leaves, if it is far past the end."""
+        """Charge what is written, or the whole growth of the file if that is more."""
         self._refuse_if_read_only()
         _, flags, _ = self.fdstat(number)
         if flags & APPEND:
@@ -256,7 +268,7 @@ class Mount:
         return self._mounts.charge(max(size, offset + size - self._size(number)))
 
     def read_directory(self, number: int, address: int, size: int, cookie: int) -> tuple[int, int]:
-        """Part of a listing, into this process's memory: the errno, and how many bytes."""
+        """Read a part of a listing into this process's memory: errno and number of bytes."""
         size = min(size, BUFFER_BYTES)
         errno = self.call("fd_readdir", number, _BUFFER, size, cookie, _RESULT)
         if errno:
@@ -269,7 +281,7 @@ class Mount:
     # -- paths -----------------------------------------------------------------------------------
 
     def path_filestat(self, directory: int, lookup: int, path: str) -> tuple[int, bytes]:
-        """The errno and, without one, the 64 bytes of a status."""
+        """Errno, and the 64 bytes of a status if that is 0."""
         errno = self.call("path_filestat_get", directory, lookup & FOLLOW, *self._put(path), _RESULT)
         return errno, self._mounts.read(_RESULT, 64)
 
@@ -286,7 +298,7 @@ class Mount:
         return self.call("path_create_directory", directory, *self._put(path))
 
     def on_path(self, function: str, directory: int, path: str) -> int:
-        """A function that takes a path and changes something: removing."""
+        """Call a function that removes a path, and return its errno."""
         self._refuse_if_read_only()
         return EPERM if path == "." else self.call(function, directory, *self._put(path))
 
@@ -298,7 +310,7 @@ class Mount:
         return self.call("path_rename", directory, *self._put(path), to_directory, *self._put(to_path, _OTHER_PATH))
 
     def read_link(self, directory: int, path: str, size: int) -> tuple[int, bytes]:
-        """Where a symbolic link points: the errno, and at most ``size`` bytes of the target."""
+        """Read a symbolic link: errno, and at most ``size`` bytes of the target."""
         size = min(size, BUFFER_BYTES)
         errno = self.call("path_readlink", directory, *self._put(path), _BUFFER, size, _RESULT)
         if errno:

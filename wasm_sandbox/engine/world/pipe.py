@@ -1,4 +1,4 @@
-"""Where a guest's output goes: a pipe that keeps a bounded part of any amount."""
+"""Pipe for a guest's output, which keeps a bounded part of any amount."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ _READ_ONLY = 0x100  # PyBUF_READ
 
 
 def memory_at(address: int, size: int) -> memoryview:
-    """Memory of this process, not copied: only good until the guest runs on."""
+    """View of this process's memory, valid until the guest runs on."""
     view: memoryview = _memory_view(address, size, _READ_ONLY)
     return view
 
 
+# Guarantees: the guest's own thread writes; the watchdog's may read `head`, `contents` and the counts meanwhile, at the
+# deadline. A write appends to the head by one operation, which the interpreter lock keeps whole. Locks: none.
 class OutputPipe:
-    """Keeps the first ``head_bytes`` bytes written and the last ``tail_bytes``; what is between is dropped.
+    """Pipe that keeps the first ``head_bytes`` bytes written and the last ``tail_bytes``; what is between is dropped.
 
     The guest is never blocked and never told: a flood costs the host a bounded amount of memory
     and, per write, no more copying than what is kept. Nothing that was written is moved again: the interpreter
@@ -28,16 +30,16 @@ class OutputPipe:
         self._head_bytes, self._tail_bytes = head_bytes, tail_bytes
         self._head, self._tail = bytearray(), bytearray()
         self._tail_start = 0
-        """Where the oldest byte of a full tail is, which is the next to be overwritten."""
+        """Offset of the oldest byte of a full tail, the next to be overwritten."""
         self.written_bytes = 0
 
     def write_from(self, address: int, size: int, following: int = 0) -> None:
         """Append ``size`` bytes of this process's memory at ``address``.
 
         Args:
-            address: where they are.
-            size: how many.
-            following: how many more bytes the same write appends after these. What they push out of the
+            address: address of the bytes.
+            size: number of the bytes.
+            following: number of bytes that the same write appends after these. What they push out of the
                 tail is not copied: a write that names one large range a thousand times stays cheap.
         """
         self.written_bytes += size
@@ -69,17 +71,17 @@ class OutputPipe:
             self.write_from(address, size, total)
 
     def contents(self) -> bytes:
-        """What was kept, head and tail together."""
+        """Kept output, head and tail together."""
         if not self._tail:
             return bytes(self._head)
         with memoryview(self._tail) as tail:
             return b"".join((self._head, tail[self._tail_start :], tail[: self._tail_start]))  # megabytes: copied once
 
     def head(self, size: int) -> bytes:
-        """The first ``size`` bytes of what was written."""
+        """First ``size`` bytes of the head."""
         return bytes(self._head[:size])  # no view: the guest may be writing
 
     @property
     def dropped_bytes(self) -> int:
-        """How many of the written bytes `contents` leaves out."""
+        """Number of written bytes that `contents` leaves out."""
         return self.written_bytes - len(self._head) - len(self._tail)

@@ -1,4 +1,4 @@
-"""WASI preview 1 as numbers: the constants that its functions take and give (witx: ``wasi_snapshot_preview1``)."""
+"""Constants of WASI preview 1 (witx: ``wasi_snapshot_preview1``), and the interfaces of capabilities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENOTDIR, ENOTEMPTY, ENOTSUP, EPERM, EROFS, ESPIPE, EXDEV, ENOTCAPABLE = 54, 55, 
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 ROOT = 3
-"""The one preopened directory."""
+"""Descriptor of the one preopened directory."""
 
 # filetype
 UNKNOWN, DIRECTORY, REGULAR_FILE, SYMBOLIC_LINK = 0, 3, 4, 7
@@ -29,15 +29,15 @@ FROM_START, FROM_HERE, FROM_END = range(3)  # whence
 SET_ATIME, SET_ATIME_NOW, SET_MTIME, SET_MTIME_NOW = 1, 2, 4, 8  # fstflags
 
 MAX_VECTORS = 1024
-"""IOV_MAX of common systems; also bounds the subscriptions of one poll."""
+"""Most vectors of one call, as IOV_MAX of common systems, and most subscriptions of one poll."""
 
 
 class Fault(Exception):
-    """A guest pointer outside the guest's memory."""
+    """A guest pointer is outside of the guest's memory."""
 
 
 class Refusal(Exception):
-    """A function ends with this errno."""
+    """An import ends with an errno."""
 
     def __init__(self, errno: int) -> None:
         super().__init__(errno)
@@ -45,28 +45,28 @@ class Refusal(Exception):
 
 
 Imported = Callable[..., int]
-"""A function that a guest imports: a capability, and the arguments as unsigned integers -> errno."""
+"""Import of a guest: a capability, and the arguments as unsigned integers -> errno."""
 
 
 class Capability(Protocol):
-    """A group of functions that a world offers to a guest."""
+    """Group of imports that a world offers to a guest."""
 
     functions: ClassVar[Mapping[str, Imported]]
-    """Name of the import -> the method that serves it, with the capability as its first argument."""
+    """Name of the import -> method that serves it, with the capability as its first argument."""
 
     def close(self) -> None:
-        """Give back what it holds of the host; the guest is gone. May be called again."""
+        """Close resources of the host; the guest is gone. May be called again."""
 
 
 class GuestMemory(Protocol):
-    """What a function may do with the memory of the guest that calls it; each raises `Fault` outside of it."""
+    """Access to the memory of the guest that calls; a range outside of it raises `Fault`."""
 
     def span(self, pointer: int, size: int) -> int:
-        """The address of a range, good until the guest runs on."""
+        """Address of a range, valid until the guest runs on."""
         ...
 
     def load(self, pointer: int, size: int) -> bytes:
-        """Bytes of a range."""
+        """Copy of a range."""
         ...
 
     def store(self, pointer: int, data: bytes) -> None:
@@ -78,12 +78,17 @@ class GuestMemory(Protocol):
         ...
 
     def now(self) -> int:
-        """The wall clock, in nanoseconds."""
+        """Wall clock in nanoseconds since 1970."""
         ...
 
 
 def vectors(memory: GuestMemory, pointer: int, count: int) -> list[tuple[int, int]]:
-    """The (address in this process, size) of each range that an array of iovec names."""
+    """Ranges that an array of iovec names: (address in this process, size) each.
+
+    Raises:
+        Refusal: if there are more than `MAX_VECTORS`, or they are 4 GiB or more together.
+        Fault: if the array or a range is outside of the guest's memory.
+    """
     if count > MAX_VECTORS:
         raise Refusal(EINVAL)
     pairs = list(struct.iter_unpack("<II", memory.load(pointer, 8 * count)))

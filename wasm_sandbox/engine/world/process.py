@@ -1,4 +1,4 @@
-"""What a guest is told of itself, and its end: environment, arguments, exit."""
+"""Capability of the process: environment, arguments, exit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from wasm_sandbox.engine.world.world import World
 
 
 class Process:
-    """The environment and the arguments of a guest, and how it exits.
+    """Capability of the process: environment, arguments and exit.
 
     Args:
-        world: its memory, and its end.
-        environ: the entries of its environment, as `entries` makes them.
-        arguments: of a command, each with the NUL that ends it; our own guest has none.
+        world: world of the guest.
+        environ: entries of the environment, as `entries` makes them.
+        arguments: arguments of a command, each with the NUL that ends it; our own guest has none.
     """
 
     functions: ClassVar[Mapping[str, Imported]]
@@ -25,7 +25,7 @@ class Process:
         self._world, self.environ, self.arguments = world, environ, arguments
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     def proc_exit(self, code: int) -> int:
         return self._world.exit(code)
@@ -68,7 +68,7 @@ Process.functions = {
 
 
 def entries(variables: Mapping[str, str]) -> list[bytes]:
-    """The entries ``NAME=value`` of a WASI environment, each with the NUL that ends it.
+    """Entries ``NAME=value`` of a WASI environment, each with the NUL that ends it.
 
     Names and values must have been checked.
     """

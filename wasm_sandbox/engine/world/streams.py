@@ -1,4 +1,4 @@
-"""Standard streams: an empty input, two pipes for output, and the empty place above them.
+"""Capability of the standard streams: an empty input, two pipes for output, and no descriptor above them.
 
 A guest without files sees one directory, preopened and empty: libc looks for it once, and its answer is part of an
 image's snapshot. So every world has it.
@@ -33,7 +33,7 @@ ROOT_PATH = b"/"
 STREAM_FUNCTIONS = frozenset(
     {"fd_close", "fd_fdstat_get", "fd_filestat_get", "fd_read", "fd_seek", "fd_tell", "fd_write"}
 )
-"""What standard streams can do."""
+"""Imports that standard streams serve."""
 
 FILE_FUNCTIONS = STREAM_FUNCTIONS | {
     "fd_advise", "fd_allocate", "fd_datasync", "fd_fdstat_set_flags", "fd_filestat_set_size", "fd_filestat_set_times",
@@ -41,16 +41,16 @@ FILE_FUNCTIONS = STREAM_FUNCTIONS | {
     "path_filestat_set_times", "path_link", "path_open", "path_readlink", "path_remove_directory", "path_rename",
     "path_symlink", "path_unlink_file",
 }  # fmt: skip
-"""What files can do; without any, no path exists and no descriptor above the streams'."""
+"""Imports that files serve; without files, no path exists and no descriptor above the streams'."""
 
 
 class Streams:
-    """Standard input, output and error.
+    """Capability of standard input, output and error.
 
     Args:
-        memory: the memory of the guest.
-        stdout: where its output goes.
-        stderr: where its errors go.
+        memory: memory of the guest.
+        stdout: pipe of standard output.
+        stderr: pipe of standard error.
     """
 
     functions: ClassVar[Mapping[str, Imported]]
@@ -58,14 +58,14 @@ class Streams:
     def __init__(self, memory: GuestMemory, stdout: OutputPipe, stderr: OutputPipe) -> None:
         self._memory, self.stdout, self.stderr = memory, stdout, stderr
         self.stdin = b""
-        """What is left to read of standard input: nothing, except while an image is prepared."""
+        """Rest of standard input: empty, except while an image is prepared."""
 
     def is_open(self, fd: int) -> bool:
-        """Whether there is such a descriptor."""
+        """Whether a descriptor is open."""
         return fd <= STDERR
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: nothing is held."""
 
     def fd_write(self, fd: int, iovs: int, count: int, written: int) -> int:
         if fd == STDIN:

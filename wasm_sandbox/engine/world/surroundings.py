@@ -1,4 +1,4 @@
-"""The clocks, the entropy and the sleep of a run, and its caller's way to end it."""
+"""Surroundings of a run: clocks, entropy, sleep, and the caller's way to cancel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ NANOSECONDS = 1_000_000_000
 
 
 ABANDONED_SECONDS = 0.5
-"""So often a run is looked at whose caller may go without saying so."""
+"""Interval of the looks at a run whose caller may go without saying so."""
 
 
+# Guarantees:
+# - any thread may `cancel` or `wake` at any time and as often as it likes, also before the run begins and after its
+#   end;
+# - what has been cancelled stays so.
+# Locks: none. `cancel` may still call the function that `stop_with` has just replaced: that must bear a late call, as
+# a detached poll page does. Clocks, entropy and sleep of the subclasses are for the guest's thread.
 class Cancellable:
-    """The caller's way to end a run.
+    """The caller's way to cancel a run.
 
     Args:
-        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+        abandoned: whether nobody waits any more, for callers that can go without saying so.
     """
 
     def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
@@ -33,11 +39,11 @@ class Cancellable:
         self._stop: Callable[[], object] | None = None
 
     def stop_with(self, stop: Callable[[], object] | None) -> None:
-        """What `cancel` calls, beside ending a sleep. ``None`` when the guest is gone: it refers to its world."""
+        """Set the function that `cancel` calls; ``None`` when the guest is gone, to which the function refers."""
         self._stop = stop
 
     def wake(self) -> None:
-        """End a sleep: the guest is to end."""
+        """End a sleep, and every later one: the guest is to end."""
         self._cancelled.set()
 
     def cancel(self) -> None:
@@ -52,7 +58,7 @@ class Cancellable:
 
 
 class LiveSurroundings(Cancellable):
-    """Real clocks, real entropy, and a sleep that ends early on cancellation.
+    """Surroundings with real clocks and entropy, and a sleep that ends early on cancellation.
 
     Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
     earlier runs computed on the same thread, are no business of a guest.
@@ -70,14 +76,14 @@ class LiveSurroundings(Cancellable):
         )
 
     def _cpu_time(self) -> int:
-        """Of the thread that runs the guest, since the first look."""
+        """CPU time in nanoseconds of the thread that runs the guest, since the first look."""
         now = time.thread_time_ns()
         if self._cpu_before is None:
             self._cpu_before = now
         return now - self._cpu_before
 
     def clock(self, clock_id: int) -> int:
-        """Nanoseconds of one of the four preview 1 clocks."""
+        """Time of one of the four preview 1 clocks in nanoseconds."""
         return self._clocks[clock_id]()
 
     def entropy(self, size: int) -> bytes:
@@ -90,7 +96,7 @@ class LiveSurroundings(Cancellable):
 
 
 class FixedSurroundings(Cancellable):
-    """Clocks that start at a fixed origin and step at every look, seeded entropy, no real sleeping.
+    """Surroundings with clocks that step at every look, seeded entropy and no real sleep.
 
     The same guest sees the same world every time: for making snapshots, and for runs with
     ``Limits.deterministic``. A sleep moves the clocks and takes no time; all four clocks are one.
@@ -99,7 +105,7 @@ class FixedSurroundings(Cancellable):
     ORIGIN = 1_700_000_000 * NANOSECONDS
     STEP = 1_000
     END = 2**63 - 1
-    """Where the clocks stop: a guest may sleep for centuries, and its own time is 64 bits wide."""
+    """Time at which the clocks stop: a guest may sleep for centuries, and its own time is 64 bits wide."""
 
     def __init__(self, abandoned: Callable[[], bool] | None = None, seed: int = 0) -> None:
         super().__init__(abandoned)
@@ -121,10 +127,10 @@ Surroundings = LiveSurroundings | FixedSurroundings
 
 
 def surroundings_for(limits: Limits, abandoned: Callable[[], bool] | None = None) -> Surroundings:
-    """What a run with these limits sees of the world.
+    """Surroundings of a run.
 
     Args:
-        limits: ``deterministic`` decides.
-        abandoned: tells that nobody waits any more, for callers that can go without saying so.
+        limits: limits of the run; ``deterministic`` decides.
+        abandoned: whether nobody waits any more, for callers that can go without saying so.
     """
     return FixedSurroundings(abandoned) if limits.deterministic else LiveSurroundings(abandoned)

@@ -1,4 +1,4 @@
-"""One instance's side of the border: the capabilities that it was given, its memory as they see it, and its end.
+"""`World` of one instance: its capabilities, its memory as they see it, and the reason of its end.
 
 WASI preview 1 as the guest imports it (witx: ``wasi_snapshot_preview1``). A world is made of capabilities, and the
 union of their tables is all that a guest can call: every other import answers ``ENOTCAPABLE``. wasmtime's own WASI
@@ -25,11 +25,11 @@ from wasm_sandbox.engine.world.surroundings import (
 )
 
 REST_SECONDS = 0.001
-"""A guest that sleeps for less keeps its turn."""
+"""Shortest sleep for which a guest gives up its turn."""
 
 
 class Halt(Enum):
-    """Why the host ended a guest."""
+    """Reason of a guest's end."""
 
     EXIT = "exit"
     DEADLINE = "deadline"
@@ -38,22 +38,24 @@ class Halt(Enum):
 
 
 class Stop(Exception):
-    """Ends the guest from inside a host function."""
+    """The guest is to end: raised inside a host function, it traps the guest."""
 
 
 # Guarantees:
 # - a capability's functions run on the guest's thread only, one at a time;
 # - the watchdog's thread, and whoever cancels, may ask for `halt_reason` and `next_look` at any time;
-# - `halt` is set once: of several reasons at once any may win, and it stays.
-# No lock is held here: what both sides touch is one reference each, which the interpreter lock keeps whole.
+# - once `halt` is set the guest ends. Of two reasons that are noted at the same time any may win; the guest's own exit
+#   and a defect of the host replace what was noted before.
+# Locks: none: what both sides touch is one reference each, which the interpreter lock keeps whole.
 class World:
-    """What one instance may call, and why it was ended.
+    """Imports of one instance, and the reason of its end.
 
     Args:
         surroundings: clocks, entropy, sleep, and the caller's way to cancel.
-        deadline: on the clock of `time.monotonic`, in seconds.
-        watchdog: every host call sees to it that no deadline is missed, whosever it is (`Watchdog.catch_up`).
-        turn: the run's, among the guests that want to compute.
+        deadline: deadline on the clock of `time.monotonic`, in seconds.
+        watchdog: watchdog with which every host call makes the looks that are due, of all guests
+            (`Watchdog.catch_up`).
+        turn: turn of the run, among those that want to compute.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class World:
         every other import answers ``ENOTCAPABLE``."""
 
     def offer(self, *capabilities: Capability) -> None:
-        """Let the guest call what is in their tables; of two with the same name, the later one."""
+        """Let the guest call the imports of capabilities; of two with the same name, the later one."""
         self.capabilities += capabilities
         self.table = _union(*map(type, self.capabilities))
 
@@ -90,7 +92,7 @@ class World:
             raise Stop
 
     def halt_reason(self) -> Halt | None:
-        """Notes, once, that the guest must end now, and why."""
+        """Note whether the guest must end now; the reason, if there is one."""
         if self.halt is None:
             if self.surroundings.cancelled:
                 self.halt = Halt.CANCELLED
@@ -99,13 +101,13 @@ class World:
         return self.halt
 
     def next_look(self) -> float:
-        """When `halt_reason` may have something new to say that nobody announces, on `time.monotonic`'s clock."""
+        """Time of the next look at `halt_reason`, on the clock of `time.monotonic`."""
         if self.surroundings.abandoned is not None:
             return min(self.deadline, time.monotonic() + ABANDONED_SECONDS)
         return self.deadline
 
     def exit(self, code: int) -> int:
-        """``proc_exit``: the guest ends itself."""
+        """End the guest by its own ``proc_exit``."""
         self.halt, self.exit_code = Halt.EXIT, code
         raise Stop
 
@@ -116,11 +118,11 @@ class World:
     # -- its time --------------------------------------------------------------------------------
 
     def now(self) -> int:
-        """The wall clock, in nanoseconds."""
+        """Wall clock in nanoseconds since 1970."""
         return self.surroundings.clock(CLOCK_REALTIME)
 
     def sleep(self, seconds: float) -> None:
-        """Let the guest wait; it takes no turn meanwhile, and is ended if its time is over."""
+        """Let the guest sleep without its turn, and end it if its time is over."""
         if isinstance(self.surroundings, LiveSurroundings):
             seconds = min(seconds, max(0.0, self.deadline - time.monotonic()))
         if self.turn is not None and seconds >= REST_SECONDS:
@@ -134,7 +136,11 @@ class World:
     # -- its memory ------------------------------------------------------------------------------
 
     def span(self, pointer: int, size: int) -> int:
-        """The address of a range of guest memory, checked against its present size."""
+        """Address of a range of the guest's memory.
+
+        Raises:
+            Fault: if the range is outside of the memory.
+        """
         if self.instance is None:
             raise Fault
         base, limit = self.instance.memory()
@@ -143,11 +149,11 @@ class World:
         return base + pointer
 
     def load(self, pointer: int, size: int) -> bytes:
-        """Bytes of a range of guest memory."""
+        """Copy of a range of the guest's memory."""
         return ctypes.string_at(self.span(pointer, size), size)
 
     def store(self, pointer: int, data: bytes) -> None:
-        """Write into guest memory."""
+        """Write into the guest's memory."""
         ctypes.memmove(self.span(pointer, len(data)), data, len(data))
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.loaded import ImageLoader, LoadedImage
 
 
-class PlainImage:
+class BuiltInImage:
     """The default image: our own guest as its start-up and warm-up leave it, without packages."""
 
     distributions: ClassVar[Mapping[str, str]] = {}
@@ -28,4 +28,4 @@ class PlainImage:
         return loader.prepared(self.id, list, {})
 
 
-PLAIN_IMAGE = PlainImage()
+BUILT_IN_IMAGE = BuiltInImage()
