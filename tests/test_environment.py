@@ -65,6 +65,7 @@ def test_the_merged_variables_are_the_rule_for_any_layers(
         for name, value in stored.items():
             configs.create_or_update_sandbox_env_var(name, value, config.id, ann)
         sandbox = IdleSandbox("f", {}, ann, tool_id, agent_id, project_id, TOOL, sandbox_env_vars=given_variables)
+        # The specification's name for this hook of a back-end, and its twin.
         merged = asyncio.run(sandbox._gather_env_vars({"secrets": secrets}, additional, config.id, is_local))
         assert merged == sandbox._gather_env_vars_sync({"secrets": secrets}, additional, config.id, is_local)
 

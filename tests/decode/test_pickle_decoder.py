@@ -1061,7 +1061,7 @@ class TestAnyBytes:
         for protocol in (0, 2, 4)
     )
     NAMES = (
-        *(named(*key) for key in plain_types._TABLE),
+        *(named(*key) for key in plain_types.TABLE),
         named("__main__", "C"),
         named("os", "system"),
     )

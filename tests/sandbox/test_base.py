@@ -124,7 +124,7 @@ def test_fingerprints_are_those_of_the_specification() -> None:
         (AsyncToolSandboxBase.run, ["agent_state", "additional_env_vars"]),
         (AsyncToolSandboxBase.generate_execution_script, ["agent_state", "wrap_print_with_markers"]),
         (
-            AsyncToolSandboxBase._gather_env_vars,
+            AsyncToolSandboxBase._gather_env_vars,  # the specification's name for a back-end's hook
             ["agent_state", "additional_env_vars", "sbx_id", "is_local"],
         ),
         (parse_function_arguments, ["source_code", "tool_name"]),
@@ -176,7 +176,7 @@ async def test_a_tool_that_is_not_there_has_the_exact_text(has_store: bool) -> N
         ToolManager().create_or_update_tool(tool(ONE), ANN)
     text = "Agent attempted to invoke tool nope that does not exist for organization org-a"
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its whole text is compared
-        await IdleSandbox("nope", {}, ANN, None)._init_async()
+        await IdleSandbox("nope", {}, ANN, None)._init_async()  # the specification's name for a back-end's hook
     assert str(caught.value) == text
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - its whole text is compared
         WasmToolSandbox("nope", {}, ANN, None).run_sync()
@@ -194,15 +194,15 @@ async def test_initialising_happens_once_and_a_failed_attempt_is_repeated() -> N
     """Section 1."""
     made = IdleSandbox("f", {}, ANN, None)
     with pytest.raises(ValueError, match="does not exist"):
-        await made._init_async()
+        await made._init_async()  # the specification's name for a back-end's hook
     ToolManager().create_or_update_tool(tool("async def f(agent_state, agent_id): pass"), ANN)
-    await made._init_async()
+    await made._init_async()  # the specification's name for a back-end's hook
     found = made.tool
     assert found is not None
     assert (made.inject_agent_state, made.inject_agent_id, made.is_async_function) == (True, True, True)
     assert made.inject_letta_client is True
     ToolManager().create_or_update_tool(tool(ONE), ANN)
-    await made._init_async()
+    await made._init_async()  # the specification's name for a back-end's hook
     assert made.tool is found
     assert made.is_async_function is True
 
@@ -234,7 +234,7 @@ async def test_a_store_that_cannot_be_used_is_an_error_of_the_call_and_repeatabl
 async def test_what_the_source_says_is_on_the_object(source: str, state: bool, identity: bool, is_async: bool) -> None:
     """Section 1, steps 3 to 5; section 2."""
     made = IdleSandbox("f", {}, ANN, None, tool_object=tool(source))
-    await made._init_async()
+    await made._init_async()  # the specification's name for a back-end's hook
     assert (made.inject_agent_state, made.inject_agent_id, made.is_async_function) == (state, identity, is_async)
 
 
@@ -328,7 +328,7 @@ def test_a_run_without_a_store_makes_none(data_directory: Path, monkeypatch: pyt
     def fail(*_: Any) -> None:
         raise AssertionError("the disk was touched")
 
-    monkeypatch.setattr(database, "_connect", fail)
+    monkeypatch.setattr(database, "connect", fail)
     for config in (None, SandboxConfig()):
         made = WasmToolSandbox("f", {}, ANN, None, tool_object=tool(ENVIRON), sandbox_config=config)
         assert asyncio.run(made.run()).func_return == {}

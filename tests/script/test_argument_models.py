@@ -668,7 +668,7 @@ def test_nothing_of_a_schema_is_executed_here(monkeypatch: pytest.MonkeyPatch) -
 def test_a_schema_is_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = schema_of({"once": {"type": "integer"}})
     models = argument_models(schema)
-    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", None)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "generate_code", None)
     assert argument_models(json.loads(json.dumps(schema))) is models
 
 
@@ -676,7 +676,7 @@ def test_a_refusal_is_remembered_too(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = schema_of({"never": {"type": "string", "minLength": "many"}})
     with pytest.raises(ArgumentSchemaError, match="no models can be made"):
         argument_models(schema)
-    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", None)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "generate_code", None)
     with pytest.raises(ArgumentSchemaError, match="minLength"):
         argument_models(schema)
 
@@ -687,7 +687,7 @@ def test_a_generation_that_takes_too_long_is_given_up(monkeypatch: pytest.Monkey
             len("")
 
     monkeypatch.setattr(wasm_sandbox.script.argument_models, "MAX_SECONDS", 0.05)
-    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", forever)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "generate_code", forever)
     profile = sys.getprofile()
     with pytest.raises(ArgumentSchemaError, match=r"more than 0\.05 seconds"):
         argument_models(schema_of({"slow": {}}))
@@ -708,13 +708,13 @@ def test_a_missing_generator_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 async def test_the_event_loop_stays_free_while_models_are_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
-    original = wasm_sandbox.script.argument_models._generate
+    original = wasm_sandbox.script.argument_models.generate_code
 
     def slow(*schema: Any) -> Any:
         time.sleep(0.3)
         return original(*schema)
 
-    monkeypatch.setattr(wasm_sandbox.script.argument_models, "_generate", slow)
+    monkeypatch.setattr(wasm_sandbox.script.argument_models, "generate_code", slow)
     tool = tool_with(schema_of({"free": {}}))
     running = asyncio.create_task(WasmToolSandbox("tool", {"free": 1}, None, None, tool_object=tool).run())
     turns = 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasm_sandbox.errors import ArgumentSchemaError
-from wasm_sandbox.script.argument_models import _known_here, argument_models
+from wasm_sandbox.script.argument_models import argument_models, known_here
 from wasm_sandbox.script.schema_filter import (
     MAX_CHARACTERS,
     MAX_DEPTH,
@@ -191,5 +191,5 @@ def test_whatever_a_schema_holds_there_are_models_that_parse_or_a_refusal(proper
         models = argument_models(schema_of(properties, **{"$defs": {"A": definition}}))
     except ArgumentSchemaError:
         return
-    compile(_known_here(models.source), "<models>", "exec")
+    compile(known_here(models.source), "<models>", "exec")
     assert models.fields.keys() <= properties.keys()

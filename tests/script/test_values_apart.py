@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_the_values_cross_to_a_worker_process() -> None:
 
 def test_the_script_that_is_shown_spells_everything_out() -> None:
     sandbox = WasmToolSandbox("show", {"value": RECORDS}, None, None, tool_object=SHOW)
-    assert repr(RECORDS) in sandbox._script(None, markers=True).text
+    assert repr(RECORDS) in asyncio.run(sandbox.generate_execution_script(None, wrap_print_with_markers=True))
 
 
 def test_small_values_and_what_is_no_plain_data_are_spelled_out() -> None:

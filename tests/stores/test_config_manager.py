@@ -308,6 +308,7 @@ def test_no_value_and_no_key_is_in_any_text_made_of_the_objects(
     config = configs.get_or_create_default_sandbox_config("wasm", ann)
     made = configs.create_or_update_sandbox_env_var("TOKEN", SECRET, config.id, ann)
     configs.get_sandbox_env_vars_as_dict(config.id, ann)
+    # The cipher has the key, and no public way leads to it: that is what is tested.
     texts = [repr(configs), repr(configs._cipher), repr(made), str(made), caplog.text]
     assert all(SECRET not in text and key not in text for text in texts)
 

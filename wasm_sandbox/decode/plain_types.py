@@ -592,9 +592,10 @@ def _entries() -> Iterable[PlainClass]:
     yield PlainClass("http.HTTPMethod", partial(_build_member, HTTPMethod, (str,)))
 
 
-_TABLE: dict[tuple[str, str], PlainClass] = {
+TABLE: dict[tuple[str, str], PlainClass] = {
     (entry.name.rpartition(".")[0], entry.name.rpartition(".")[2]): entry for entry in _entries()
 }
+"""Module and name of each class that a result may hold -> what is made of it."""
 
 
 def find_class(module: str, name: str) -> PlainClass:
@@ -604,7 +605,7 @@ def find_class(module: str, name: str) -> PlainClass:
         ForbiddenPickle: the name is not in the table.
     """
     today = _MODULE_TODAY.get(module)
-    found = _TABLE.get((today, _NAME_TODAY.get(name, name)) if today else (module, name))
+    found = TABLE.get((today, _NAME_TODAY.get(name, name)) if today else (module, name))
     if found is None:
         raise ForbiddenPickle(
             f"the result refers to {printable(f'{module}.{name}')}, which is not plain data: {ADVICE}"

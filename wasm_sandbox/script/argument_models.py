@@ -104,7 +104,7 @@ def _generated(schema_text: str, suffix: str) -> ArgumentModels | str:
 
             with warnings.catch_warnings(), _time_limit(MAX_SECONDS):
                 warnings.simplefilter("ignore")  # what the generator thinks of a schema is not for the host's log
-                return _checked(*_generate(schema, suffix), schema)
+                return _checked(*generate_code(schema, suffix), schema)
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "datamodel_code_generator":
             raise
@@ -120,7 +120,7 @@ def _generated(schema_text: str, suffix: str) -> ArgumentModels | str:
         return f"no models can be made of args_json_schema: {type(error).__name__}: {str(error)[:500]}"
 
 
-def _generate(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[str, str]]:
+def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[str, str]]:
     """The text, the name of the class that stands for the whole schema, and its fields."""
     from datamodel_code_generator.enums import DataModelType  # lazy: an extra
     from datamodel_code_generator.format import DatetimeClassType, Formatter, PythonVersion  # lazy: an extra
@@ -170,14 +170,14 @@ def _fields_for_odd_names(schema: Any) -> dict[str, str]:
     return found
 
 
-def _known_here(text: str) -> str:
+def known_here(text: str) -> str:
     """The text with letters that only the guest's newer Unicode has made plain ones, so that it parses here too."""
     return text if text.isascii() else "".join("x" if unicodedata.category(c) == "Cn" else c for c in text)
 
 
 def _checked(text: str, class_name: str, fields: dict[str, str], schema: dict[str, Any]) -> ArgumentModels:
     """The models, if the text is what the rest of the script relies on."""
-    body = parse_module(_known_here(text)).body
+    body = parse_module(known_here(text)).body
     text.encode()
     classes = {node.name for node in body if isinstance(node, ast.ClassDef)}
     imported = {
@@ -187,7 +187,7 @@ def _checked(text: str, class_name: str, fields: dict[str, str], schema: dict[st
         for alias in node.names
         if alias.asname or node.module not in ("typing", "pydantic")
     }
-    if _known_here(class_name) not in classes or not all(_known_here(name).isidentifier() for name in fields.values()):
+    if known_here(class_name) not in classes or not all(known_here(name).isidentifier() for name in fields.values()):
         raise ArgumentSchemaError("the generated models of args_json_schema lack the one of the arguments")
     allows_extra = schema.get("additionalProperties", False) is not False
     return ArgumentModels(text.rstrip(), class_name, fields, allows_extra, frozenset(classes | imported))

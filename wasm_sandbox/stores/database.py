@@ -98,7 +98,7 @@ class Database:
             if not path.exists():
                 yield None
                 return
-            with closing(_connect(path)) as connection:
+            with closing(connect(path)) as connection:
                 connection.execute("BEGIN")
                 yield connection if _version(connection, path) else None
 
@@ -112,7 +112,7 @@ class Database:
         path = self.path
         with _explained(path):
             _make(path)
-            with closing(_connect(path)) as connection:
+            with closing(connect(path)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 _migrate(connection, path)
                 yield connection
@@ -188,7 +188,8 @@ def _where(key: Mapping[str, str]) -> str:
     return " AND ".join(f"{column} = ?" for column in key)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """Connection to a store, made if need be, in a directory and a file that nobody else can read."""
     _check_directory(path.parent)
     _keep_private(path)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)

@@ -50,7 +50,7 @@ def test_many_short_watches_leave_nothing_behind() -> None:
         with watchdog.watch(time.monotonic() + 1000, lambda: None):
             assert watchdog.watched == 1
     assert watchdog.watched == 0
-    assert len(watchdog._entries) <= STALE_ENTRIES + 1
+    assert watchdog.entries <= STALE_ENTRIES + 1
     watchdog.close()
 
 

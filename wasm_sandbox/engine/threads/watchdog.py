@@ -54,6 +54,11 @@ class Watchdog:
         """Number of `watch` blocks that are entered now."""
         return self._watched
 
+    @property
+    def entries(self) -> int:
+        """Number of entries in its heap: those to come, and stale ones that are not cleared away yet."""
+        return len(self._entries)
+
     @contextmanager
     def watch(self, at: float, look: Callable[[], float | None]) -> Iterator[None]:
         """Call ``look`` at a time of `time.monotonic`, and again at each time that it returns, while inside.
