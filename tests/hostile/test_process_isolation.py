@@ -520,6 +520,7 @@ def test_a_worker_has_nothing_of_the_hosts_environment_nor_its_descriptors(
         environ = PROC.joinpath(str(worker.pid), "environ").read_bytes().split(b"\0")
         assert {entry.partition(b"=")[0] for entry in environ if entry} <= {
             b"WASM_SANDBOX_CACHE_DIR",
+            b"WASM_SANDBOX_ENGINE",
             b"LD_LIBRARY_PATH",
         }
         targets = [os.readlink(path) for path in PROC.joinpath(str(worker.pid), "fd").iterdir()]
