@@ -76,13 +76,7 @@ def checked(options: RunOptions) -> RunOptions:
 
 
 _NAMES = frozenset(RunOptions.__annotations__)
-_DEFAULTS: RunOptions = {
-    "image": None,
-    "files": None,
-    "mounts": None,
-    "build_images": False,
-    "isolation": "thread",
-}
+_DEFAULTS = {**dict.fromkeys(_NAMES), "build_images": False, "isolation": "thread"}
 
 
 def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:

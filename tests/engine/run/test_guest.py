@@ -11,7 +11,6 @@ import pytest
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.run.guest import Guest
-from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings, Surroundings
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.outcome import Ending
@@ -30,14 +29,13 @@ class Kept:
         self.guest.equip(given, Limits())
 
     def call(self, script: str, environ: dict[str, str] | None = None, seconds: float = LONG_SECONDS) -> Ending:
-        self.stdout, self.stderr = OutputPipe(1 << 20), OutputPipe(1 << 20)
         request = ExecutionRequest(script, environ or {}, Limits(fuel=2**40))
-        return self.guest.call(request, time.monotonic() + seconds, stdout=self.stdout, stderr=self.stderr)
+        return self.guest.call(request, time.monotonic() + seconds)
 
     def printed(self, script: str, environ: dict[str, str] | None = None) -> str:
         assert self.call(script, environ) is Ending.EXITED
         assert self.guest.ended.exception is None, self.guest.ended.exception
-        return self.stdout.contents().decode()
+        return self.guest.streams.stdout.contents().decode()
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def test_what_a_call_leaves_in_its_instance_the_next_one_finds(kept: Kept) -> No
 
 def test_a_call_has_output_environment_and_fuel_of_its_own(kept: Kept) -> None:
     assert kept.printed("import os; print(os.environ)", {"A": "1"}) != kept.printed("print(2)")
-    assert kept.stdout.contents() == b"2\n"
+    assert kept.guest.streams.stdout.contents() == b"2\n"
     before = kept.guest.fuel_left()
     kept.printed("for _ in range(100_000): pass")
     assert kept.guest.fuel_left() < before

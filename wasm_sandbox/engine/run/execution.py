@@ -5,19 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, key_of
 from wasm_sandbox.engine.run.compile_ahead import compile_ahead
 from wasm_sandbox.engine.run.guest import Guest, Watch
 from wasm_sandbox.engine.threads.turns import Turn
-from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.events import mark
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-
-TAIL_SLACK_BYTES = 64 << 10  # most output after a frame that is still found
 
 
 def execute(
@@ -78,9 +74,6 @@ class _Run:
         self._request, self._limits, self._deliver = request, request.limits, deliver
         self._started = time.monotonic()
         self._deadline = self._started + request.limits.timeout_seconds
-        frame_bytes = request.limits.result_bytes + HEADER_BYTES
-        kept = request.limits.output_bytes
-        self._stdout, self._stderr = OutputPipe(kept + frame_bytes, frame_bytes + TAIL_SLACK_BYTES), OutputPipe(kept)
         self._is_delivered = False
         self.guest = Guest(image, watch, surroundings, self._deadline)
 
@@ -88,15 +81,7 @@ class _Run:
         """Run the script, deliver the outcome, and return how the script ended."""
         guest, request = self.guest, self._request
         guest.equip(request.given, request.limits)
-        ending = guest.call(
-            request,
-            self._deadline,
-            stdout=self._stdout,
-            stderr=self._stderr,
-            turn=turn,
-            code=code,
-            when_late=self._deliver_late,
-        )
+        ending = guest.call(request, self._deadline, turn=turn, code=code, when_late=self._deliver_late)
         if not self._is_delivered:
             self._hand_over(ending)
             time.sleep(0)  # whoever waits for it gets the interpreter lock now
@@ -116,8 +101,9 @@ class _Run:
         guest, limits = self.guest, self._limits
         # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
         exited = ending is Ending.EXITED
-        stdout = self._stdout.contents() if exited else self._stdout.head(limits.output_bytes)
-        stderr = self._stderr.contents()
+        out, err = guest.streams.stdout, guest.streams.stderr
+        stdout = out.contents() if exited else out.head(limits.output_bytes)
+        stderr = err.contents()
         changed = exited and guest.files is not None and self._request.given is not None
         outcome = Outcome(
             ending=ending,
@@ -126,8 +112,8 @@ class _Run:
             detail=guest.detail,
             stdout=stdout,
             stderr=stderr,
-            stdout_dropped_bytes=self._stdout.written_bytes - len(stdout),
-            stderr_dropped_bytes=self._stderr.written_bytes - len(stderr),
+            stdout_dropped_bytes=out.written_bytes - len(stdout),
+            stderr_dropped_bytes=err.written_bytes - len(stderr),
             fuel=None if limits.fuel is None else self._spent(limits.fuel),
             wall_seconds=time.monotonic() - self._started,
             memory_bytes=guest.memory_bytes(),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import wasmtime
 
+from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import PooledInstance
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -39,8 +40,10 @@ NEAR_CEILING_BYTES = 1 << 20
 _TRAPS = wasmtime.TrapCode
 
 
+TAIL_SLACK_BYTES = 64 << 10  # most output after a frame that is still found
+
 _NOWHERE = OutputPipe(0)
-"""Where output goes between two calls: there is none."""
+"""Where output goes before the first call: there is none."""
 
 _NOTHING = Ended(0, None)
 
@@ -137,19 +140,15 @@ class Guest:
         request: ExecutionRequest,
         deadline: float,
         *,
-        stdout: OutputPipe,
-        stderr: OutputPipe,
         turn: Turn | None = None,
         code: ToolCode | None = None,
         when_late: Callable[[], None] | None = None,
     ) -> Ending:
-        """Run a script in the instance, on the calling thread.
+        """Run a script in the instance, on the calling thread; what it prints is in the pipes of `streams` then.
 
         Args:
             request: the script, its environment and its limits.
             deadline: deadline of the call, on the clock of `time.monotonic`, in seconds.
-            stdout: pipe of standard output.
-            stderr: pipe of standard error.
             turn: turn of the run, among those that want to compute.
             code: compiled code of the script from the tool's source on, if there is any.
             when_late: called by the watchdog at the deadline, where the outcome is known before the guest has
@@ -167,7 +166,8 @@ class Guest:
             raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
         world, surroundings = self.world, self.world.surroundings
         world.deadline, world.turn = deadline, turn
-        self.streams.stdout, self.streams.stderr = stdout, stderr
+        self.streams.stdout, self.streams.stderr = _pipes(request.limits)
+        self.ended, self.detail = _NOTHING, ""
         self._process.environ = entries(self.image.start.environ(request.environ))
         self._process.arguments = self.image.start.arguments(request)
 
@@ -189,7 +189,7 @@ class Guest:
         self._ending = self._ending_of(stopped, request.limits.memory_bytes)
         self.detail = stopped.message if stopped else ""
         if self._ending is Ending.EXITED and self.ended.exit_code and self.ended.exception is None:
-            told = self.image.start.exception(self.ended.exit_code, stderr.contents(), request)
+            told = self.image.start.exception(self.ended.exit_code, self.streams.stderr.contents(), request)
             self.ended = self.ended._replace(exception=told)
         return self._ending
 
@@ -326,3 +326,10 @@ class Guest:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _pipes(limits: Limits) -> tuple[OutputPipe, OutputPipe]:
+    """Pipes of standard output, which has room for a framed result at its end, and of standard error."""
+    frame_bytes = limits.result_bytes + HEADER_BYTES
+    stdout = OutputPipe(limits.output_bytes + frame_bytes, frame_bytes + TAIL_SLACK_BYTES)
+    return stdout, OutputPipe(limits.output_bytes)
