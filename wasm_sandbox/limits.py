@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,6 +57,7 @@ class Limits(BaseModel):
     writable mounts."""
 
     @classmethod
+    @cache
     def default(cls) -> Limits:
-        """Equal of ``Limits()`` that is made without pydantic's validation, which takes a while to load."""
+        """The same as ``Limits()``, without loading what pydantic validates with; one object, for it is frozen."""
         return cls.model_construct()
