@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
+from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError
 
@@ -22,7 +24,8 @@ MAX_THREADS = 256
 """Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""
 
 INTERRUPT_SECONDS = 0.1
-"""Length of one wait in `wait_for`: on some platforms Ctrl-C does not interrupt a wait without a timeout."""
+"""So often a long wait is woken, by a look of a watchdog: on some platforms Ctrl-C cannot interrupt one without an end.
+A wait that is shorter than this needs no look, which would cost a short call one percent."""
 
 T = TypeVar("T")
 R_co = TypeVar("R_co", covariant=True)
@@ -33,14 +36,28 @@ _stack_size_lock = threading.Lock()
 """Held while the stack size of the process, which all pools share, is another one."""
 
 
+_waits = PerProcess(Watchdog, Watchdog.close)
+"""Wakes the callers that wait for long."""
+
+
 def wait_for(future: Future[T]) -> T:
-    """The future's result, or what it raises; ``KeyboardInterrupt`` ends the wait."""
-    while True:
-        try:
-            return future.result(timeout=INTERRUPT_SECONDS)
-        except FutureTimeout:
-            if future.done():
-                raise
+    """Result of a future, or what it raises; whatever a signal handler raises, such as Ctrl-C's, ends the wait."""
+    with suppress(FutureTimeout):
+        return future.result(timeout=INTERRUPT_SECONDS)
+    woken = threading.Semaphore(0)
+    future.add_done_callback(lambda _: woken.release())
+
+    def look() -> float:
+        woken.release()
+        return time.monotonic() + INTERRUPT_SECONDS
+
+    call_off = _waits.get().look_at(time.monotonic() + INTERRUPT_SECONDS, look)
+    try:
+        while not future.done():
+            woken.acquire()
+    finally:
+        call_off()
+    return future.result()
 
 
 class Patience(Protocol[R_co]):
