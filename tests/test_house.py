@@ -21,7 +21,7 @@ PACKAGE = "wasm_sandbox"
 
 VALUES = frozenset(
     {
-        "config", "deferred", "directories", "doors", "environment", "errors", "events", "files", "limits", "network",
+        "config", "directories", "doors", "environment", "errors", "events", "files", "forks", "limits", "network",
         "options", "outcome", "request", "results", "sizes", "switches", "tracing", "twins",
     }
 )  # fmt: skip
@@ -53,6 +53,7 @@ IMPURE_MODULES = frozenset(
     }
 )
 IMPURE_CALLS = frozenset({"open", "input", "print", "read_bytes", "read_text", "write_bytes", "write_text"})
+LOCKS = frozenset({"Barrier", "Condition", "Event", "Lock", "RLock", "Semaphore"})
 SCREEN_MODULES = frozenset({"click", "rich"})
 STORE_MODULES = frozenset({"sqlite3", "images", "stores"})
 
@@ -247,6 +248,23 @@ def a_folder_keeps_the_law_in_its_first_lines() -> Iterator[str]:
                 yield f"{folder} may not be imported by {found.by}"
 
 
+def a_lock_of_the_process_is_made_for_forks() -> Iterator[str]:
+    """One of a module or of a class, or of an object that a module makes: `process_lock` makes it."""
+    for module, tree in modules().items():
+        if module == "forks":
+            continue
+        of_process: list[ast.AST] = []
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                of_process += [part for part in node.body if not isinstance(part, ast.FunctionDef)]
+                makes = {_called(call) for other in tree.body for call in _calls_of(other)}
+                of_process += [node] if node.name in makes else []
+            elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                of_process.append(node)
+        for call in {_called(call) for part in of_process for call in _calls_in(part)} & LOCKS:
+            yield f"{module} makes a {call}"
+
+
 def no_folder_is_a_hall() -> Iterator[str]:
     plain = [module for module in modules() if module and path_of(module).name != "__init__.py"]
     for folder in {module.rpartition(".")[0] for module in plain}:
@@ -260,6 +278,15 @@ def _called(node: ast.Call) -> str:
     return (
         function.id if isinstance(function, ast.Name) else function.attr if isinstance(function, ast.Attribute) else ""
     )
+
+
+def _calls_in(node: ast.AST) -> Iterator[ast.Call]:
+    return (part for part in ast.walk(node) if isinstance(part, ast.Call))
+
+
+def _calls_of(statement: ast.stmt) -> Iterator[ast.Call]:
+    """Calls that importing makes, as far as they stand in a statement of the module itself."""
+    return iter(()) if isinstance(statement, ast.FunctionDef | ast.ClassDef) else _calls_in(statement)
 
 
 def _foreign(found: Import) -> str:
@@ -325,6 +352,7 @@ LAWS = [
     there_is_no_circle_of_folders,
     a_lazy_import_stands_at_a_door_or_has_its_reason,
     a_folder_keeps_the_law_in_its_first_lines,
+    a_lock_of_the_process_is_made_for_forks,
     no_folder_is_a_hall,
 ]
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError, field_validator
 
 import wasm_sandbox
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
-from wasm_sandbox.deferred import DEFER_BUILD
+from wasm_sandbox.limits import DEFER_BUILD
 
 NAMES = [
     "ArgumentSchemaError",

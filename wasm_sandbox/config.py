@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from wasm_sandbox.deferred import DEFER_BUILD
+from wasm_sandbox.limits import DEFER_BUILD
 
 CONFIG_ID = r"sandbox-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
 """Pattern of a configuration's id: ``sandbox-<uuid4>``."""

@@ -6,12 +6,13 @@ Spans, ``bench --breakdown`` and tests listen; no result depends on it.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Protocol
+
+from wasm_sandbox.forks import process_lock
 
 
 class Mark:
@@ -45,7 +46,7 @@ class Listener(Protocol):
 #   own, and their defects are not hidden.
 # Locks: `_lock` is held while the tuple of listeners is replaced, and never while one is called.
 _listeners: tuple[Listener, ...] = ()
-_lock = threading.Lock()
+_lock = process_lock(fork_waits=True)
 
 
 class _Heard(AbstractContextManager[Mark]):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import VERSION, BaseModel, ConfigDict, Field
 
-from wasm_sandbox.deferred import DEFER_BUILD
+DEFER_BUILD = tuple(map(int, VERSION.split(".")[:2])) >= (2, 14)
+"""Value of ``ConfigDict(defer_build=...)``: models are built at their first use, so that a first result comes sooner.
+An older pydantic fails where two threads first use a model."""
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from wasm_sandbox.deferred import DEFER_BUILD
+from wasm_sandbox.limits import DEFER_BUILD
 
 
 class ErrorKind(StrEnum):

@@ -7,7 +7,6 @@ modules and never import it: without it a run pays for one look-up in a dict.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
@@ -15,6 +14,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 from wasm_sandbox.events import Mark, listen, mark
+from wasm_sandbox.forks import process_lock
 from wasm_sandbox.results import ToolExecutionResult
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class _Spans:
     def __init__(self) -> None:
         self._open: dict[Mark, tuple[AbstractContextManager[Span], Span]] = {}
         self._is_listening = False
-        self._lock = threading.Lock()
+        self._lock = process_lock(fork_waits=True)
 
     def listen(self) -> None:
         """Begin to listen, at the first call."""

@@ -67,6 +67,49 @@ def test_a_forked_child_gets_an_engine_of_its_own() -> None:
     assert (done.returncode, done.stdout) == (0, "child 1\nparent 1\n"), done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_runs_guests_whatever_the_threads_of_its_parent_were_doing_at_the_fork() -> None:
+    """They start threads, generate models, and begin to listen: each takes a lock that the process has one of."""
+    done = python(
+        """
+        import signal, warnings
+        from wasm_sandbox import Limits
+        from wasm_sandbox.engine import GuestThreads, Watchdog
+        from wasm_sandbox.events import listening
+        warnings.simplefilter("ignore", DeprecationWarning)
+        watchdog = Watchdog()
+        class Listener:
+            def began(self, mark): pass
+            def ended(self, mark): pass
+        def start_threads():
+            while True:
+                threads = GuestThreads(watchdog, 8)
+                for _ in range(8):
+                    threads.submit(lambda deliver: deliver(None))
+                threads.close(time.monotonic() + 1)
+        def listen():
+            while True:
+                with listening(Listener()):
+                    pass
+        assert run_tool(one).func_return == 1
+        usual = threading.stack_size()
+        for work in (start_threads, start_threads, listen):
+            threading.Thread(target=work, daemon=True).start()
+        for _ in range(12):
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that waits for ever
+                assert threading.stack_size() == usual
+                with listening(Listener()):
+                    assert run_tool(one, limits=Limits(timeout_seconds=15)).func_return == 1
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        print("parent", run_tool(one).func_return)
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "parent 1\n"), done.stderr
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_multiprocessing_workers_can_run_guests(method: str, tmp_path: object) -> None:
     import multiprocessing

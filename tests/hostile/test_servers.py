@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,15 +71,15 @@ def server(before: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
         command = [sys.executable, "-m", "gunicorn", "--bind", f"unix:{path}", "--workers", "2", "--chdir", directory]
         environ = {**os.environ, "BEFORE": before, "PYTHONPATH": os.pathsep.join(sys.path)}
         arguments = [*command, "--no-control-socket", *options, "served:application"]
-        process = subprocess.Popen(arguments, env=environ, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(arguments, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             while not is_listening(path):
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 time.sleep(0.05)
             yield process, path
         finally:
-            if process.poll() is None:
-                process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its workers too, if they do not leave with it
             process.communicate()
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import sys
-import threading
 import time
 import unicodedata
 import warnings
@@ -18,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from wasm_sandbox.errors import ArgumentSchemaError
+from wasm_sandbox.forks import process_lock
 from wasm_sandbox.script.schema_filter import MAX_CHARACTERS, filtered_schema
 from wasm_sandbox.tool.parsing import parse_module
 
@@ -89,9 +88,7 @@ def _canonical(schema: Mapping[str, Any]) -> str:
 # - a missing generator is not memoised: it may be installed later.
 # Locks: `_one_at_a_time` is held while the generator is imported and while it runs: `MAX_SECONDS` of CPU
 # time at most. It is made anew in the child of a fork.
-_one_at_a_time = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a child of a process that is generating would wait for ever
-    os.register_at_fork(after_in_child=_one_at_a_time._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed lacks it
+_one_at_a_time = process_lock()
 
 
 @lru_cache(maxsize=256)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from wasm_sandbox.deferred import DEFER_BUILD
 from wasm_sandbox.errors import ToolSourceError
+from wasm_sandbox.limits import DEFER_BUILD
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.quick_schema import quick_schema

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError
+from wasm_sandbox.forks import process_lock
 
 NATIVE_STACK_BYTES = 8 << 20
 """The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
@@ -32,8 +33,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 _log = logging.getLogger(__name__)
 
-_stack_size_lock = threading.Lock()
-"""Held while the stack size of the process, which all pools share, is another one."""
+_stack_size_lock = process_lock(fork_waits=True)
+"""Held while the stack size of the process, which all pools share, is another one: a child has the usual one."""
 
 
 _waits = PerProcess(Watchdog, Watchdog.close)

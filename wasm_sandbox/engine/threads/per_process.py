@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from wasm_sandbox.forks import process_lock
 
 T = TypeVar("T")
 
@@ -14,8 +15,7 @@ T = TypeVar("T")
 # Guarantees:
 # - a process makes one value, however many threads ask first;
 # - the child of a fork never uses or frees the values of its ancestors: the threads that belong to them are gone.
-# Locks: `_lock` is held while the value is made, which may take any other lock. It is made anew in a child: a thread
-# that the child lacks may have held it.
+# Locks: `_lock` is held while the value is made, which may take any other lock. It is free in a child.
 class PerProcess(Generic[T]):
     """Singleton of each process.
 
@@ -32,14 +32,10 @@ class PerProcess(Generic[T]):
         self._value: T | None = None
         self._pid = 0
         self._inherited: list[T] = []
-        self._lock = threading.Lock()
+        self._lock = process_lock()
         atexit.register(self._at_exit)
-        if hasattr(os, "register_at_fork"):
-            # Not a function of ours, which the interpreter would keep, with all modules, until it is nearly gone: it
-            # frees them slowly then.
-            os.register_at_fork(after_in_child=self._lock._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed lacks it
-            if disown is not None:
-                os.register_at_fork(after_in_child=self._in_child)
+        if disown is not None and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
 
     def get(self) -> T:
         """The value of this process; what `make` raises goes on to the caller."""
