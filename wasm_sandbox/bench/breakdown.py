@@ -70,7 +70,7 @@ _PROBES = {
 
 
 @dataclass
-class Step:
+class Part:
     """One part of a run."""
 
     name: str
@@ -104,8 +104,8 @@ class Breakdown:
 
     whole_microseconds: float
     """Of the whole call, median."""
-    steps: list[Step]
-    after: Step
+    steps: list[Part]
+    after: Part
     host_calls: list[HostCalls]
     probes: list[Probe]
     fuel: int
@@ -175,8 +175,8 @@ def take_breakdown(rounds: int, progress: Callable[[str], None] = lambda words: 
     names = [name for name in _STEPS.values() if any(name in run.steps for run in runs)]
     return Breakdown(
         whole_microseconds=statistics.median(run.whole for run in runs),
-        steps=[Step(name, statistics.median(run.steps.get(name, 0.0) for run in runs)) for name in names],
-        after=Step(_AFTER, statistics.median(run.after for run in runs)),
+        steps=[Part(name, statistics.median(run.steps.get(name, 0.0) for run in runs)) for name in names],
+        after=Part(_AFTER, statistics.median(run.after for run in runs)),
         host_calls=_host_calls(runs),
         probes=probes,
         fuel=runs[-1].outcome.fuel or 0,
