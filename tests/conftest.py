@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,13 @@ from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.directories import DATA_VARIABLE
 
 NOTHING: dict[str, bytes] = {}
+
+
+@pytest.hookimpl(optionalhook=True)  # of xdist, which may be left out
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors, for the times that tests wait for deadlines and other processes."""
+    return (os.cpu_count() or 1) + 1
+
 
 RunBody = Callable[..., ToolExecutionResult]
 

@@ -459,7 +459,7 @@ def test_the_first_run_says_that_it_prepares_the_guest_and_the_next_is_silent(to
 @pytest.mark.parametrize("tool", ["spin", "nap"])
 def test_ctrl_c_ends_a_run_at_once(tools: str, tool: str) -> None:
     with started("run", tools, "--tool", tool) as process:
-        time.sleep(2)
+        time.sleep(1)
         code, seconds, shown = interrupt(process)
     assert (code, shown.strip()) == (130, "")
     assert seconds < 2

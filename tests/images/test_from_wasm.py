@@ -197,7 +197,7 @@ def test_a_syntax_error_is_told_in_the_tools_own_lines(image: Image) -> None:
 ENDINGS = {
     "a loop": ("def f():\n    while True: pass", {"timeout_seconds": 1.5}, ErrorKind.TIMEOUT),
     "a sleep": ("import time\ndef f(): time.sleep(100)", {"timeout_seconds": 1.5}, ErrorKind.TIMEOUT),
-    "fuel": ("def f():\n    while True: pass", {"fuel": 3 * 10**9}, ErrorKind.OUT_OF_FUEL),
+    "fuel": ("def f():\n    while True: pass", {"fuel": 10**9}, ErrorKind.OUT_OF_FUEL),
     "memory": (
         "def f():\n    x = []\n    while True: x.append(bytes(1 << 20))",
         {"memory_bytes": 64 << 20},
