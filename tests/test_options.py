@@ -38,7 +38,9 @@ def test_a_sandbox_has_each_option_by_its_name(name: str) -> None:
 
 @pytest.mark.parametrize("call", [lambda **options: run_tool(TOOL, **options), sandbox])
 def test_an_option_that_does_not_exist_is_refused_by_name(call: Any) -> None:
-    with pytest.raises(TypeError, match=r"there is no option limit \(options: build_images, files, image, .*\)"):
+    with pytest.raises(
+        TypeError, match=r"there is no option limit \(options: build_images, env, files, functions, gate, image, .*\)"
+    ):
         call(limit=Limits())
 
 

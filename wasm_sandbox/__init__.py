@@ -28,13 +28,21 @@ if TYPE_CHECKING:
     from wasm_sandbox.errors import UnsupportedIsolation as UnsupportedIsolation
     from wasm_sandbox.errors import UnsupportedToolError as UnsupportedToolError
     from wasm_sandbox.files import HostDir as HostDir
+    from wasm_sandbox.functions.declared import HostFunction as HostFunction
+    from wasm_sandbox.functions.declared import host_function as host_function
+    from wasm_sandbox.functions.gates import Deny as Deny
     from wasm_sandbox.images.image import Image as Image
     from wasm_sandbox.limits import Limits as Limits
+    from wasm_sandbox.results import Call as Call
+    from wasm_sandbox.results import CodeResult as CodeResult
     from wasm_sandbox.results import ErrorKind as ErrorKind
     from wasm_sandbox.results import ToolError as ToolError
     from wasm_sandbox.results import ToolExecutionResult as ToolExecutionResult
     from wasm_sandbox.results import Usage as Usage
     from wasm_sandbox.sandbox.base import AsyncToolSandboxBase as AsyncToolSandboxBase
+    from wasm_sandbox.sandbox.boxes import AsyncSandbox as AsyncSandbox
+    from wasm_sandbox.sandbox.boxes import Sandbox as Sandbox
+    from wasm_sandbox.sandbox.boxes import run_code as run_code
     from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
     from wasm_sandbox.sandbox.wasm import run_tool as run_tool
     from wasm_sandbox.tool.definition import Tool as Tool
@@ -44,12 +52,17 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentSchemaError": "errors",
     "ArtifactError": "errors",
+    "AsyncSandbox": "sandbox.boxes",
     "AsyncToolSandboxBase": "sandbox.base",
     "BadArguments": "errors",
     "CacheError": "errors",
+    "Call": "results",
+    "CodeResult": "results",
+    "Deny": "functions.gates",
     "ErrorKind": "results",
     "HostDir": "files",
     "HostError": "errors",
+    "HostFunction": "functions.declared",
     "Image": "images.image",
     "ImageError": "errors",
     "ImageNotFound": "errors",
@@ -57,6 +70,7 @@ _HOMES = {
     "InvalidFiles": "errors",
     "Limits": "limits",
     "PackageError": "errors",
+    "Sandbox": "sandbox.boxes",
     "SandboxConfig": "config",
     "SandboxError": "errors",
     "SecretError": "errors",
@@ -69,6 +83,8 @@ _HOMES = {
     "UnsupportedToolError": "errors",
     "Usage": "results",
     "WasmToolSandbox": "sandbox.wasm",
+    "host_function": "functions.declared",
+    "run_code": "sandbox.boxes",
     "run_tool": "sandbox.wasm",
 }
 

@@ -58,6 +58,17 @@ class Limits(BaseModel):
     """Number of files and directories, given ones included; and, apart from that, the number that a run may create in
     writable mounts."""
 
+    host_calls: Annotated[int, Field(strict=True, ge=0)] = 10_000
+    """Calls of host functions in a run."""
+    host_pending: Annotated[int, Field(strict=True, gt=0, le=10_000)] = 1000
+    """Calls of host functions that are under way at the same time."""
+    host_bytes: Annotated[int, Field(strict=True, ge=0, le=4096 * MIB)] = 64 * MIB
+    """Bytes that a run may hand to host functions, and that they may hand to it, each."""
+    host_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds that host functions may take in a run, added up. With None only the deadline bounds them."""
+    host_time_counts: Annotated[bool, Field(strict=True)] = True
+    """Whether the deadline counts the time in which a guest waits for host functions."""
+
     @classmethod
     @cache
     def default(cls) -> Limits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
@@ -10,6 +10,7 @@ from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.errors import UnsupportedIsolation
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.results import Call
 
 Isolation = Literal["thread", "process"]
 """``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker
@@ -38,6 +39,14 @@ class RunOptions(TypedDict, total=False):
     mounts: Mapping[str, HostDir] | None
     """Absolute path -> `HostDir`, a directory of the host, through wasmtime's WASI. With neither
     files nor mounts there is no file system at all."""
+    env: Mapping[str, str] | None
+    """Environment variables of the guest, besides those of a tool's configuration and agent, which win."""
+    functions: Sequence[Any] | Mapping[str, Sequence[Any]] | None
+    """Functions of the caller that the guest may call: plain and async ones, bound methods, `Tool`, `HostFunction`.
+    They are there by name, and as a module ``tools``; or a mapping of names of modules to such."""
+    gate: Callable[[Call], Any] | None
+    """Function, plain or async, that is asked before each call of such a function: ``None`` lets it pass, `Deny`
+    refuses it, and so does anything else."""
     build_images: bool
     """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads packages
     that the tool names, and takes a minute. Otherwise the tool is refused, with the command that builds it."""

@@ -3,11 +3,62 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """Answer to a request of a guest."""
+
+    kind: int
+    """What the bytes are, as the guest reads them."""
+    ident: int
+    """Number of the call that is answered; 0 for none."""
+    data: bytes
+
+
+class Wait(Protocol):
+    """Wait of a guest for something of the host's, without its turn."""
+
+    def __call__(self, ready: Callable[[], T | None], seconds: float, changed: threading.Condition) -> T | None:
+        """Wait until ``ready`` gives something.
+
+        Args:
+            ready: called with ``changed`` held.
+            seconds: longest wait.
+            changed: notified whenever there may be something.
+
+        Returns:
+            What ``ready`` gave; None when the time, or the run, is over.
+        """
+
+
+class Peer(Protocol):
+    """Other end of a guest's channel (`wasm_sandbox.functions.RunCalls`), called on the guest's thread."""
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Most bytes of a request that are read."""
+
+    @property
+    def holds_deadline(self) -> bool:
+        """Whether the deadline stands still while it works."""
+
+    def handle(self, op: int, ident: int, payload: bytes, wait: Wait) -> Answer:
+        """Serve a request, whose bytes are hostile."""
+
+    def refuse(self, ident: int, size: int) -> Answer:
+        """Answer to a request that is too long to be read."""
+
+    def close(self) -> None:
+        """End what is under way; the guest has ended. May be called again, from any thread."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +77,8 @@ class ExecutionRequest:
     """Files and mounts of the guest; with None it has no file system."""
     values: tuple[bytes, ...] = ()
     """Values that the script fetches instead of spelling them out (`ExecutionScript.values`): only in our own guest."""
+    peer: Peer | None = None
+    """Other end of the guest's channel; with None it has no channel."""
 
     def encode(self, code: bytes = b"") -> bytes:
         """Encode the request for ``sandbox_run`` (``struct request`` in ``reactor.c``).

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from wasm_sandbox.limits import DEFER_BUILD
 
@@ -74,6 +74,68 @@ class Usage(BaseModel):
     """Bytes of standard output past ``Limits.output_bytes`` that were dropped."""
     stderr_dropped_bytes: int = 0
     """Bytes of standard error past ``Limits.output_bytes`` that were dropped."""
+    host_calls: int = 0
+    """Calls of host functions."""
+    host_seconds: float = 0.0
+    """Seconds that host functions took, added up."""
+    host_bytes_in: int = 0
+    """Bytes that the guest handed to host functions."""
+    host_bytes_out: int = 0
+    """Bytes that host functions handed to the guest."""
+
+
+class Call(BaseModel):
+    """Call of a host function."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=DEFER_BUILD, ser_json_bytes="base64", val_json_bytes="base64")
+
+    id: int
+    """Number of the call in its run, from 1."""
+    name: str
+    args: tuple[Any, ...] = ()
+    """Arguments by position, as they were checked; empty if they did not fit."""
+    kwargs: dict[str, Any] = {}
+    """Arguments by name."""
+    argument_bytes: int = 0
+    """Size of the arguments as the guest sent them."""
+    outcome: Literal["pending", "ok", "error", "bad_arguments", "refused", "timeout", "cancelled"] = "pending"
+    """``"refused"``: by a gate or for want of a budget."""
+    seconds: float = 0.0
+    """Time from the guest's request to the answer."""
+    cause: Any = Field(default=None, exclude=True, repr=False)
+    """Exception that was raised on the host, which the guest does not see."""
+
+
+class CodeResult(BaseModel):
+    """Result of code of a user's own. In JSON, bytes are base64."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", defer_build=DEFER_BUILD)
+
+    status: Literal["success", "error"]
+    value: Any = None
+    """Value of the last expression as plain data; ``None`` if there is none, or it is no data."""
+    text: str | None = None
+    """``repr`` of that value; ``None`` if the code does not end in an expression."""
+    stdout: list[str] | None = None
+    """What the code printed, one item (no item if it printed nothing)."""
+    stderr: list[str] | None = None
+    """What the guest wrote to standard error, one item (no item if nothing)."""
+    displays: list[dict[str, str | bytes]] = []
+    """Bundles that were shown, in order: MIME type -> text or bytes."""
+    files: dict[str, bytes] | None = None
+    """As of a tool's result."""
+    error: ToolError | None = None
+    """Error of the run; ``None`` exactly when ``status`` is ``"success"``."""
+    usage: Usage | None = None
+    calls: list[Call] = []
+    """Calls of host functions, in order."""
+    rolled_back: bool = False
+    """Whether a session was taken back to what it was before this call."""
+
+    @property
+    def success_flag(self) -> bool:
+        """Whether the run succeeded."""
+        return self.status == "success"
 
 
 class ToolExecutionResult(BaseModel):
@@ -98,6 +160,9 @@ class ToolExecutionResult(BaseModel):
     files: dict[str, bytes] | None = None
     """Path -> content of every file in memory that the tool created or changed; what it deleted is not there.
     ``None`` when it was given no file system, and always on an error."""
+
+    calls: list[Call] | None = None
+    """Calls of host functions, in order; ``None`` if the tool was given none."""
 
     @property
     def success_flag(self) -> bool:

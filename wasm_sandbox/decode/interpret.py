@@ -86,15 +86,12 @@ def interpret(
         with mark("frame"):
             output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
     stdout = output.text[: limits.output_bytes]
-    usage = Usage.model_construct(
-        fuel=outcome.fuel,
-        wall_seconds=outcome.wall_seconds,
-        peak_memory_bytes=outcome.memory_bytes,
-        stdout_dropped_bytes=outcome.stdout_dropped_bytes + len(output.text) - len(stdout),
-        stderr_dropped_bytes=outcome.stderr_dropped_bytes,
-    )
     value = state = None
-    error = _guest_error(outcome, limits, tool_name, argument_lines) or _missing_frame(outcome, output, limits)
+    error = (
+        _exit_error(outcome, tool_name, argument_lines)
+        or ending_error(outcome, limits, f"Executing tool {tool_name}")
+        or missing_frame(outcome, output, limits)
+    )
     if error is None and output.payload is not None:
         with mark("decode"):
             value, state, error = _decode(
@@ -106,16 +103,28 @@ def interpret(
         status="success" if error is None else "error",
         func_return=value,
         agent_state=state,
-        stdout=_lines(stdout),
-        stderr=_lines(outcome.stderr),
+        stdout=lines(stdout),
+        stderr=lines(outcome.stderr),
         sandbox_config_fingerprint=fingerprint,
         error=error,
-        usage=usage,
+        usage=usage_of(outcome, output, stdout),
         files=outcome.files if error is None else None,
     )
 
 
-def _lines(data: bytes) -> list[str]:
+def usage_of(outcome: Outcome, output: FramedOutput, stdout: bytes) -> Usage:
+    """Usage of a run, of whose output ``stdout`` is kept."""
+    return Usage.model_construct(
+        fuel=outcome.fuel,
+        wall_seconds=outcome.wall_seconds,
+        peak_memory_bytes=outcome.memory_bytes,
+        stdout_dropped_bytes=outcome.stdout_dropped_bytes + len(output.text) - len(stdout),
+        stderr_dropped_bytes=outcome.stderr_dropped_bytes,
+    )
+
+
+def lines(data: bytes) -> list[str]:
+    """Output as a result holds it: one item, or none."""
     return [data.decode("utf-8", "replace")] if data else []
 
 
@@ -125,15 +134,19 @@ def _friendly(error: ToolError, tool_name: str) -> str:
     return friendly_error_message(tool_name, error.exception_name or error.kind, error.message)
 
 
-def _guest_error(
-    outcome: Outcome, limits: Limits, tool_name: str, argument_lines: tuple[range, ...]
-) -> ToolError | None:
-    """The error of a guest that did not end by itself, with exit code 0."""
+def ending_error(outcome: Outcome, limits: Limits, subject: str) -> ToolError | None:
+    """Error of a guest that did not end by itself.
+
+    Args:
+        outcome: end of the run.
+        limits: limits that it ran with.
+        subject: begin of the sentence that says that its time was over.
+    """
     match outcome.ending.name:
         case "EXITED":
-            return _exit_error(outcome, tool_name, argument_lines)
+            return None
         case "DEADLINE":
-            message = f"Executing tool {tool_name} timed out after {limits.timeout_seconds:g} seconds."
+            message = f"{subject} timed out after {limits.timeout_seconds:g} seconds."
             if outcome.fuel == 0 and outcome.detail:  # for want of a thread
                 message = f"{message[:-1]}: {outcome.detail}"
             return ToolError(kind=ErrorKind.TIMEOUT, message=message)
@@ -153,6 +166,8 @@ def _guest_error(
 
 
 def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, ...]) -> ToolError | None:
+    if outcome.ending.name != "EXITED":
+        return None
     exception = outcome.exception
     if exception is not None:
         too_complex = exception.message.startswith(_PARSER_OVERFLOW)  # CPython makes it a MemoryError
@@ -166,7 +181,7 @@ def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, .
             kind = ErrorKind.TOOL_EXCEPTION
         return ToolError(
             kind=kind,
-            message=_advised(_in_tool_lines(exception.message, exception.traceback), exception.traceback, tool_name),
+            message=_advised(_in_toollines(exception.message, exception.traceback), exception.traceback, tool_name),
             exception_name=exception.name.rpartition(".")[2],  # of a nested class the guest says where it stands
             traceback=exception.traceback,
         )
@@ -176,7 +191,7 @@ def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, .
     return None
 
 
-def _in_tool_lines(message: str, traceback: str) -> str:
+def _in_toollines(message: str, traceback: str) -> str:
     """The message of a syntax error ends with its place in the script: say the place in the tool instead."""
     place = _SCRIPT_PLACE.search(message)
     found = _FIRST_PLACE.match(traceback) if place else None
@@ -211,7 +226,7 @@ def _memory_message(outcome: Outcome, limits: Limits) -> str:
     return f"the guest needs more than its {limits.memory_bytes} bytes of memory (Limits.memory_bytes)"
 
 
-def _missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> ToolError | None:
+def missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> ToolError | None:
     """The error of a guest that ended well but left no valid frame."""
     if output.payload is not None:
         return None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.packages import package_steps as package_steps
     from wasm_sandbox.engine.compiled.preparation import prepare_snapshot as prepare_snapshot
     from wasm_sandbox.engine.compiled.steps import Step as Step
+    from wasm_sandbox.engine.compiled.warm_up import live_script as live_script
     from wasm_sandbox.engine.engine import GuestEngine as GuestEngine
     from wasm_sandbox.engine.engine import process_engine as process_engine
     from wasm_sandbox.engine.engine import usual_builds as usual_builds
@@ -73,6 +74,7 @@ _HOMES = {
     "find_artifact": "compiled.artifact",
     "image_id": "compiled.identity",
     "installer": "compiled.packages",
+    "live_script": "compiled.warm_up",
     "min_memory_bytes": "compiled.identity",
     "package_steps": "compiled.packages",
     "prepare_snapshot": "compiled.preparation",

@@ -1,6 +1,6 @@
 """Sandboxes, which users hold: one call of one tool, from arguments to result.
 
-May import: values, tool, script, decode, images, stores, workers, engine.
+May import: values, tool, script, decode, images, functions, stores, workers, engine.
 Imported by: cli, bench, faces.
 """
 
@@ -12,15 +12,21 @@ from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
     from wasm_sandbox.sandbox.base import AsyncToolSandboxBase as AsyncToolSandboxBase
+    from wasm_sandbox.sandbox.boxes import AsyncSandbox as AsyncSandbox
+    from wasm_sandbox.sandbox.boxes import Sandbox as Sandbox
+    from wasm_sandbox.sandbox.boxes import run_code as run_code
     from wasm_sandbox.sandbox.plain_script import Output as Output
     from wasm_sandbox.sandbox.plain_script import run_script as run_script
     from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
     from wasm_sandbox.sandbox.wasm import run_tool as run_tool
 
 _HOMES = {
+    "AsyncSandbox": "boxes",
     "AsyncToolSandboxBase": "base",
     "Output": "plain_script",
+    "Sandbox": "boxes",
     "WasmToolSandbox": "wasm",
+    "run_code": "boxes",
     "run_script": "plain_script",
     "run_tool": "wasm",
 }

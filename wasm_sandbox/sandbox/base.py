@@ -211,7 +211,13 @@ class AsyncToolSandboxBase(ABC):
                 top_level_await=self.use_top_level_await(),
                 marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
                 apart=apart,
+                functions=self._function_names,
             )
+
+    @property
+    def _function_names(self) -> frozenset[str] | None:
+        """Names of host functions; None if there are none, as in other back-ends."""
+        return None
 
     def _configuration_sync(self) -> SandboxConfig | None:
         """Configuration that was given, else the stored one of ``sandbox_type``, if any; nothing is created."""

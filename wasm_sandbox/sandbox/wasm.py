@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
@@ -12,6 +11,7 @@ from wasm_sandbox import images
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import tool_file_name
 from wasm_sandbox.engine import wait_for
+from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError
 from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
@@ -21,15 +21,16 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
 from wasm_sandbox.sandbox.executors import start_guest
+from wasm_sandbox.sandbox.waiting import INLINE_BYTES, delivered
 from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
 
 if TYPE_CHECKING:
-    from wasm_sandbox.images import Image
+    from asyncio import AbstractEventLoop
 
-INLINE_BYTES = 64 << 10
-"""Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
+    from wasm_sandbox.functions import Functions, RunCalls
+    from wasm_sandbox.images import Image
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         **options: Unpack[RunOptions],
     ) -> None:
         self.options = checked(options)
+        self._functions = _functions(self.options["functions"]) if self.options["functions"] else None
         super().__init__(
             tool_name,
             args,
@@ -83,6 +85,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             sandbox_config,
             sandbox_env_vars,
         )
+
+    @property
+    def _function_names(self) -> frozenset[str] | None:
+        return self._functions.names if self._functions else None
 
     @property
     def limits(self) -> Limits:
@@ -124,16 +130,22 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         call = await self.prepare_call(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
             return call
-        future, cancel = self._start(call, abandoned=asyncio.get_running_loop().is_closed)
+        assert isinstance(call, _WasmCall)
+        loop = asyncio.get_running_loop()
+        calls = self._calls(loop)
+        future, cancel = self._start(call, calls, loop.is_closed)
         try:
-            outcome = await _delivered(future)
+            outcome = await delivered(future)
         except BaseException:  # cancelled, or thrown away
             future.cancel()
             cancel()
             raise
+        finally:
+            if calls is not None:
+                await calls.settle_async()
         if len(outcome.stdout) > INLINE_BYTES:  # seconds, if a tool means it: not on the event loop
-            return await asyncio.to_thread(self._interpreted, call, outcome, self.limits)
-        return self._interpreted(call, outcome, self.limits)
+            return await asyncio.to_thread(self._result, call, calls, outcome)
+        return self._result(call, calls, outcome)
 
     @trace_method
     def run_sync(
@@ -146,12 +158,33 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         call = self.prepare_call_sync(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
             return call
-        future, cancel = self._start(call)
+        assert isinstance(call, _WasmCall)
+        calls = self._calls(None)
+        future, cancel = self._start(call, calls)
         try:
-            return self._interpreted(call, wait_for(future), self.limits)
+            return self._result(call, calls, wait_for(future))
         except BaseException:
             cancel()
             raise
+        finally:
+            if calls is not None:
+                calls.settle()
+
+    def _calls(self, loop: AbstractEventLoop | None) -> RunCalls | None:
+        """Calls of host functions, if the tool may call any."""
+        if not self._functions:
+            return None
+        from wasm_sandbox.sandbox.hosting import calls_of  # lazy: only for runs with host functions
+
+        return calls_of(self._functions, self.options, loop)
+
+    def _result(self, call: _WasmCall, calls: RunCalls | None, outcome: Outcome) -> ToolExecutionResult:
+        result = self._interpreted(call, outcome, self.limits)
+        if calls is None:
+            return result
+        from wasm_sandbox.sandbox.hosting import with_calls  # lazy: as above
+
+        return with_calls(result, calls)
 
     def _prepared(
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
@@ -166,6 +199,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
             return self._refused(error, fingerprint)
+        if self.options["env"]:
+            environ = merge_environment(self.options["env"], environ)
         return _WasmCall(script, environ, agent_state, fingerprint, markers, image, given)
 
     def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
@@ -198,10 +233,9 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         )
 
     def _start(
-        self, call: PreparedCall, abandoned: Callable[[], bool] | None = None
+        self, call: _WasmCall, calls: RunCalls | None, abandoned: Callable[[], bool] | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
-        assert isinstance(call, _WasmCall)
         request = ExecutionRequest(
             call.script.text,
             call.environ,
@@ -211,32 +245,26 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             tool_line_count=call.script.tool_line_count,
             given=call.given,
             values=call.script.values,
+            peer=calls,
         )
         source = call.image.source if call.image else None
         return start_guest(request, self.options["isolation"], abandoned, source)
 
 
-def _delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
-    """Wrap a future as `asyncio.wrap_future`, without an error in the guest's thread if the loop is closed."""
-    import asyncio  # lazy: 20 ms, only for async callers
+def as_tool(tool: Tool | Callable[..., Any]) -> Tool:
+    """A tool as it is; a function by its source (`Tool.from_function`)."""
+    return tool if isinstance(tool, Tool) else Tool.from_function(tool)
 
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[Outcome] = loop.create_future()
 
-    def deliver() -> None:
-        if waiter.done() or future.cancelled():
-            return
-        if error := future.exception():
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(future.result())
+def _functions(given: Any) -> Functions:
+    from wasm_sandbox.sandbox.hosting import functions_of  # lazy: only for runs with host functions
 
-    def notify(_: Future[Outcome]) -> None:
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(deliver)
+    return functions_of(given, _run_function_tool)
 
-    future.add_done_callback(notify)
-    return waiter
+
+def _run_function_tool(tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
+    """Run a tool that a guest calls as a host function."""
+    return run_tool(tool, args)
 
 
 def run_tool(
@@ -266,7 +294,7 @@ def run_tool(
         SandboxError: if the run cannot be made, of the classes that `WasmToolSandbox.run` raises.
         ValueError: if limits are out of range, or there is no organisation to look something up for.
     """
-    tool_object = tool if isinstance(tool, Tool) else Tool.from_function(tool)
+    tool_object = as_tool(tool)
     chosen: dict[str, Any] = {**options}
     additional = chosen.pop("additional_env_vars", None)
     user, tool_id = chosen.pop("user", None), chosen.pop("tool_id", None)

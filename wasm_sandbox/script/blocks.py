@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+WORD = re.compile(r"[^\W\d]\w*")
+"""Word of a source that may be a name."""
+
 RESULT_VAR_NAME = "result_ZQqiequkcFwRwwGQMqkt"
 GUARD = f"{RESULT_VAR_NAME}_guard"
 

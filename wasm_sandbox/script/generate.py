@@ -13,7 +13,7 @@ import keyword
 import typing
 import unicodedata
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import accumulate
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -22,7 +22,7 @@ from wasm_sandbox.decode.frame import MARKER
 from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.script import blocks
 from wasm_sandbox.script.arguments import ValuesApart, argument_literal, argument_literals, pickled_agent_state
-from wasm_sandbox.script.blocks import RESULT_VAR_NAME
+from wasm_sandbox.script.blocks import RESULT_VAR_NAME, WORD
 from wasm_sandbox.tool.source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def generate_script(
     top_level_await: bool = False,
     marker: bytes = MARKER,
     apart: ValuesApart | None = None,
+    functions: Collection[str] | None = None,
 ) -> ExecutionScript:
     """Write the script that runs one tool call.
 
@@ -109,6 +110,8 @@ def generate_script(
         marker: The 16 bytes that open the frame.
         apart: Takes big values out of the text, into `ExecutionScript.values`: the same lines do the same, in our
             own guest only.
+        functions: names of host functions, None if there are none. Those that the source mentions are global names in
+            the script, and all can be imported from their modules.
 
     Returns:
         The script.
@@ -136,7 +139,8 @@ def generate_script(
         values = {name: models.expression(name, "args_object") for name in _passed_on(tool.json_schema, given)}
     _check_distinct(values)
     state = pickled_agent_state(agent_state) if "agent_state" in source.injected else None
-    call = _Call(tool.name, source, values, models, state is not None, markers, top_level_await, marker)
+    called = _mentioned(tool.source_code, functions or ()) - {tool.name.partition(".")[0]}
+    call = _Call(tool.name, source, values, models, state is not None, markers, top_level_await, marker, called)
 
     before = [f"from __future__ import {', '.join(source.futures)}"] if source.futures else []
     before.append(blocks.IMPORTS)
@@ -146,6 +150,9 @@ def generate_script(
     if "agent_id" in source.injected:
         before.append(f"agent_id = {_agent_id(agent_state, agent_id)!r}")
     before += checks[1:]
+    if functions is not None:
+        names = ", ".join(map(repr, sorted(called)))
+        before.append(f"globals().update(__import__('_sandbox_live').functions({names}))")
     if call.needs_guard:
         before.append(_guard(call))
         after = [f"{'await ' if top_level_await else ''}{_DELIVER}({tool.name})"]
@@ -189,6 +196,8 @@ class _Call(NamedTuple):
     markers: bool
     top_level_await: bool
     marker: bytes
+    functions: frozenset[str] = frozenset()
+    """Names of host functions, which are global names before the tool's source."""
 
     @property
     def tool_root(self) -> str:
@@ -201,7 +210,7 @@ class _Call(NamedTuple):
             source.changes_globals
             or source.kind == "unknown"
             or bool(source.positional_only)
-            or not source.rebinds.isdisjoint(self.names_read_after_the_tool)
+            or not (source.rebinds | self.functions).isdisjoint(self.names_read_after_the_tool)
             or (source.kind == "async" and self.tool_root in _WRAPPER_LOCALS)
         )
 
@@ -215,7 +224,7 @@ class _Call(NamedTuple):
     def may_be_global(self, name: str) -> bool:
         """Whether an argument can be assigned to a global of its name without changing anything else."""
         canonical = unicodedata.normalize("NFKC", name)  # as Python reads it
-        taken = self.names_read_after_the_tool | self.source.binds | {self.tool_root}
+        taken = self.names_read_after_the_tool | self.source.binds | self.functions | {self.tool_root}
         if self.source.kind == "async":
             taken |= _WRAPPER_LOCALS
         if self.models is not None:
@@ -240,6 +249,11 @@ def _check_tool(tool: ToolDefinition) -> None:
         raise UnsupportedToolError(
             f"the source of tool {tool.name!r} has a lone surrogate, which no file can hold; escape it"
         ) from None
+
+
+def _mentioned(source: str, names: Collection[str]) -> frozenset[str]:
+    """Those of some names that are words of a source."""
+    return frozenset(WORD.findall(source)).intersection(names) if names else frozenset()
 
 
 def _passed_on(json_schema: Mapping[str, Any] | None, args: Mapping[str, Any]) -> list[str]:

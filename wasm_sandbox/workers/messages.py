@@ -124,7 +124,7 @@ def _read(stream: Any, size: int) -> bytes:
 
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    head = {field.name: getattr(request, field.name) for field in fields(request)}
+    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "peer"}
     script = head.pop("script").encode("utf-8", "surrogatepass")
     head |= {"environ": dict(request.environ), "limits": request.limits.model_dump(), "script_bytes": len(script)}
     head["values"] = [len(value) for value in request.values]

@@ -5,8 +5,11 @@ All of it is part of the image's identity.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import takewhile
+from pathlib import Path
 
+from wasm_sandbox.script.cells import cell_script
 from wasm_sandbox.script.generate import generate_script
 from wasm_sandbox.tool.definition import Tool
 
@@ -118,6 +121,33 @@ def closing_scripts() -> list[str]:
     return [plain, plain]
 
 
+@cache
+def live_script() -> str:
+    """Script that gives a guest its side of code of a user's own, of host functions and of displays."""
+    source = (Path(__file__).parents[2] / "inside" / "_sandbox_live.py").read_text(encoding="utf-8")
+    return (
+        "import sys, types\n"
+        "_module = types.ModuleType('_sandbox_live')\n"
+        "sys.modules['_sandbox_live'] = _module\n"
+        f"exec(compile({source!r}, '_sandbox_live.py', 'exec'), _module.__dict__)\n"
+        "_module.install()\n"
+    )
+
+
+_CELLS = (
+    "x = 6 * 7\n\ndef double(n):\n    return 2 * n\n\ndouble(x)",
+    "import asyncio\nawait asyncio.sleep(0)\n[str(n) for n in range(3)]",
+    "1 / 0",
+)
+
+
+def _cell(code: str) -> str:
+    """A cell as a script of its own: warm-up scripts have no values apart."""
+    script = cell_script(code, {"a": 1, "b": "x"})
+    request = f"__import__('marshal').loads({script.values[0]!r})"
+    return script.text.replace("__import__('_sandbox_guest').value(0)", request)
+
+
 def warm_up_scripts() -> list[str]:
     """Scripts that the scratch instance runs before the snapshot, in order.
 
@@ -131,5 +161,6 @@ def warm_up_scripts() -> list[str]:
         f"import traceback\ntry:\n    exec({failing!r})\n"
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
-    whole = [_LIBRARIES, *[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
+    tools = [*[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
+    whole = [live_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
     return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]

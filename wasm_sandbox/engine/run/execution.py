@@ -80,7 +80,7 @@ class _Run:
     def run(self, turn: Turn | None, code: ToolCode | None) -> Ending:
         """Run the script, deliver the outcome, and return how the script ended."""
         guest, request = self.guest, self._request
-        guest.equip(request.given, request.limits)
+        guest.equip(request.given, request.limits, request.peer)
         ending = guest.call(request, self._deadline, turn=turn, code=code, when_late=self._deliver_late)
         if not self._is_delivered:
             self._hand_over(ending)

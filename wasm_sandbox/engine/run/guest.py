@@ -20,6 +20,7 @@ from wasm_sandbox.engine.start.base import Ended
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.threads.watchdog import Watchdog
+from wasm_sandbox.engine.world.channel import Channel
 from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.descriptors import Descriptors
 from wasm_sandbox.engine.world.file_system import FileSystem
@@ -33,7 +34,7 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending
-from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.request import ExecutionRequest, Peer
 
 NEAR_CEILING_BYTES = 1 << 20
 
@@ -103,12 +104,13 @@ class Guest:
         self._ending: Ending | None = None
         watch.trap_signals.restore()
 
-    def equip(self, given: GivenFiles | None, limits: Limits) -> None:
+    def equip(self, given: GivenFiles | None, limits: Limits, peer: Peer | None = None) -> None:
         """Offer the capabilities, before the first call.
 
         Args:
             given: files and mounts of the caller; those of the image are added.
             limits: limits of what the guest may create and write. If the caller gives none, it can only read.
+            peer: other end of the guest's channel, if it has one.
 
         Raises:
             InvalidFiles: if a mount cannot be opened, or the files do not go together with those of the image.
@@ -118,6 +120,8 @@ class Guest:
         self.world.offer(self.streams, Clocks(self.world, is_open), self._process)
         if self.files is not None:
             self.world.offer(self.files)
+        if peer is not None:
+            self.world.offer(Channel(self.world, peer, self._spend))
 
     def _files(self, given: GivenFiles | None, limits: Limits) -> Descriptors | None:
         image = self.image
@@ -286,6 +290,11 @@ class Guest:
         """
         instance = self.world.instance
         return instance.global_value(FUEL_EXPORT) if instance else 0
+
+    def _spend(self, fuel: int) -> None:
+        """Take fuel for work of the host's; the guest stops at its next safepoint if there is none left."""
+        if (instance := self.world.instance) is not None:
+            instance.set_global(FUEL_EXPORT, instance.global_value(FUEL_EXPORT) - fuel)
 
     @property
     def has_instance(self) -> bool:

@@ -37,18 +37,25 @@ class Cancellable:
         self.abandoned = abandoned
         self._cancelled = threading.Event()
         self._stop: Callable[[], object] | None = None
+        self._wake: Callable[[], object] | None = None
 
     def stop_with(self, stop: Callable[[], object] | None) -> None:
         """Set the function that `cancel` calls; ``None`` when the guest is gone, to which the function refers."""
         self._stop = stop
 
+    def wake_with(self, wake: Callable[[], object] | None) -> None:
+        """Set a function that ends a wait which is no sleep; ``None`` when that is over."""
+        self._wake = wake
+
     def wake(self) -> None:
         """End a sleep, and every later one: the guest is to end."""
         self._cancelled.set()
+        if (wake := self._wake) is not None:
+            wake()
 
     def cancel(self) -> None:
         """End the run, from any thread."""
-        self._cancelled.set()
+        self.wake()
         if (stop := self._stop) is not None:
             stop()
 

@@ -8,8 +8,10 @@ is not linked.
 from __future__ import annotations
 
 import ctypes
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from functools import cache
 
@@ -26,6 +28,9 @@ from wasm_sandbox.engine.world.surroundings import (
 
 REST_SECONDS = 0.001
 """Shortest sleep for which a guest gives up its turn."""
+
+HELD_SECONDS = 0.05
+"""Interval of the looks at a guest whose deadline stands still: so much later it may be found passed."""
 
 
 class Halt(Enum):
@@ -67,6 +72,7 @@ class World:
         self.exit_code = 0
         self.host_failure: BaseException | None = None
         self.host_calls = 0
+        self._held_since: float | None = None
         self.capabilities: tuple[Capability, ...] = ()
         self.table: Mapping[str, tuple[int, Imported]] = {}
         """Name of the import -> which capability serves it, and its function. All that the guest can call is here:
@@ -96,12 +102,28 @@ class World:
         if self.halt is None:
             if self.surroundings.cancelled:
                 self.halt = Halt.CANCELLED
-            elif time.monotonic() >= self.deadline:
+            elif self._held_since is None and time.monotonic() >= self.deadline:
                 self.halt = Halt.DEADLINE
         return self.halt
 
+    @contextmanager
+    def deadline_held(self) -> Iterator[None]:
+        """Let the deadline stand still inside the block, on the guest's thread."""
+        began = self._held_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.deadline += time.monotonic() - began
+            self._held_since = None
+
+    def seconds_left(self) -> float:
+        """Seconds to the deadline; infinite while it stands still."""
+        return math.inf if self._held_since is not None else self.deadline - time.monotonic()
+
     def next_look(self) -> float:
         """Time of the next look at `halt_reason`, on the clock of `time.monotonic`."""
+        if self._held_since is not None:
+            return time.monotonic() + HELD_SECONDS
         if self.surroundings.abandoned is not None:
             return min(self.deadline, time.monotonic() + ABANDONED_SECONDS)
         return self.deadline

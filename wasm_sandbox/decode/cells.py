@@ -1,0 +1,97 @@
+"""From the outcome of a cell to its result: the frame, the value in it, the error it reports. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from wasm_sandbox.decode.frame import split_frames
+from wasm_sandbox.decode.interpret import ending_error, lines, missing_frame, usage_of
+from wasm_sandbox.decode.pickle_decoder import loads
+from wasm_sandbox.decode.plain_types import CorruptedPickle, DecodeError
+from wasm_sandbox.events import mark
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
+
+if TYPE_CHECKING:
+    from wasm_sandbox.outcome import Outcome
+
+
+class _Reported(NamedTuple):
+    """Content of a cell's frame, checked."""
+
+    value: bytes | None
+    text: str | None
+    error: tuple[str, str, str, bool, int | None] | None
+
+
+def interpret_cell(outcome: Outcome, limits: Limits) -> CodeResult:
+    """Turn the outcome of a cell's script into its result.
+
+    Args:
+        outcome: end of the run, and its raw output.
+        limits: limits that it ran with.
+    """
+    with mark("frame"):
+        output = split_frames(outcome.stdout, max_payload=limits.result_bytes)
+    stdout = output.text[: limits.output_bytes]
+    value = text = None
+    error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
+    if error is None and output.payload is not None:
+        with mark("decode"):
+            value, text, error = _decoded(output.payload)
+    return CodeResult.model_construct(
+        status="success" if error is None else "error",
+        value=value,
+        text=text,
+        stdout=lines(stdout),
+        stderr=lines(outcome.stderr),
+        displays=[],
+        files=outcome.files if error is None else None,
+        error=error,
+        usage=usage_of(outcome, output, stdout),
+        calls=[],
+        rolled_back=False,
+    )
+
+
+def _decoded(payload: bytes) -> tuple[Any, str | None, ToolError | None]:
+    try:
+        reported = _reported(loads(payload))
+    except DecodeError as error:
+        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
+    if reported.error is not None:
+        return None, None, _tool_error(*reported.error)
+    if reported.value is None:
+        return None, reported.text, None
+    try:
+        return loads(reported.value), reported.text, None
+    except DecodeError:  # no data, such as a function: its text says what it is
+        return None, reported.text, None
+
+
+def _reported(content: Any) -> _Reported:
+    """Check what a frame holds.
+
+    Raises:
+        CorruptedPickle: if it is not what a cell writes.
+    """
+    match content:
+        case (bytes() | None as value, str() | None as text, None):
+            return _Reported(value, text, None)
+        case (None, None, (str() as name, str() as message, str() as traceback, bool() as is_compiled, code)) if (
+            code is None or type(code) is int
+        ):
+            return _Reported(None, None, (name, message, traceback, is_compiled, code))
+    raise CorruptedPickle("the pickle does not hold the result of a cell")
+
+
+def _tool_error(name: str, message: str, traceback: str, is_compiled: bool, code: int | None) -> ToolError:
+    if name == "MemoryError" and is_compiled:
+        kind = ErrorKind.OUT_OF_MEMORY
+    elif is_compiled:
+        kind = ErrorKind.TOOL_EXCEPTION
+    else:
+        kind = ErrorKind.SYNTAX_ERROR
+    if code is not None:
+        message = f"the code ended the interpreter with exit code {code}"
+    return ToolError(kind=kind, message=message, exception_name=name.rpartition(".")[2], traceback=traceback)

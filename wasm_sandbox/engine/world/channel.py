@@ -1,0 +1,155 @@
+"""Capability of the channel: one descriptor, through which a guest reaches what its caller offers.
+
+A request is one ``fd_read``: the buffer that it names holds the request, and the answer is written over it. So a round
+trip is one call of the host, and it works in any CPython for WASI. In the buffer: size, operation and number of the
+request, then its bytes; after the call: kind, number and size of the answer, then its bytes, as far as they fit. The
+rest is fetched by further requests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import ClassVar, TypeVar
+
+from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, REGULAR_FILE, RIGHT_READ, SUCCESS, Imported, vectors
+from wasm_sandbox.engine.world.world import World
+from wasm_sandbox.request import Answer, Peer
+
+T = TypeVar("T")
+
+CHANNEL = 1000
+"""Number of the descriptor: above all that a guest can open."""
+
+MORE = 6
+"""Operation: the rest of the last answer."""
+
+CALL_FUEL = 20_000
+"""Fuel of a request: what the host does for it is no less work than this."""
+
+BYTES_A_FUEL = 64
+"""Bytes of a request or an answer for one unit of fuel, as of what a guest moves itself."""
+
+_HEAD, _ANSWER = struct.Struct("<IBI"), struct.Struct("<BII")
+
+
+class Channel:
+    """Capability of the channel.
+
+    Args:
+        world: world of the guest; what it offers before this serves the other descriptors.
+        peer: other end.
+        spend: takes fuel from the guest.
+    """
+
+    functions: ClassVar[Mapping[str, Imported]]
+
+    def __init__(self, world: World, peer: Peer, spend: Callable[[int], None]) -> None:
+        self._world, self._peer, self._spend = world, peer, spend
+        self._below = {name: world.table[name] for name in self.functions}
+        self._rest = b""
+
+    def close(self) -> None:
+        """End what is under way at the other end."""
+        self._peer.close()
+
+    def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:
+        if fd != CHANNEL:
+            return self._pass_on("fd_read", fd, iovs, count, read)
+        world = self._world
+        spans = vectors(world, iovs, count)
+        if len(spans) != 1 or spans[0][1] < _HEAD.size:
+            return EINVAL
+        world.span(read, 4)
+        address, room = spans[0]
+        size, op, ident = _HEAD.unpack(ctypes.string_at(address, _HEAD.size))
+        if size > room - _HEAD.size:
+            return EINVAL
+        answer = self._rest_of(ident) if op == MORE else self._asked(op, ident, address, size)
+        self._spend(CALL_FUEL + (size + len(answer.data)) // BYTES_A_FUEL)
+        part = answer.data[: room - _ANSWER.size]
+        if op != MORE:
+            self._rest = answer.data[len(part) :]
+        whole = _ANSWER.pack(answer.kind, answer.ident, len(answer.data)) + part
+        # The guest has not run meanwhile, but its memory may have been moved or taken away: look again.
+        address, _ = vectors(world, iovs, count)[0]
+        ctypes.memmove(address, whole, len(whole))
+        world.store(read, struct.pack("<I", len(whole)))
+        return SUCCESS
+
+    def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
+        self._rest = b""
+        if size > self._peer.max_request_bytes:
+            return self._peer.refuse(ident, size)
+        payload = ctypes.string_at(address + _HEAD.size, size)
+        self._world.check()
+        with self._world.deadline_held() if self._peer.holds_deadline else nullcontext():
+            answer = self._peer.handle(op, ident, payload, self._wait)
+        self._world.check()
+        return answer
+
+    def _rest_of(self, wanted: int) -> Answer:
+        part, self._rest = self._rest[:wanted], self._rest[wanted:]
+        return Answer(0, 0, part)
+
+    def _wait(self, ready: Callable[[], T | None], seconds: float, changed: threading.Condition) -> T | None:
+        """Wait until something is ready, without the guest's turn; None when the time, or the run, is over."""
+        world = self._world
+        with changed:
+            found = ready()
+        if found is not None or seconds <= 0:
+            return found
+        end = time.monotonic() + seconds
+        surroundings = world.surroundings
+
+        def wake() -> None:
+            with changed:
+                changed.notify_all()
+
+        surroundings.wake_with(wake)
+        if world.turn is not None:
+            world.turn.give_up()
+        try:
+            with changed:
+                while (found := ready()) is None and not surroundings.cancelled:
+                    left = min(end - time.monotonic(), world.seconds_left())
+                    if left <= 0:
+                        break
+                    changed.wait(min(left, threading.TIMEOUT_MAX))
+        finally:
+            surroundings.wake_with(None)
+            if world.turn is not None:
+                world.turn.ask_again()
+        world.check()
+        return found
+
+    def fd_fdstat_get(self, fd: int, result: int) -> int:
+        if fd != CHANNEL:
+            return self._pass_on("fd_fdstat_get", fd, result)
+        self._world.store(result, struct.pack("<BxHxxxxQQ", REGULAR_FILE, 0, RIGHT_READ, 0))
+        return SUCCESS
+
+    def fd_filestat_get(self, fd: int, result: int) -> int:
+        if fd != CHANNEL:
+            return self._pass_on("fd_filestat_get", fd, result)
+        self._world.store(result, struct.pack("<QQB", 0, 0, REGULAR_FILE) + bytes(47))
+        return SUCCESS
+
+    def fd_close(self, fd: int) -> int:
+        return EBADF if fd == CHANNEL else self._pass_on("fd_close", fd)
+
+    def _pass_on(self, name: str, *arguments: int) -> int:
+        place, serve = self._below[name]
+        return serve(self._world.capabilities[place], *arguments)
+
+
+Channel.functions = {
+    "fd_close": Channel.fd_close,
+    "fd_fdstat_get": Channel.fd_fdstat_get,
+    "fd_filestat_get": Channel.fd_filestat_get,
+    "fd_read": Channel.fd_read,
+}

@@ -1,0 +1,33 @@
+"""Host functions: declared by the caller, typed, and called by guests within budgets.
+
+May import: values, script.
+Imported by: sandbox, faces.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wasm_sandbox.doors import door
+
+if TYPE_CHECKING:
+    from wasm_sandbox.functions.calls import RunCalls as RunCalls
+    from wasm_sandbox.functions.catalogue import Functions as Functions
+    from wasm_sandbox.functions.declared import HostFunction as HostFunction
+    from wasm_sandbox.functions.declared import Parameter as Parameter
+    from wasm_sandbox.functions.declared import host_function as host_function
+    from wasm_sandbox.functions.gates import Deny as Deny
+
+_HOMES = {
+    "Deny": "gates",
+    "Functions": "catalogue",
+    "HostFunction": "declared",
+    "Parameter": "declared",
+    "RunCalls": "calls",
+    "host_function": "declared",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
+
+
+__getattr__ = door(__name__, _HOMES)

@@ -1,0 +1,91 @@
+"""`Functions`: the host functions of a run by module and by name, and what one writes about them in a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from wasm_sandbox.functions.declared import HostFunction
+from wasm_sandbox.functions.stubs import guest_source, record_stubs, stub
+
+DEFAULT_MODULE = "tools"
+"""Module that a list of functions is imported from."""
+
+
+class Functions:
+    """Host functions that a guest may call; immutable, and shared by runs.
+
+    Args:
+        functions: functions, bound methods or `HostFunction`; or a mapping of names of modules to such.
+
+    Raises:
+        TypeError: if one is not callable, or its parameters cannot be found out.
+        ValueError: if a name is no name or is there twice in a module, or a type cannot be checked.
+    """
+
+    def __init__(self, functions: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None) -> None:
+        modules = functions if isinstance(functions, Mapping) else {DEFAULT_MODULE: functions or ()}
+        self.table: list[HostFunction] = []
+        self.modules: dict[str, dict[str, int]] = {}
+        """Name of a module -> name of a function -> its number in `table`."""
+        for module, members in modules.items():
+            if not all(part.isidentifier() for part in str(module).split(".")) or "." in str(module):
+                raise ValueError(f"host functions cannot be imported from {module!r}: name the module as a Python name")
+            if callable(members) or isinstance(members, str):
+                raise TypeError(f"functions must be a list, or map modules to lists, not hold {members!r} alone")
+            self.modules[str(module)] = self._numbered(str(module), members)
+        counts: dict[str, int] = {}
+        for numbers in self.modules.values():
+            for name in numbers:
+                counts[name] = counts.get(name, 0) + 1
+        self.plain = {
+            name: number for numbers in self.modules.values() for name, number in numbers.items() if counts[name] == 1
+        }
+        """Name -> number of the functions that can be called by plain name: those whose name is there once."""
+
+    def _numbered(self, module: str, members: Iterable[Any]) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        for member in members:
+            function = HostFunction.of(member)
+            if function.name in numbers:
+                raise ValueError(f"two host functions of module {module!r} are called {function.name!r}: name one")
+            numbers[function.name] = len(self.table)
+            self.table.append(function)
+        return numbers
+
+    def __bool__(self) -> bool:
+        return bool(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names that can be called without an import."""
+        return frozenset(self.plain)
+
+    def module_source(self, name: str) -> str | None:
+        """Source of a module for the guest; None if there is none of that name."""
+        numbers = self.modules.get(name)
+        if numbers is None or not numbers:
+            return None
+        return guest_source((number, self.table[number]) for number in numbers.values())
+
+    def names_source(self, names: Iterable[str]) -> str:
+        """Source of the functions of some plain names, for the guest; names that there are not are left out."""
+        return guest_source((self.plain[name], self.table[self.plain[name]]) for name in names if name in self.plain)
+
+    def stubs(self) -> str:
+        """Stubs of all functions (``.pyi``), for a prompt: signatures, docstrings, and the fields of their models."""
+        parts = [record_stubs(self.table)]
+        for module, numbers in self.modules.items():
+            if not numbers:
+                continue
+            if list(self.modules) != [DEFAULT_MODULE]:
+                parts.append(f"# from {module} import {', '.join(numbers)}\n")
+            parts += [stub(self.table[number]) for number in numbers.values()]
+        return "\n".join(part for part in parts if part)
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """JSON schema of each function: ``name``, ``description`` and ``parameters``."""
+        return [function.schema() for function in self.table]

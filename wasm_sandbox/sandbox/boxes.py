@@ -1,0 +1,158 @@
+"""`Sandbox` and `AsyncSandbox`: options once, for any number of tools and of code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Unpack, cast
+
+from wasm_sandbox.functions import Functions
+from wasm_sandbox.options import CallOptions, RunOptions, checked
+from wasm_sandbox.results import CodeResult, ToolExecutionResult
+from wasm_sandbox.sandbox.code import prepare_code, run, run_async
+from wasm_sandbox.sandbox.hosting import functions_of
+from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
+from wasm_sandbox.tool.definition import Tool
+
+
+class _Box:
+    """Options, checked; immutable, cheap, and shared by threads. Nothing is started before the first run.
+
+    Args:
+        options: `RunOptions`.
+
+    Raises:
+        TypeError: if there is no option of a name, or a host function is not callable.
+        UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
+        ValueError: if limits are out of range (`pydantic.ValidationError`), or a host function cannot be offered.
+    """
+
+    __slots__ = ("_functions", "_options")
+
+    _functions: Functions
+    _options: RunOptions
+
+    def __init__(self, **options: Unpack[RunOptions]) -> None:
+        settled = checked(options)
+        functions = functions_of(settled["functions"], self._run_function_tool)
+        object.__setattr__(self, "_functions", functions)
+        object.__setattr__(self, "_options", MappingProxyType({**settled, "functions": functions}))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable: make another one")
+
+    @property
+    def options(self) -> RunOptions:
+        """Options, checked and read-only."""
+        return self._options
+
+    @property
+    def functions(self) -> Functions:
+        """Host functions; ``stubs()`` and ``schemas()`` are for prompts."""
+        return self._functions
+
+    def __reduce__(self) -> Any:
+        return _remade, (type(self), {**self._options})
+
+    def _run_function_tool(self, tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
+        """Run a tool that a guest calls as a host function: in the same image, with none itself."""
+        options: dict[str, Any] = {**self._options, "functions": None, "gate": None}
+        return run_tool(tool, args, **options)
+
+    def _merged(self, overrides: Mapping[str, Any]) -> tuple[Functions, RunOptions]:
+        if not overrides:
+            return self._functions, self._options
+        options = checked(cast(RunOptions, {**self._options, **overrides}))
+        if "functions" not in overrides:
+            return self._functions, options
+        return functions_of(overrides["functions"], self._run_function_tool), options
+
+    def _tool_options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self._options, **overrides}
+
+
+def _remade(kind: type[_Box], options: dict[str, Any]) -> _Box:
+    return kind(**options)
+
+
+class Sandbox(_Box):
+    __doc__ = f"Sandbox of certain options, for tools and for code.\n{(_Box.__doc__ or '').partition(chr(10))[2]}"
+
+    __slots__ = ()
+
+    def run_tool(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        agent_state: Any = None,
+        **overrides: Unpack[CallOptions],
+    ) -> ToolExecutionResult:
+        """Run a tool, as `wasm_sandbox.run_tool` with the options of this sandbox, of which ``overrides`` win."""
+        options = cast(CallOptions, self._tool_options(overrides))
+        return run_tool(tool, args, agent_state=agent_state, **options)
+
+    def run_code(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> CodeResult:
+        """Run a Python program in a fresh guest.
+
+        Args:
+            code: Python source; it may ``await`` at its top level.
+            inputs: name of a variable that the program finds -> its value: plain data, dates, decimals, models ...
+            overrides: options that win over those of this sandbox.
+
+        Returns:
+            The result, whatever the program did; its ``value`` is that of the last expression.
+
+        Raises:
+            TypeError: if the code is no text, the inputs are no mapping, or there is no option of a name.
+            SandboxError: if the run cannot be made, of the classes that `WasmToolSandbox.run` raises.
+            ValueError: if limits are out of range.
+        """
+        functions, options = self._merged(overrides)
+        return run(prepare_code(code, inputs, functions, options))
+
+
+class AsyncSandbox(_Box):
+    __doc__ = f"Sandbox of certain options, awaited.\n{(_Box.__doc__ or '').partition(chr(10))[2]}"
+
+    __slots__ = ()
+
+    async def run_tool(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        agent_state: Any = None,
+        **overrides: Unpack[CallOptions],
+    ) -> ToolExecutionResult:
+        """Run a tool as `Sandbox.run_tool`; the event loop stays free, and cancelling the task stops the guest."""
+        options = self._tool_options(overrides)
+        additional = options.pop("additional_env_vars", None)
+        made = as_tool(tool)
+        user, tool_id = options.pop("user", None), options.pop("tool_id", None)
+        sandbox = WasmToolSandbox(made.name, args or {}, user, tool_id, tool_object=made, **options)
+        return await sandbox.run(agent_state, additional)
+
+    async def run_code(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> CodeResult:
+        """Run a program as `Sandbox.run_code`; the event loop stays free, and async host functions run on it."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        functions, options = self._merged(overrides)
+        loop = asyncio.get_running_loop()
+        if options["image"] is None:
+            return await run_async(prepare_code(code, inputs, functions, options, loop))
+        prepared = await asyncio.to_thread(prepare_code, code, inputs, functions, options, loop)
+        return await run_async(prepared)
+
+
+def run_code(code: str, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> CodeResult:
+    """Run a Python program in a fresh guest and wait for its result; see `Sandbox.run_code`.
+
+    Args:
+        code: Python source; it may ``await`` at its top level.
+        inputs: name of a variable that the program finds -> its value.
+        options: `RunOptions`.
+    """
+    return Sandbox(**options).run_code(code, inputs)

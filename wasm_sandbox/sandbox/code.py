@@ -1,0 +1,138 @@
+"""Code of a user's own: one run of it, from text and inputs to a `CodeResult`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from wasm_sandbox import images
+from wasm_sandbox.decode.cells import interpret_cell
+from wasm_sandbox.engine import live_script, wait_for
+from wasm_sandbox.environment import merge_environment
+from wasm_sandbox.errors import BadArguments
+from wasm_sandbox.events import mark
+from wasm_sandbox.files import check_files
+from wasm_sandbox.functions import Functions, RunCalls
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.options import RunOptions, check_isolation
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
+from wasm_sandbox.sandbox.executors import start_guest
+from wasm_sandbox.sandbox.hosting import calls_of, with_calls
+from wasm_sandbox.sandbox.waiting import INLINE_BYTES, delivered
+from wasm_sandbox.script.cells import cell_script
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from wasm_sandbox.images import Image
+
+
+@dataclass(frozen=True)
+class CodeRun:
+    """Run of code that is ready to begin.
+
+    Attributes:
+        request: script and limits; its peer is `calls`.
+        calls: calls of host functions.
+        image: image to run it in; None for the default one.
+        options: options of the run, checked.
+    """
+
+    request: ExecutionRequest
+    calls: RunCalls
+    image: Image | None
+    options: RunOptions
+
+    def start(self, abandoned: Callable[[], bool] | None = None) -> tuple[Future[Outcome], Callable[[], None]]:
+        """Start the guest: a future of its outcome, and a function that stops it."""
+        source = self.image.source if self.image else None
+        return start_guest(self.request, self.options["isolation"], abandoned, source)
+
+    def result(self, outcome: Outcome) -> CodeResult:
+        """Interpret the outcome."""
+        with mark("interpret"):
+            return with_calls(interpret_cell(outcome, self.request.limits), self.calls)
+
+
+def prepare_code(
+    code: str,
+    inputs: Mapping[str, Any] | None,
+    functions: Functions,
+    options: RunOptions,
+    loop: AbstractEventLoop | None = None,
+    **listeners: Any,
+) -> CodeRun | CodeResult:
+    """Prepare a run of code.
+
+    Args:
+        code: Python source.
+        inputs: name of a variable -> its value.
+        functions: host functions.
+        options: options of the run, checked.
+        loop: event loop of the caller, if it has one that is free.
+        listeners: as of `hosting.calls_of`.
+
+    Returns:
+        The run; or, if an input is refused, the result that says so.
+
+    Raises:
+        TypeError: if the code is no text, or the inputs are no mapping.
+        SandboxError: if an option is refused, of the classes that `WasmToolSandbox.run` raises.
+    """
+    limits = cast(Limits, options["limits"])
+    given = check_files(options["files"], options["mounts"], limits)
+    environ = merge_environment(options["env"])
+    image = None if options["image"] is None else images.choose_image(options["image"], None, may_build=False)
+    check_isolation(options["isolation"], image=image)
+    try:
+        preamble = "" if image is None or image.has_own_guest else live_script()
+        script = cell_script(code, inputs, functions.names if functions else None, preamble=preamble)
+    except BadArguments as error:
+        return refused(error)
+    calls = calls_of(functions, options, loop, **listeners)
+    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls)
+    return CodeRun(request, calls, image, options)
+
+
+def refused(error: BadArguments) -> CodeResult:
+    """Result of code that was not run."""
+    failure = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
+    return CodeResult.model_construct(status="error", error=failure, stdout=[], stderr=[], displays=[], calls=[])
+
+
+def run(prepared: CodeRun | CodeResult) -> CodeResult:
+    """Run code and wait for its result; an exception of the caller's stops the guest."""
+    if isinstance(prepared, CodeResult):
+        return prepared
+    future, cancel = prepared.start()
+    try:
+        return prepared.result(wait_for(future))
+    except BaseException:
+        cancel()
+        raise
+    finally:
+        prepared.calls.settle()
+
+
+async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
+    """Run code as `run`, with the event loop free; cancelling the task stops the guest."""
+    if isinstance(prepared, CodeResult):
+        return prepared
+    import asyncio  # lazy: 20 ms, only for async callers
+
+    future, cancel = prepared.start(abandoned=asyncio.get_running_loop().is_closed)
+    try:
+        outcome = await delivered(future)
+    except BaseException:  # cancelled, or thrown away
+        future.cancel()
+        cancel()
+        raise
+    finally:
+        await prepared.calls.settle_async()
+    if len(outcome.stdout) > INLINE_BYTES:
+        return await asyncio.to_thread(prepared.result, outcome)
+    return prepared.result(outcome)
