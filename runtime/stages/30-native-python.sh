@@ -1,10 +1,9 @@
 #!/bin/bash
 # The native interpreter that CPython's cross build needs (same version), and that compiles the frozen library.
 . /guest/recipe/stages/common.sh
-[ -x $NATIVE_PYTHON ] && exit 0
 unpack python3.13_3.13.15.orig.tar.xz $CPYTHON
 for p in $RECIPE/patches/cpython-*.patch; do patch -d $CPYTHON -p1 < "$p"; done
-mkdir -p $WORK/native && cd $WORK/native
+rm -rf $WORK/native && mkdir $WORK/native && cd $WORK/native
 run configure.log env CC=clang-21 CFLAGS="-O1 -g0" PKG_CONFIG=/bin/false \
     $CPYTHON/configure --disable-test-modules --without-ensurepip --without-mimalloc
 run make.log make -j"$JOBS"

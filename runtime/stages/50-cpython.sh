@@ -1,9 +1,8 @@
 #!/bin/bash
 # libpython3.13.a and its bundled C libraries for wasm32-wasip1.
 . /guest/recipe/stages/common.sh
-[ -e $WORK/cpython/libpython3.13.a ] && exit 0
 wasi_toolchain
-mkdir -p $WORK/cpython && cd $WORK/cpython
+rm -rf $WORK/cpython && mkdir $WORK/cpython && cd $WORK/cpython
 # CONFIG_SITE takes one file: a second one is ignored without a word.
 cat $CPYTHON/Tools/wasm/config.site-wasm32-wasi $RECIPE/stages/config.site > config.site
 # CPython asks for -fno-strict-overflow, which since clang 20 also lets pointers wrap around: then no offset of

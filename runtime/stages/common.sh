@@ -3,7 +3,7 @@ set -euo pipefail
 
 JOBS=${JOBS:-2}
 WORK=/guest                       # everything the stages read and write, inside the build root
-SOURCES=$WORK/sources             # verified archives, put there by stage 20
+SOURCES=$WORK/sources             # verified archives, put there by fetch.py
 RECIPE=$WORK/recipe               # a copy of this directory
 PREFIX=$WORK/prefix               # static libraries and headers for wasm32-wasip1
 NATIVE_PYTHON=$WORK/native/python # runs while cross-compiling; same version as the guest

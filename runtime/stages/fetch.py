@@ -86,8 +86,12 @@ def main(recipe_path: str, root_path: str, searched: str = "") -> None:
     recipe, root = pathlib.Path(recipe_path), pathlib.Path(root_path)
     directories = [pathlib.Path(d) for d in searched.split(":") if d]
     sources = root / "guest/sources"
+    pins = tomllib.loads((recipe / "manifest.toml").read_text())["source"]
+    for old in sources.iterdir():  # stages take what is there by patterns
+        if old.name not in {pin["file"] for pin in pins}:
+            old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
-        for pin in tomllib.loads((recipe / "manifest.toml").read_text())["source"]:
+        for pin in pins:
             target = sources / pin["file"]
             if has(target, pin["sha256"]):
                 continue

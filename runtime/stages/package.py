@@ -1,41 +1,59 @@
-"""Compare the built module with the recorded one; with --update, make it the repository's artifact.
+"""Compare the built module and what it was made from with the record; with --update, make it the artifact.
 
-Usage: package.py RECIPE MODULE [--update]
+Usage: package.py RECIPE MODULE INPUTS [--update]      (INPUTS: what inputs.py wrote before the build)
 """
 
 import hashlib
 import json
 import lzma
 import pathlib
-import re
 import sys
 import tomllib
+from typing import Any
+
+from inputs import differences, inputs
 
 
-def main(recipe_path: str, module_path: str, mode: str = "") -> None:
+def main(recipe_path: str, module_path: str, inputs_path: str, mode: str = "") -> None:
     recipe = pathlib.Path(recipe_path)
     module = pathlib.Path(module_path).read_bytes()
-    found = hashlib.sha256(module).hexdigest()
-    manifest = recipe / "manifest.toml"
+    used = json.loads(pathlib.Path(inputs_path).read_text())
+    if changed := differences(used, inputs(recipe)):
+        raise SystemExit(f"changed while the guest was built, build again: {', '.join(changed)}")
+    pins = tomllib.loads((recipe / "manifest.toml").read_text())["source"]
+    made = {
+        "sha256": hashlib.sha256(module).hexdigest(),
+        "size_bytes": len(module),
+        "versions": {pin["name"]: pin["version"] for pin in pins},
+        "inputs": used,
+    }
     description = recipe / "artifact/guest.json"
+    recorded = json.loads(description.read_text()) if description.exists() else {}
     if mode == "--update":
-        compressed = lzma.compress(module, preset=9 | lzma.PRESET_EXTREME)
-        pins = tomllib.loads(manifest.read_text())["source"]
-        description.parent.mkdir(exist_ok=True)
-        (recipe / "artifact/guest.wasm.xz").write_bytes(compressed)
-        record = {
-            "sha256": found,
-            "size_bytes": len(module),
-            "versions": {pin["name"]: pin["version"] for pin in pins},
-        }
-        description.write_text(json.dumps(record, indent=2) + "\n")
-        manifest.write_text(re.sub(r'(\[artifact\]\nsha256 = )".*"', rf'\1"{found}"', manifest.read_text()))
-        print(f"artifact: {len(module)} bytes, {len(compressed)} compressed, sha256 {found}")
-        return
-    recorded = tomllib.loads(manifest.read_text())["artifact"]["sha256"]
-    if found != recorded:
-        raise SystemExit(f"the module built here has sha256 {found}, recorded is {recorded}")
-    print(f"the same as the recorded artifact: sha256 {found}")
+        update(recipe / "artifact/guest.wasm.xz", module, is_new=recorded.get("sha256") != made["sha256"])
+        description.write_text(json.dumps(made, indent=2) + "\n")
+    else:
+        compare(recorded, made)
+
+
+def update(artifact: pathlib.Path, module: bytes, *, is_new: bool) -> None:
+    """Write the compressed module, if it is another one: other versions of xz give other files."""
+    if is_new or not artifact.exists():
+        artifact.parent.mkdir(exist_ok=True)
+        artifact.write_bytes(lzma.compress(module, preset=9 | lzma.PRESET_EXTREME))
+    print(f"artifact: {len(module)} bytes, {artifact.stat().st_size} compressed")
+
+
+def compare(recorded: dict[str, Any], made: dict[str, Any]) -> None:
+    """End with an error if not all is as recorded."""
+    if made["sha256"] != recorded.get("sha256"):
+        raise SystemExit(f"the module built here has sha256 {made['sha256']}, recorded is {recorded.get('sha256')}")
+    if changed := differences(recorded.get("inputs", {}), made["inputs"]):
+        raise SystemExit(
+            f"the module is the recorded one, what it is made from is not: {', '.join(changed)}.\n"
+            "Record that with runtime/build.sh --update."
+        )
+    print(f"the same as the recorded artifact: sha256 {made['sha256']}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from runtime import sbom
+from runtime.stages.inputs import GUEST_PYTHON, NOT_USED, differences, inputs
 from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
 from wasm_sandbox.engine.compiled.artifact import find_artifact
@@ -32,8 +33,10 @@ from wasm_sandbox.limits import Limits
 from wasm_sandbox.sandbox.plain_script import run_script
 
 ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "runtime"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MANIFEST = tomllib.loads((ROOT / "runtime" / "manifest.toml").read_text())
+RECORD: dict[str, Any] = json.loads((RECIPE / "artifact" / "guest.json").read_text())
 BILL: dict[str, Any] = json.loads(sbom.FILE.read_text())
 
 
@@ -193,10 +196,10 @@ def test_the_bill_has_the_versions_that_the_guest_reports() -> None:
 
 def test_a_bill_of_another_artifact_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "artifact").mkdir()
-    (tmp_path / "artifact" / "guest.json").write_text('{"sha256": "00"}')
-    (tmp_path / "manifest.toml").write_text((ROOT / "runtime" / "manifest.toml").read_text())
+    (tmp_path / "artifact" / "guest.json").write_text((ROOT / "runtime" / "artifact" / "guest.json").read_text())
+    (tmp_path / "manifest.toml").write_text((ROOT / "runtime" / "manifest.toml").read_text() + "\n")
     monkeypatch.setattr(sbom, "RECIPE", tmp_path)
-    with pytest.raises(SystemExit, match="different modules"):
+    with pytest.raises(SystemExit, match=r"another manifest\.toml"):
         sbom.generate()
 
 
@@ -206,6 +209,96 @@ def test_the_wheel_carries_the_bill() -> None:
 
 
 # -- the artifact ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What a build uses, in a repository of its own."""
+    for name in inputs(RECIPE):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path
+
+
+def test_the_artifact_was_made_from_the_sources_that_are_here() -> None:
+    how = "make the artifact anew: runtime/build.sh --update (runtime/README.md)"
+    assert differences(RECORD["inputs"], inputs(RECIPE)) == [], how
+
+
+def test_the_guests_own_python_is_in_the_artifact_as_it_is_here() -> None:
+    """Asks the guest, not the record."""
+    files = (ROOT / "wasm_sandbox" / "inside").glob(GUEST_PYTHON)
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in files}
+    script = (
+        f"import _imp\nfor name, text in {sources!r}.items():\n"
+        "    made = compile(text, f'lib/{name}.py', 'exec', dont_inherit=True)\n"
+        "    print(name, made == _imp.get_frozen_object(name))\n"
+    )
+    output = run_script(script, name="frozen.py", environ={}, limits=Limits())
+    assert output.result.status == "success", output.stderr
+    assert output.stdout.decode().splitlines() == [f"{name} True" for name in sources]
+
+
+@pytest.mark.parametrize("name", inputs(RECIPE))
+def test_a_source_that_changes_or_goes_without_its_artifact_is_named(name: str, checkout: Path) -> None:
+    recorded = inputs(checkout / "runtime")
+    with (checkout / name).open("ab") as file:
+        file.write(b"\n")
+    assert differences(recorded, inputs(checkout / "runtime")) == [f"{name} has changed"]
+    (checkout / name).unlink()
+    assert differences(recorded, inputs(checkout / "runtime")) == [f"{name} is gone"]
+
+
+@pytest.mark.parametrize(
+    "directory", sorted({str(PurePosixPath(name).parent) for name in inputs(RECIPE)} | {"runtime/new"})
+)
+def test_a_new_source_without_its_artifact_is_named(directory: str, checkout: Path) -> None:
+    recorded = inputs(checkout / "runtime")
+    new = f"{directory}/_sandbox_new.py"
+    (checkout / directory).mkdir(exist_ok=True)
+    (checkout / new).write_text("")
+    assert differences(recorded, inputs(checkout / "runtime")) == [f"{new} is new"]
+
+
+def test_what_counts_for_no_source_is_read_by_nothing_that_builds() -> None:
+    names = {name for name in inputs(RECIPE) if name.startswith("runtime/") and name != "runtime/stages/inputs.py"}
+    for unused in NOT_USED - {"artifact", "build"}:
+        readers = {name for name in names if unused in (ROOT / name).read_text(encoding="utf-8")}
+        is_for_renewing_the_lock = unused in ("toolchain.txt", "stages/lock.py")
+        assert readers == ({"runtime/build.sh"} if is_for_renewing_the_lock else set()), unused
+
+
+def test_a_record_is_not_made_of_sources_that_changed_during_the_build(checkout: Path) -> None:
+    done = package(checkout, before={**inputs(checkout / "runtime"), "runtime/build.sh": "0" * 64})
+    assert done.returncode
+    assert "runtime/build.sh has changed" in done.stderr
+    assert not (checkout / "runtime" / "artifact").exists()
+
+
+def test_a_build_that_gives_the_recorded_module_from_other_sources_is_an_error_until_it_is_recorded(
+    checkout: Path,
+) -> None:
+    assert package(checkout, "--update").returncode == 0
+    assert package(checkout).returncode == 0
+    (checkout / "runtime" / "stages" / "new.sh").write_text("")
+    done = package(checkout)
+    assert done.returncode
+    assert "runtime/stages/new.sh is new" in done.stderr
+    assert package(checkout, "--update").returncode == 0
+    assert package(checkout).returncode == 0
+    (checkout / "guest.wasm").write_bytes(b"another module")
+    assert "recorded is" in package(checkout).stderr
+
+
+def package(checkout: Path, *mode: str, before: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The last stage of a build, with a small module."""
+    recipe, module, listed = checkout / "runtime", checkout / "guest.wasm", checkout / "inputs.json"
+    if not module.exists():
+        module.write_bytes(b"\0asm")
+    listed.write_text(json.dumps(before or inputs(recipe)))
+    script = recipe / "stages" / "package.py"
+    command = [sys.executable, "-B", *map(str, (script, recipe, module, listed)), *mode]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_an_artifact_with_one_bit_changed_is_refused_before_it_is_compiled(tmp_path: Path) -> None:

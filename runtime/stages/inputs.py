@@ -1,0 +1,53 @@
+"""List what goes into the guest module: every file that a build uses, with its sha256.
+
+Usage: inputs.py RECIPE      (writes the list to standard output, as JSON)
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+
+NOT_USED = {
+    "README.md", "artifact", "build", "licenses", "sbom.cdx.json", "sbom.py", "stages/licences.py", "stages/lock.py",
+    "toolchain.txt",
+}  # fmt: skip
+"""Below the recipe's directory: documents, products, and what a build does not read. Anything else is an input."""
+
+GUEST_PYTHON = "_sandbox_*.py"
+"""In ``wasm_sandbox/inside``: frozen into the module."""
+
+
+def inputs(recipe: pathlib.Path) -> dict[str, str]:
+    """Path of each file, as seen from the repository's root -> sha256."""
+    files = [*_used(recipe, recipe), *(recipe.parent / "wasm_sandbox" / "inside").glob(GUEST_PYTHON)]
+    named = {file.relative_to(recipe.parent).as_posix(): file for file in files}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(named.items())}
+
+
+def _used(recipe: pathlib.Path, directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    for path in directory.iterdir():
+        if path.relative_to(recipe).as_posix() in NOT_USED or path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            yield from _used(recipe, path)
+        else:
+            yield path
+
+
+def differences(recorded: dict[str, str], found: dict[str, str]) -> list[str]:
+    """What is to be said of each file that is not as recorded."""
+    lines = []
+    for name in sorted(recorded.keys() | found.keys()):
+        if name not in found:
+            lines.append(f"{name} is gone")
+        elif name not in recorded:
+            lines.append(f"{name} is new")
+        elif recorded[name] != found[name]:
+            lines.append(f"{name} has changed")
+    return lines
+
+
+if __name__ == "__main__":
+    print(json.dumps(inputs(pathlib.Path(sys.argv[1]))))
