@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -13,14 +12,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import fields, replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.hostile import deterministic_tools
@@ -37,9 +33,9 @@ from wasm_sandbox import (
     run_tool,
 )
 from wasm_sandbox.errors import CacheError, HostError, UnsupportedIsolation
-from wasm_sandbox.outcome import Ending, GuestException, Outcome
+from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.workers import messages, pool
+from wasm_sandbox.workers import pool
 from wasm_sandbox.workers.pool import MAX_PROCESSES, PROGRAM, ProcessPool, WorkerProcess, process_pool
 
 PROC = Path("/proc")
@@ -692,204 +688,5 @@ def test_without_an_interpreter_to_start_it_says_so(monkeypatch: pytest.MonkeyPa
     try:
         with pytest.raises(HostError, match="no worker process can be started"):
             fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
-    finally:
-        fresh.close()
-
-
-# -- a worker in hostile hands ---------------------------------------------------------------------------------
-
-OUTCOME = Outcome(
-    ending=Ending.EXITED, exit_code=1, exception=GuestException("E", "m\0é", "t"), detail="", stdout=b"\0out",
-    stderr=b"err", stdout_dropped_bytes=0, stderr_dropped_bytes=2, fuel=2**62, wall_seconds=0.5, memory_bytes=1,
-    host_calls=3, files={"/a": b"one", "/b/ä": b""},
-)  # fmt: skip
-
-
-def test_an_outcome_survives_the_way() -> None:
-    head, body = messages.encode_outcome(OUTCOME)
-    reply = messages.decode_reply(head)
-    assert isinstance(reply, messages.Ended)
-    assert messages.outcome_of(reply, body, Limits()) == OUTCOME
-    bare = replace(OUTCOME, exception=None, stdout=b"", stderr=b"", files=None)
-    reply = messages.decode_reply(messages.encode_outcome(bare)[0])
-    assert isinstance(reply, messages.Ended)
-    assert messages.outcome_of(reply, b"", Limits()) == bare
-
-
-def test_a_request_survives_the_way() -> None:
-    limits = Limits(fuel=7, deterministic=True)
-    request = ExecutionRequest("print('é\ud800')", {"A": "ü"}, limits, "s.py", "t.py", 3, 4)
-    assert messages.decode_request(*messages.encode_request(request)) == request
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"fuel": -1}, {"fuel": 2**63}, {"fuel": "1"}, {"fuel": True}, {"wall_seconds": float("nan")}, {"ending": "x"},
-        {"stdout_bytes": 5}, {"stdout_bytes": -1}, {"exception": {"name": "E"}}, {"detail": None}, {"more": 1},
-        {"kind": "pickle"}, {"kind": None}, {"files": [["/a"]]}, {"files": [["/a", -3]]}, {"files": {"/a": "one"}},
-    ],
-)  # fmt: skip
-def test_a_reply_that_is_none_is_refused(change: dict[str, Any]) -> None:
-    def read(head: bytes) -> None:
-        reply = messages.decode_reply(head)
-        assert isinstance(reply, messages.Ended)
-        messages.outcome_of(reply, body, Limits())
-
-    head, body = messages.encode_outcome(OUTCOME)
-    with pytest.raises(messages.MessageError):
-        read(json.dumps({**json.loads(head), **change}).encode())
-
-
-LIES = {
-    "upwards": [["../x", 3]],
-    "upwards from the root": [["/../x", 3]],
-    "upwards on the way": [["/a/../../x", 3]],
-    "relative": [["x", 3]],
-    "no name": [["/", 3]],
-    "a name of nothing": [["/a//b", 3]],
-    "a directory": [["/a/", 3]],
-    "a NUL": [["/a\0b", 3]],
-    "no text": [["/\ud800", 3]],
-    "too long a name": [["/" + "x" * 256, 3]],
-    "the same path twice": [["/a", 1], ["/a", 2]],
-    "more than there is": [["/a", 4]],
-    "less than there is": [["/a", 2]],
-    "too many": [["/a", 3], ["/b", 0], ["/c", 0], ["/d", 0], ["/e", 0]],
-}
-
-
-def _outcome_with(listed: list[Any], body: bytes) -> Outcome:
-    head, _ = messages.encode_outcome(replace(OUTCOME, stdout=b"", stderr=b"", files={}))
-    reply = messages.decode_reply(json.dumps({**json.loads(head), "files": listed}).encode())
-    assert isinstance(reply, messages.Ended)
-    return messages.outcome_of(reply, body, Limits(file_count=4, files_bytes=99))
-
-
-@pytest.mark.parametrize("listed", LIES.values(), ids=LIES.keys())
-def test_files_that_no_guest_could_have_written_are_refused(listed: list[Any]) -> None:
-    with pytest.raises(messages.MessageError):
-        _outcome_with(listed, b"xyz")
-
-
-def test_more_of_files_than_was_allowed_is_refused() -> None:
-    assert _outcome_with([["/a", 99]], bytes(99)).files == {"/a": bytes(99)}
-    with pytest.raises(messages.MessageError, match="more than was allowed"):
-        _outcome_with([["/a", 100]], bytes(100))
-
-
-@pytest.mark.parametrize("head", [b"", b"\x80\x04N.", b"[" * 100_000, b"{}", b"null", b'"\xff"'])
-def test_nonsense_is_refused(head: bytes) -> None:
-    with pytest.raises(messages.MessageError):
-        messages.decode_reply(head)
-
-
-@settings(deadline=None)
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_message_an_end_or_refused(data: bytes) -> None:
-    stream = io.BytesIO(data)
-    with suppress(EOFError, messages.MessageError):
-        messages.decode_reply(messages.read_message(stream, 100, 100)[0])
-    assert stream.tell() <= 12 + 200
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=5,
-)
-
-
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.dictionaries(st.sampled_from([*json.loads(messages.encode_outcome(OUTCOME)[0])]), VALUES, max_size=3))
-def test_any_fields_make_a_checked_outcome_or_are_refused(change: dict[str, Any]) -> None:
-    head = {**json.loads(messages.encode_outcome(OUTCOME)[0]), **change}
-    try:
-        reply = messages.decode_reply(json.dumps(head).encode())
-        outcome = messages.outcome_of(reply, b"12345678", Limits()) if isinstance(reply, messages.Ended) else None
-    except messages.MessageError:
-        return
-    assert outcome is None or {type(getattr(outcome, f.name)) for f in fields(Outcome)} <= {
-        Ending, int, float, str, bytes, dict, GuestException, type(None),
-    }  # fmt: skip
-
-
-def test_a_message_longer_than_allowed_is_not_read() -> None:
-    stream = io.BytesIO(b"\0\0\0\1" + b"\xff" * 8 + b"x")
-    with pytest.raises(messages.MessageError, match="allowed"):
-        messages.read_message(stream, 10, 10)
-    assert stream.tell() == 12
-
-
-@pytest.mark.parametrize("cut", [0, 3, 12, 20, -1])
-def test_a_message_that_is_cut_is_an_end(cut: int) -> None:
-    whole = io.BytesIO()
-    messages.write_message(whole, *messages.encode_outcome(OUTCOME))
-    with pytest.raises(EOFError):
-        messages.read_message(io.BytesIO(whole.getvalue()[:cut]), max_body=100)
-
-
-@needs_posix
-def test_a_worker_that_reports_a_failure_of_its_own_is_replaced() -> None:
-    replies: list[messages.Reply] = [
-        messages.Ready(restrictions=[], lacking=[]),
-        messages.Failed(name="Strange", message="no more"),
-    ]
-    heads = [messages.encode_reply(reply) for reply in replies]
-    failing = (
-        "import os, struct, time\n"
-        f"for head in {heads!r}: os.write(1, struct.pack('>IQ', len(head), 0) + head)\n"
-        "time.sleep(60)\n"
-    )
-    fresh = ProcessPool(failing)
-    try:
-        with pytest.raises(HostError, match="a worker process failed: Strange: no more"):
-            fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
-        assert fresh.workers == []
-    finally:
-        fresh.close()
-
-
-@needs_posix
-def test_a_worker_that_answers_nonsense_is_ended_and_its_run_trapped() -> None:
-    ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
-    traitor = (
-        "import os, struct, time\n"
-        f"os.write(1, struct.pack('>IQ', {len(ready)}, 0) + {ready!r})\n"
-        "os.read(0, 1)\n"
-        "os.write(1, struct.pack('>IQ', 5, 0) + b'\\x80\\x04N..')\n"
-        "time.sleep(60)\n"
-    )
-    fresh = ProcessPool(traitor)
-    try:
-        outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
-        assert outcome.ending is Ending.TRAPPED
-        assert "wrong with a reply" in outcome.detail
-        assert fresh.workers == []
-    finally:
-        fresh.close()
-
-
-@needs_posix
-@pytest.mark.parametrize("path", ["../x", "/../x", "x"])
-def test_a_worker_that_lies_about_paths_of_files_is_ended_and_its_run_trapped(
-    path: str,
-) -> None:
-    ready = messages.encode_reply(messages.Ready(restrictions=[], lacking=[]))
-    lie, body = messages.encode_outcome(replace(OUTCOME, files={path: b"x"}))
-    traitor = (
-        "import os, struct, time\n"
-        f"os.write(1, struct.pack('>IQ', {len(ready)}, 0) + {ready!r})\n"
-        "os.read(0, 1)\n"
-        f"os.write(1, struct.pack('>IQ', {len(lie)}, {len(body)}) + {lie!r} + {body!r})\n"
-        "time.sleep(60)\n"
-    )
-    fresh = ProcessPool(traitor)
-    try:
-        outcome = fresh.start(ExecutionRequest("pass", {}, Limits()))[0].result(timeout=20)
-        assert outcome.ending is Ending.TRAPPED
-        assert repr(path) in outcome.detail
-        assert outcome.files is None
-        assert fresh.workers == []
     finally:
         fresh.close()

@@ -1,7 +1,7 @@
 """What crosses between the host and a worker process: plain data. The host reads a worker's as hostile.
 
 A guest that broke out of WebAssembly owns its worker. Were the worker's words a pickle, as those of every
-pool of the standard library are, it would own the host next. So they are JSON of a fixed shape, and bytes.
+pool of the standard library are, it would own the host next. So they are a little JSON of a fixed shape, and bytes.
 
 A message is the length of its head (4 bytes) and of its body (8 bytes), big-endian, then both.
 """
@@ -10,23 +10,31 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, fields
-from typing import Annotated, Any, Literal
+from dataclasses import fields
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wasm_sandbox.decode.frame import HEADER_BYTES
 from wasm_sandbox.errors import InvalidFiles
-from wasm_sandbox.files import GivenFiles, check_path
+from wasm_sandbox.files import MAX_PATH_BYTES, GivenFiles, check_path
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
-MAX_HEAD_BYTES = 16 << 20
-"""Of a reply: the exception report, at most 1 MiB of text, escaped."""
+MAX_HEAD_BYTES = 4 << 10
+"""Of a reply, which is of numbers and a few words, so that nothing in it can be many: texts are in the body."""
+
+MAX_TEXT_CHARACTERS = 16 << 10
+"""Of a text of the engine's or of the host's; more is left out by whoever sends it."""
+
+MAX_REPORT_BYTES = 4 << 20
+"""Of a report of an exception: the guest's 1 MiB, in which each wrong byte has become a character of three."""
+
 BODY_SLACK_BYTES = 4 << 20
 
 _SIZES = struct.Struct(">IQ")
+_FILE = struct.Struct(">HQ")  # bytes of a path, and of its file
 _CHUNK_BYTES = 1 << 20
 
 
@@ -34,60 +42,72 @@ class MessageError(Exception):
     """A message is not what was agreed on."""
 
 
+class WorkerFailed(MessageError):
+    """A worker says that it failed in something that is not a guest's doing."""
+
+
 class _Reply(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Words = Annotated[list[Annotated[str, Field(max_length=1000)]], Field(max_length=10)]
 
 
 class Ready(_Reply):
     """The worker has loaded the image and waits for requests."""
 
     kind: Literal["ready"] = "ready"
-    restrictions: list[str]
+    restrictions: _Words
     """What the worker took from itself, in words."""
-    lacking: list[str]
+    lacking: _Words
     """What it could not, and why."""
 
 
 class Failed(_Reply):
-    """The worker cannot run guests, or failed in something that is not a guest's doing."""
+    """The worker cannot run guests, or failed in something that is not a guest's doing; the body says why."""
 
     kind: Literal["failed"] = "failed"
-    name: str
+    name: Annotated[str, Field(max_length=100)]
     """Class name of the exception."""
-    message: str
-
-
-class _Exception(_Reply):
-    name: str
-    message: str
-    traceback: str
-
-
-_Count = Annotated[int, Field(ge=0, lt=2**63)]
+    message_bytes: _Count
 
 
 class Ended(_Reply):
-    """A run ended; standard output, standard error and the files are the body."""
+    """A run ended. The body has, one after the other, what the fields that end in ``_bytes`` give the sizes of."""
 
     kind: Literal["ended"] = "ended"
     ending: Ending
     exit_code: Annotated[int, Field(ge=-(2**63), lt=2**63)]
-    exception: _Exception | None
-    detail: str
-    stdout_bytes: _Count
-    stderr_bytes: _Count
-    stdout_dropped_bytes: _Count
-    stderr_dropped_bytes: _Count
+    stdout_dropped: _Count
+    stderr_dropped: _Count
     fuel: _Count | None
     wall_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    memory_bytes: _Count
+    memory: _Count
     host_calls: _Count
-    files: list[tuple[str, _Count]] | None
-    """Path and size of each; the contents follow in the body."""
+    files: _Count | None
+    """Number of files."""
+    stdout_bytes: _Count
+    stderr_bytes: _Count
+    detail_bytes: _Count
+    exception_bytes: tuple[_Count, _Count, _Count] | None
+    """Of its name, message and traceback."""
+    paths_bytes: _Count
+    """Of the list of files: the size of each path, that of its file, and the path."""
+    contents_bytes: _Count
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of all parts of the body, in order."""
+        exception = self.exception_bytes or (0, 0, 0)
+        before = [self.stdout_bytes, self.stderr_bytes, self.detail_bytes]
+        return [*before, *exception, self.paths_bytes, self.contents_bytes]
 
 
-Reply = Ready | Failed | Ended
-_reply = TypeAdapter[Reply](Annotated[Reply, Field(discriminator="kind")])
+_before = TypeAdapter[Ready | Failed](Annotated[Ready | Failed, Field(discriminator="kind")])
+_after = TypeAdapter[Ended | Failed](Annotated[Ended | Failed, Field(discriminator="kind")])
+
+Buffer = bytes | bytearray
 
 
 def write_message(stream: Any, head: bytes, body: bytes = b"") -> None:
@@ -98,28 +118,38 @@ def write_message(stream: Any, head: bytes, body: bytes = b"") -> None:
             view = view[stream.write(view) :]
 
 
-def read_message(stream: Any, max_head: int = MAX_HEAD_BYTES, max_body: int = 0) -> tuple[bytes, bytes]:
+def read_message(stream: Any, max_head: int, max_body: int) -> tuple[Buffer, Buffer]:
     """The head and the body of the next message of an unbuffered binary stream.
 
     Raises:
         EOFError: if the stream ends first.
         MessageError: if one of them is longer than allowed.
     """
+    head, body_size = _read_head(stream, max_head, max_body)
+    return head, _read(stream, body_size)
+
+
+def _read_head(stream: Any, max_head: int, max_body: int) -> tuple[Buffer, int]:
+    """The head of the next message, and the size of its body."""
     head_size, body_size = _SIZES.unpack(_read(stream, _SIZES.size))
     if head_size > max_head or body_size > max_body:
         raise MessageError(f"a message of {head_size} and {body_size} bytes; {max_head} and {max_body} are allowed")
-    return _read(stream, head_size), _read(stream, body_size)
+    return _read(stream, head_size), body_size
 
 
-def _read(stream: Any, size: int) -> bytes:
-    parts, left = [], size
-    while left:  # what is declared is believed only as it comes
+def _read(stream: Any, size: int) -> Buffer:
+    whole: Buffer = b""
+    while (left := size - len(whole)) > 0:  # what is declared is believed only as it comes
         part = stream.read(min(left, _CHUNK_BYTES))
         if not part:
             raise EOFError
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
+        if not whole:
+            whole = part
+            continue
+        if isinstance(whole, bytes):
+            whole = bytearray(whole)
+        whole += part
+    return whole
 
 
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
@@ -134,82 +164,194 @@ def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     return json.dumps(head).encode(), b"".join([script, *request.values, *files.values()])
 
 
-def decode_request(head: bytes, body: bytes) -> ExecutionRequest:
+def decode_request(head: Buffer, body: Buffer) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
     values = json.loads(head)
     limits, script_bytes, listed = Limits(**values.pop("limits")), values.pop("script_bytes"), values.pop("given")
     at, parts = script_bytes, []
     for size in values.pop("values"):
-        parts.append(body[at : at + size])
+        parts.append(bytes(body[at : at + size]))
         at += size
-    given = None if listed is None else GivenFiles(_contents(listed, body[at:]), {})
+    given = None if listed is None else GivenFiles(_contents(listed, memoryview(body)[at:]), {})
     script = body[:script_bytes].decode("utf-8", "surrogatepass")
     return ExecutionRequest(script, limits=limits, given=given, values=tuple(parts), **values)
 
 
-def _contents(listed: list[tuple[str, int]], data: bytes) -> dict[str, bytes]:
+def _contents(listed: list[tuple[str, int]], data: memoryview) -> dict[str, bytes]:
     """The files that are listed by path and size."""
     files, at = {}, 0
     for path, size in listed:
-        files[path] = data[at : at + size]
+        files[path] = bytes(data[at : at + size])
         at += size
     return files
 
 
 def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
     """Head and body of the reply to a request."""
-    values = asdict(outcome)
-    stdout, stderr, files = values.pop("stdout"), values.pop("stderr"), values.pop("files")
-    listed = None if files is None else [(path, len(content)) for path, content in files.items()]
-    ended = Ended(stdout_bytes=len(stdout), stderr_bytes=len(stderr), files=listed, **values)
-    return encode_reply(ended), b"".join([stdout, stderr, *(files or {}).values()])
+    exception, files = outcome.exception, outcome.files or {}
+    texts = [outcome.detail[-MAX_TEXT_CHARACTERS:]]  # the last line says most
+    texts += [exception.name, exception.message, exception.traceback] if exception else []
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    paths = [(path.encode(), len(content)) for path, content in files.items()]
+    listed = b"".join(_FILE.pack(len(path), size) + path for path, size in paths)
+    ended = Ended(
+        ending=outcome.ending,
+        exit_code=outcome.exit_code,
+        stdout_dropped=outcome.stdout_dropped_bytes,
+        stderr_dropped=outcome.stderr_dropped_bytes,
+        fuel=outcome.fuel,
+        wall_seconds=outcome.wall_seconds,
+        memory=outcome.memory_bytes,
+        host_calls=outcome.host_calls,
+        files=None if outcome.files is None else len(files),
+        stdout_bytes=len(outcome.stdout),
+        stderr_bytes=len(outcome.stderr),
+        detail_bytes=len(encoded[0]),
+        exception_bytes=(len(encoded[1]), len(encoded[2]), len(encoded[3])) if exception else None,
+        paths_bytes=len(listed),
+        contents_bytes=sum(size for _, size in paths),
+    )
+    body = b"".join([outcome.stdout, outcome.stderr, *encoded, listed, *files.values()])
+    return ended.model_dump_json().encode(), body
 
 
-def encode_reply(reply: Reply) -> bytes:
-    """The head of a reply."""
-    return reply.model_dump_json().encode()
+def encode_ready(restrictions: list[str], lacking: list[str]) -> tuple[bytes, bytes]:
+    """Head and body of what a worker says first."""
+    return Ready(restrictions=restrictions, lacking=lacking).model_dump_json().encode(), b""
 
 
-def decode_reply(head: bytes) -> Reply:
-    """A worker's reply, checked.
+def encode_failure(error: BaseException) -> tuple[bytes, bytes]:
+    """Head and body of the reply of a worker that failed."""
+    message = str(error)[:MAX_TEXT_CHARACTERS].encode("utf-8", "replace")
+    return Failed(name=type(error).__name__[:100], message_bytes=len(message)).model_dump_json().encode(), message
+
+
+def read_ready(stream: Any) -> tuple[Ready | Failed, str]:
+    """What a worker says first, and why it failed if that is what it says.
 
     Raises:
-        MessageError: if it is none.
+        EOFError: if the stream ends first.
+        MessageError: if it says anything else.
     """
+    head, size = _read_head(stream, MAX_HEAD_BYTES, 4 * MAX_TEXT_CHARACTERS)
+    reply = _decoded(_before, head)
+    if size != (reply.message_bytes if isinstance(reply, Failed) else 0):
+        raise MessageError(f"a body of {size} bytes, which is not what the reply says")
+    return reply, _text(_read(stream, size))
+
+
+def read_outcome(stream: Any, limits: Limits) -> Outcome:
+    """The outcome that a worker replies with to a request.
+
+    Nothing is read that the limits do not allow, and nothing but a head before its sizes have been compared.
+
+    Raises:
+        EOFError: if the stream ends first.
+        WorkerFailed: if the worker says that it failed.
+        MessageError: if it says anything else; a file has no proper path, or is there twice; or there is more than an
+            honest worker sends within these limits.
+    """
+    head, size = _read_head(stream, MAX_HEAD_BYTES, max_output_bytes(limits))
+    reply = _decoded(_after, head)
+    if isinstance(reply, Failed):
+        if size != reply.message_bytes or size > 4 * MAX_TEXT_CHARACTERS:
+            raise MessageError(f"a message of {size} bytes of a worker that failed")
+        raise WorkerFailed(f"{reply.name}: {_text(_read(stream, size))}")
+    _check_sizes(reply, size, limits)
+    return _outcome(reply, memoryview(_read(stream, size)))
+
+
+Adapted = TypeVar("Adapted")
+
+
+def _decoded(kinds: TypeAdapter[Adapted], head: Buffer) -> Adapted:
     try:
-        return _reply.validate_json(head)
+        return kinds.validate_json(head)
     except ValidationError as error:
         raise MessageError(f"{error.error_count()} things are wrong with a reply") from None
 
 
-def outcome_of(ended: Ended, body: bytes, limits: Limits) -> Outcome:
-    """The outcome that a reply tells of.
-
-    Raises:
-        MessageError: if the body is not as long as the reply says; a file has no proper path, or is there twice; or
-            the files are more than the limits allow.
-    """
-    listed = ended.files or []
-    if len(listed) > limits.file_count or sum(size for _, size in listed) > limits.files_bytes:
-        raise MessageError(f"{len(listed)} files, which are more than was allowed")
-    if len({path for path, _ in listed}) < len(listed):
-        raise MessageError("files of the same path")
-    stderr_end = ended.stdout_bytes + ended.stderr_bytes
-    if stderr_end + sum(size for _, size in listed) != len(body):
-        raise MessageError(f"{len(body)} bytes of output and files, which is not what the reply says")
-    files = None if ended.files is None else _contents(listed, body[stderr_end:])
+def _text(data: Buffer | memoryview) -> str:
     try:
-        for path in files or {}:
+        return str(data, "utf-8")
+    except UnicodeDecodeError:
+        raise MessageError("a text that is none") from None
+
+
+def _check_sizes(ended: Ended, body_size: int, limits: Limits) -> None:
+    if sum(ended.sizes) != body_size:
+        raise MessageError(f"{body_size} bytes of output and files, which is not what the reply says")
+    count = ended.files or 0
+    if count > limits.file_count or ended.contents_bytes > limits.files_bytes:
+        raise MessageError(f"{count} files of {ended.contents_bytes} bytes, which are more than was allowed")
+    most = {
+        "the engine's words": (ended.detail_bytes, 4 * MAX_TEXT_CHARACTERS),
+        "a report": (sum(ended.exception_bytes or ()), MAX_REPORT_BYTES),
+        "paths": (ended.paths_bytes, count * (_FILE.size + MAX_PATH_BYTES)),
+        "output": (ended.stdout_bytes + ended.stderr_bytes, max_stream_bytes(limits)),
+    }
+    for what, (size, allowed) in most.items():
+        if size > allowed:
+            raise MessageError(f"{what} of {size} bytes; {allowed} are allowed")
+
+
+def _outcome(ended: Ended, body: memoryview) -> Outcome:
+    parts, at = [], 0
+    for size in ended.sizes:
+        parts.append(body[at : at + size])
+        at += size
+    stdout, stderr, detail, name, message, traceback, paths, contents = parts
+    exception = None
+    if ended.exception_bytes is not None:
+        exception = GuestException(_text(name), _text(message), _text(traceback))
+    return Outcome(
+        ending=ended.ending,
+        exit_code=ended.exit_code,
+        exception=exception,
+        detail=_text(detail),
+        stdout=bytes(stdout),
+        stderr=bytes(stderr),
+        stdout_dropped_bytes=ended.stdout_dropped,
+        stderr_dropped_bytes=ended.stderr_dropped,
+        fuel=ended.fuel,
+        wall_seconds=ended.wall_seconds,
+        memory_bytes=ended.memory,
+        host_calls=ended.host_calls,
+        files=_contents(_listed(paths, ended.files or 0, len(contents)), contents) if ended.files is not None else None,
+    )
+
+
+def _listed(paths: memoryview, count: int, contents_bytes: int) -> list[tuple[str, int]]:
+    """Path and size of each file, the first that is wrong refused."""
+    found: dict[str, int] = {}
+    at = total = 0
+    for _ in range(count):
+        if at + _FILE.size > len(paths):
+            raise MessageError("fewer paths than files")
+        path_size, size = _FILE.unpack_from(paths, at)
+        at += _FILE.size
+        path = _text(paths[at : at + path_size])
+        at += path_size
+        total += size
+        try:
             check_path("files", path)
-    except InvalidFiles as error:
-        raise MessageError(str(error)) from None
-    values = ended.model_dump(exclude={"kind", "stdout_bytes", "stderr_bytes", "exception", "files"})
-    exception = GuestException(**ended.exception.model_dump()) if ended.exception else None
-    stdout, stderr = body[: ended.stdout_bytes], body[ended.stdout_bytes : stderr_end]
-    return Outcome(**values, exception=exception, stdout=stdout, stderr=stderr, files=files)
+        except InvalidFiles as error:
+            raise MessageError(str(error)) from None
+        if path in found:
+            raise MessageError("files of the same path")
+        found[path] = size
+    if at != len(paths) or total != contents_bytes:
+        raise MessageError("a list of files that is not what the reply says")
+    return list(found.items())
+
+
+def max_stream_bytes(limits: Limits) -> int:
+    """The most of standard output and error that `execution.execute` keeps."""
+    return 2 * limits.output_bytes + 3 * (limits.result_bytes + HEADER_BYTES) + BODY_SLACK_BYTES
 
 
 def max_output_bytes(limits: Limits) -> int:
-    """The longest body that an honest worker replies with: what `execution.execute` keeps of output and files."""
-    output = 2 * limits.output_bytes + 3 * (limits.result_bytes + HEADER_BYTES)
-    return output + limits.files_bytes + BODY_SLACK_BYTES
+    """The longest body that an honest worker replies with."""
+    paths = limits.file_count * (_FILE.size + MAX_PATH_BYTES)
+    texts = MAX_REPORT_BYTES + 4 * MAX_TEXT_CHARACTERS
+    return max_stream_bytes(limits) + texts + paths + limits.files_bytes

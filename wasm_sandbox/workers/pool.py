@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -101,32 +102,33 @@ class WorkerProcess:
             HostError: if it cannot run guests; it is closed then.
         """
         try:
-            reply = messages.decode_reply(messages.read_message(self._process.stdout)[0])
-            if isinstance(reply, messages.Ended):
-                raise messages.MessageError("a worker ended a run before it had one")
+            reply, message = messages.read_ready(self._process.stdout)
         except (EOFError, OSError, messages.MessageError) as error:
             self.close()
             raise HostError(f"a worker process ended before it was ready ({self.death}) {error}".strip()) from error
         if isinstance(reply, messages.Failed):
             self.close()
-            raise _host_error(reply)
+            raise _host_error(reply.name, message)
         self.restrictions, self.lacking = reply.restrictions, reply.lacking
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the worker, which has not been asked anything, has said nothing; True where no one can tell."""
+        stdout = self._process.stdout
+        if stdout is None or not hasattr(select, "poll"):
+            return True
+        look = select.poll()
+        look.register(stdout, select.POLLIN)
+        return not look.poll(0)
 
     def run(self, request: ExecutionRequest) -> Outcome:
         """Run a request.
 
         Raises:
-            EOFError, OSError, MessageError: if the worker died, or sends what it should not.
-            HostError: if the worker failed in something that is not the guest's doing.
+            EOFError, OSError, MessageError: if the worker died, failed, or sends what it should not.
         """
         messages.write_message(self._process.stdin, *messages.encode_request(request))
-        head, body = messages.read_message(self._process.stdout, max_body=messages.max_output_bytes(request.limits))
-        reply = messages.decode_reply(head)
-        if isinstance(reply, messages.Failed):
-            raise _host_error(reply)
-        if not isinstance(reply, messages.Ended):
-            raise messages.MessageError("a worker was ready a second time")
-        return messages.outcome_of(reply, body, request.limits)
+        return messages.read_outcome(self._process.stdout, request.limits)
 
     def kill(self) -> None:
         """Kill the process; `close` waits for its end."""
@@ -165,6 +167,15 @@ class WorkerProcess:
         return f"exit code {code}"
 
 
+def _block_sigpipe() -> None:
+    """Keep SIGPIPE from the calling thread: a caller may let it end the process, as many a command does.
+
+    A worker that closes its pipe would end its host by it. The write fails all the same.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+
+
 def _python() -> str:
     # On Windows a virtual environment's python is a launcher: killing it would leave the real one behind.
     executable = getattr(sys, "_base_executable", None) if sys.platform == "win32" else sys.executable
@@ -180,12 +191,20 @@ def _lock_options() -> list[str]:
     return []
 
 
-def _host_error(reply: messages.Failed) -> HostError:
-    """Exception that the worker reports, of the class that it has there if that is one of ours."""
-    kind = getattr(errors, reply.name, None)
+def _what_happened(worker: WorkerProcess, error: Exception) -> str:
+    """Words for a run whose worker reports no outcome; those of the worker are the guest's, for all one knows."""
+    if isinstance(error, messages.WorkerFailed):
+        return f"the worker process failed: {' '.join(str(error).split())}"
+    said = f": {error}" if isinstance(error, messages.MessageError) else ""
+    return f"the worker process died ({worker.death}){said}"
+
+
+def _host_error(name: str, message: str) -> HostError:
+    """Exception of a worker that has run no guest yet, of the class that it has there if that is one of ours."""
+    kind = getattr(errors, name, None)
     if isinstance(kind, type) and issubclass(kind, HostError):
-        return kind(reply.message)
-    return HostError(f"a worker process failed: {reply.name}: {reply.message}")
+        return kind(message)
+    return HostError(f"a worker process failed: {name}: {message}")
 
 
 # Guarantees: `stop` may come from any thread at any time, and kills a worker only while it is the run's; the first
@@ -305,14 +324,14 @@ class ProcessPool:
         if run.stopped is not None:
             deliver(run.outcome_without_worker("stopped before it started", 0.0))
             return
+        _block_sigpipe()
         worker = self._take()
         began = time.monotonic()
         try:
             outcome = self._run_on(worker, run)
         except (EOFError, OSError, messages.MessageError) as error:
             worker.close()
-            said = f": {error}" if isinstance(error, messages.MessageError) else ""
-            detail = f"the worker process died ({worker.death}){said}"
+            detail = _what_happened(worker, error)
             outcome = run.outcome_without_worker(detail, time.monotonic() - began)
         except BaseException:
             worker.close()
@@ -339,8 +358,9 @@ class ProcessPool:
     def _take(self) -> WorkerProcess:
         """An idle worker that is alive, or a new one."""
         while (idle := self._next_idle()) is not None:
-            if idle.alive:
+            if idle.alive and idle.is_silent:
                 return idle
+            idle.kill()
             self._give_back(idle)
         worker = WorkerProcess(self._program)
         with self._lock:

@@ -30,7 +30,7 @@ def main() -> NoReturn:
     except BaseException as error:
         _fail(replies, error)
         os._exit(1)
-    _write(replies, messages.encode_reply(messages.Ready(restrictions=taken.done, lacking=taken.lacking)))
+    _write(replies, *messages.encode_ready(taken.done, taken.lacking))
     _silence_errors()
     while True:
         try:
@@ -72,10 +72,10 @@ def _reply(replies: Any, future: Future[Outcome]) -> None:
 
 
 def _fail(replies: Any, error: BaseException) -> None:
-    _write(replies, messages.encode_reply(messages.Failed(name=type(error).__name__, message=str(error))))
+    _write(replies, *messages.encode_failure(error))
 
 
-def _write(replies: Any, head: bytes, body: bytes = b"") -> None:
+def _write(replies: Any, head: bytes, body: bytes) -> None:
     try:
         messages.write_message(replies, head, body)
     except OSError:  # the host has gone
