@@ -1,4 +1,4 @@
-"""Locks of a process, in the child of a fork."""
+"""Locks and marks of a process, in the child of a fork."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+
+from tests.support.forks import forking, kinds_of_fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -76,3 +78,38 @@ os._exit(0)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert sorted(done.stdout.splitlines()) == ["child [True]", "parent [True]"]
+
+
+MARKED = """
+from wasm_sandbox.forks import ForkMark
+mark, other = ForkMark(), ForkMark()
+assert not mark.is_set
+mark.set()
+{before}
+parent = os.getpid()
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+child = fork()
+if child == 0:
+    say("child", mark.is_set, other.is_set, os.getpid() == parent)
+    mark.set()
+    say("child", mark.is_set)
+    os._exit(0)
+os.waitpid(child, 0)
+say("parent", mark.is_set, other.is_set)
+"""
+
+
+@pytest.mark.parametrize("has_same_id", [False, True], ids=["of another id", "of the same id"])
+@pytest.mark.parametrize("kind", kinds_of_fork())
+def test_a_mark_is_its_own_processs_however_that_forks(kind: str, has_same_id: bool) -> None:
+    command = forking(MARKED.format(before=""), kind, has_same_id)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"child False False {has_same_id}", "child True", "parent True False"]
+
+
+@pytest.mark.parametrize("has_same_id", [False, True], ids=["of another id", "of the same id"])
+def test_a_mark_holds_where_the_system_has_no_page_for_it(has_same_id: bool) -> None:
+    command = forking(MARKED.format(before="mark._page = other._page = None"), "the interpreter's", has_same_id)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"child False False {has_same_id}", "child True", "parent True False"]

@@ -1,10 +1,14 @@
-"""Locks of what a process has one of, which hold through a fork."""
+"""What a process has one of, through a fork: its locks, and whether something is its own."""
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 import threading
 from contextlib import AbstractContextManager
+
+_MADV_WIPEONFORK = 18
 
 
 def process_lock(*, fork_waits: bool = False) -> AbstractContextManager[bool]:
@@ -27,3 +31,41 @@ def process_lock(*, fork_waits: bool = False) -> AbstractContextManager[bool]:
         # them slowly then.
         os.register_at_fork(after_in_child=plain._at_fork_reinit)  # type: ignore[attr-defined]  # typeshed lacks it
     return plain
+
+
+class ForkMark:
+    """Mark that stays with the process that sets it: no child of a fork has it.
+
+    An id alone would not do: a child has its parent's in a namespace of its own, and when ids come around again. On
+    Linux the kernel takes the mark from any child, also of a fork that the interpreter knows nothing of. Elsewhere it
+    is the interpreter's hook that does, and the id for a fork without it.
+    """
+
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+        self._page = _page_of_no_child()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._pids.clear)  # not a function of ours: see `process_lock`
+
+    def set(self) -> None:
+        """Set the mark for this process."""
+        self._pids[:] = [os.getpid()]
+        if self._page is not None:
+            self._page[0] = 1
+
+    @property
+    def is_set(self) -> bool:
+        """Whether this very process has set the mark."""
+        return self._pids == [os.getpid()] and (self._page is None or self._page[0] == 1)
+
+
+def _page_of_no_child() -> mmap.mmap | None:
+    """Page of memory that is zero in the child of any fork, where the system has such pages."""
+    if sys.platform != "linux":
+        return None
+    try:
+        page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        page.madvise(_MADV_WIPEONFORK)
+    except OSError:
+        return None
+    return page

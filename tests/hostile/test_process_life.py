@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.support.forks import forking, kinds_of_fork
 from tests.support.processes import python as interpreter
 
 SETUP = """
@@ -108,6 +109,40 @@ def test_a_child_runs_guests_whatever_the_threads_of_its_parent_were_doing_at_th
         """
     )
     assert (done.returncode, done.stdout) == (0, "parent 1\n"), done.stderr
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("has_same_id", [False, True], ids=["of another id", "of its parent's id"])
+@pytest.mark.parametrize("kind", kinds_of_fork())
+def test_a_child_runs_guests_of_its_own_however_it_was_forked(kind: str, has_same_id: bool, isolation: str) -> None:
+    """In a namespace of its own a child can have its parent's id, and a fork can be none of the interpreter's."""
+    body = f"""
+    from wasm_sandbox import WasmToolSandbox
+    def run(word):
+        secret = Tool.from_source(f"def f():\\n    x = ['{{word}}' * 1000] * 10\\n    return len(x)\\n")
+        assert run_tool(secret, isolation={isolation!r}).func_return == 10
+        return run_tool(one, isolation={isolation!r}).func_return
+    def own():
+        from wasm_sandbox.workers.pool import process_pool
+        return process_pool() if {isolation!r} == "process" else process_engine()
+    assert run("a secret of the parent") == 1
+    before = own()
+    child = fork()
+    if not child:
+        threading.Timer(40, os._exit, [1]).start()
+        assert own() is not before
+        assert run("a secret of the child") == 1
+        os.write(1, b"child\\n")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert own() is before
+    if not {has_same_id}:  # a namespace takes no more processes when its first one has gone
+        assert run("a secret of the parent") == 1
+    print("parent")
+    """
+    command = forking(SETUP + textwrap.dedent(body), kind, has_same_id)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (0, "child\nparent\n"), done.stderr
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])

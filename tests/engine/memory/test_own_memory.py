@@ -14,11 +14,20 @@ import pytest
 import wasmtime
 
 from tests.support.engines import ENGINES, engine, run, settled
+from tests.support.forks import forking, kinds_of_fork
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
-from wasm_sandbox.engine.memory.address_space import NO_ACCESS, PAGE_BYTES, READ, READ_WRITE, AddressSpace, PageScanner
+from wasm_sandbox.engine.memory.address_space import (
+    MAX_RANGES,
+    NO_ACCESS,
+    PAGE_BYTES,
+    READ,
+    READ_WRITE,
+    AddressSpace,
+    PageScanner,
+)
 from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
 from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot
@@ -268,8 +277,90 @@ def test_the_scanner_finds_the_pages_that_were_written_and_no_others(file: int, 
     space.release(address, 64 * PAGE_BYTES)
 
 
+IN_A_CHILD = """
+from wasm_sandbox.engine.memory.address_space import PAGE_BYTES, READ_WRITE, AddressSpace, PageScanner
+space = AddressSpace()
+try:
+    scanner = PageScanner(space)
+except OSError as error:
+    print("no scanner:", error)
+    sys.exit()
+file = os.open(sys.argv[1], os.O_RDONLY)
+address = space.map_file(None, 64 * PAGE_BYTES, READ_WRITE, file, 0)
+assert scanner.written(address, 64 * PAGE_BYTES, 64) == []
+child = fork()
+if child == 0:
+    found = []
+    for page in range(20):
+        ctypes.memset(address + page * PAGE_BYTES, 1, 1)
+        found.append(scanner.written(address, 64 * PAGE_BYTES, 64))
+    os.write(1, f"{found}\\n".encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(scanner.written(address, 64 * PAGE_BYTES, 64))
+"""
+
+
+@pytest.mark.parametrize("kind", kinds_of_fork())
+def test_a_scanner_sees_in_a_child_that_it_looks_at_the_parent(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "memory").write_bytes(b"\x01" * 64 * PAGE_BYTES)
+    command = [*forking(IN_A_CHILD, kind, has_same_id=False), str(tmp_path / "memory")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    if done.stdout.startswith("no scanner"):
+        pytest.skip(done.stdout)
+    assert done.stdout.splitlines() == [str([None] * 20), "[]"]
+
+
+def test_a_slot_is_the_images_again_also_where_its_scanner_looks_at_another_process() -> None:
+    """An engine is never used in the child of a fork; this is what holds if one were."""
+    program = """
+from wasm_sandbox.engine.engine import GuestEngine
+from wasm_sandbox.engine.module.image_file import image_parts
+guests = GuestEngine()
+image = guests.image()
+slot = image.instances.take().slot
+expected = image_parts(image.path).read_memory(image.path)
+child = fork()
+if child == 0:
+    for place in (0, 5, 1 << 20, len(expected) - 1):
+        ctypes.memset(slot.linear.address + place, 0xA5, 1)
+    assert ctypes.string_at(slot.linear.address, len(expected)) != expected
+    slot.restore()
+    os._exit(0 if ctypes.string_at(slot.linear.address, len(expected)) == expected else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    command = forking(program, kinds_of_fork()[0], has_same_id=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
+
+
+def test_no_scan_is_believed_that_does_not_find_a_page_that_was_written(
+    file: int, scanner: PageScanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the reason: a system that tells too little, or too much."""
+    space = AddressSpace()
+    address = space.map_file(None, 64 * PAGE_BYTES, READ_WRITE, file, 0)
+    ctypes.memset(address, 1, 1)
+    assert scanner.written(address, 64 * PAGE_BYTES, 64) == [(address, address + PAGE_BYTES)]
+    monkeypatch.setattr(AddressSpace, "control", lambda *_: 0)
+    assert scanner.written(address, 64 * PAGE_BYTES, 64) is None
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(AddressSpace, "forget_changes", lambda *_: None)
+        found = {str(scanner.written(address, 64 * PAGE_BYTES, 64)) for _ in range(3)}
+    assert "None" in found
+    space.release(address, 64 * PAGE_BYTES)
+
+
+def test_a_system_whose_scans_find_nothing_has_no_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AddressSpace, "control", lambda *_: 0)
+    with pytest.raises(OSError, match="not that of this process"):
+        PageScanner(AddressSpace())
+    assert not KeptMemory().keeps_pages
+
+
 def test_more_pieces_than_fit_in_one_answer_are_not_taken_for_all_of_them(tmp_path: Path, scanner: PageScanner) -> None:
-    pages = 2 * (PageScanner.MAX_RANGES + 10)
+    pages = 2 * (MAX_RANGES + 10)
     path = tmp_path / "memory"
     path.write_bytes(bytes(pages * PAGE_BYTES))
     descriptor, space = os.open(path, os.O_RDONLY), AddressSpace()

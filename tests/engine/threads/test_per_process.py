@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.forks import forking, kinds_of_fork
 from wasm_sandbox.engine.threads.per_process import PerProcess
 
 PROGRAM = """
@@ -71,3 +72,12 @@ def test_a_child_makes_its_own_and_closes_only_that() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_that_never_asks_closes_nothing() -> None:
     assert said("if os.fork() == 0: sys.exit()\nos.wait()") == ["made", "disowned", "closed True"]
+
+
+@pytest.mark.parametrize("has_same_id", [False, True], ids=["of another id", "of the same id"])
+@pytest.mark.parametrize("kind", kinds_of_fork())
+def test_a_child_makes_its_own_however_it_was_forked_and_whatever_its_id_is(kind: str, has_same_id: bool) -> None:
+    then = "if fork() == 0:\n    one.get()\n    one.get()\n    sys.exit()\nos.wait()\none.get()\nsay('parent')"
+    command = forking(PROGRAM.format(then=then), kind, has_same_id)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["made", "disowned", "made", "closed True", "parent", "closed True"]

@@ -8,8 +8,10 @@ https://docs.kernel.org/admin-guide/mm/pagemap.html (Linux 6.7 and newer).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
+import time
 from typing import Any
 
 NO_ACCESS, READ, READ_WRITE, READ_EXECUTE = 0, 1, 3, 5
@@ -27,6 +29,10 @@ PAGEMAP_SCAN = 0xC0606610
 
 _IS_FILE, _IS_PRESENT, _IS_SWAPPED = 1 << 2, 1 << 3, 1 << 4
 _SCAN = struct.Struct("<12Q")  # struct pm_scan_arg
+_RANGE = struct.Struct("<3Q")  # struct page_region: start, end, categories
+
+MAX_RANGES = 1024
+"""Most ranges of written pages that a scan tells."""
 
 
 class _Libc:
@@ -37,6 +43,8 @@ class _Libc:
         size, number, address = ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
         self.mmap = self._bound(quick, "mmap", address, address, size, number, number, number, ctypes.c_long)
         self.mprotect = self._bound(quick, "mprotect", number, address, size, number)
+        self.ioctl = self._bound(quick, "ioctl", number, number, ctypes.c_ulong, address)
+        self.forget = self._bound(quick, "madvise", number, address, size, number)
         self.munmap = self._bound(slow, "munmap", number, address, size)
         self.madvise = self._bound(slow, "madvise", number, address, size, number)
 
@@ -80,8 +88,16 @@ class AddressSpace:
 
     def forget_changes(self, address: int, size: int) -> None:
         """Drop what was written to a copy-on-write mapping: it shows its file, or zeros, again."""
-        if self._libc.madvise(address, size, _MADV_DONTNEED):
+        advise = self._libc.madvise if size >= _LARGE_BYTES else self._libc.forget
+        if advise(address, size, _MADV_DONTNEED):
             raise self._error()
+
+    def control(self, descriptor: int, request: int, argument: ctypes.Array[ctypes.c_char]) -> int:
+        """Result of ``ioctl``, for requests that take microseconds."""
+        result = int(self._libc.ioctl(descriptor, request, argument))
+        if result < 0:
+            raise self._error()
+        return result
 
     def release(self, address: int, size: int) -> None:
         """Unmap a range."""
@@ -100,26 +116,71 @@ class AddressSpace:
         return OSError(number, os.strerror(number))
 
 
-# Guarantees: each scan has buffers of its own: any thread may scan at any time, until `close`. Locks: none.
+class _Scan:
+    """Buffers of one scan, and pages of which it writes to one, which is known therefore."""
+
+    PAGES = 64
+
+    def __init__(self, space: AddressSpace) -> None:
+        self._space = space
+        self._found = bytearray(MAX_RANGES * _RANGE.size)
+        self._found_address = ctypes.addressof(ctypes.c_char.from_buffer(self._found))
+        self._argument = ctypes.create_string_buffer(_SCAN.size)
+        self._size = self.PAGES * PAGE_BYTES
+        self._address = space.reserve(self._size)
+        space.protect(self._address, self._size, READ_WRITE)
+
+    def sees_this_process(self, pagemap: int) -> bool:
+        """Whether the page that is written to now, one of many, is the one that a scan finds."""
+        page = self._address + time.perf_counter_ns() % self.PAGES * PAGE_BYTES
+        ctypes.memset(page, 1, 1)
+        try:
+            return self.written(pagemap, self._address, self._size, self.PAGES) == [(page, page + PAGE_BYTES)]
+        finally:
+            self._space.forget_changes(page, PAGE_BYTES)
+
+    def written(self, pagemap: int, address: int, size: int, most_pages: int) -> list[tuple[int, int]] | None:
+        """As `PageScanner.written`, of whatever process the list of pages is."""
+        # Written to: not a page of the file any more, wherever it is now.
+        _SCAN.pack_into(
+            self._argument, 0,
+            _SCAN.size, 0, address, address + size, 0, self._found_address, MAX_RANGES, most_pages + 1,
+            _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
+        )  # fmt: skip
+        count = self._space.control(pagemap, PAGEMAP_SCAN, self._argument)
+        if count == MAX_RANGES:
+            return None
+        with memoryview(self._found) as found:
+            ranges = [(start, end) for start, end, _ in _RANGE.iter_unpack(found[: count * _RANGE.size])]
+        return None if sum(end - start for start, end in ranges) > most_pages * PAGE_BYTES else ranges
+
+    def close(self) -> None:
+        """Unmap the pages."""
+        self._space.release(self._address, self._size)
+
+
+# Guarantees: each scan has buffers and a page of its own: any thread may scan at any time, until `close`. Locks: none;
+# a scan that nobody uses is taken and put back by one operation each, which the interpreter lock keeps whole.
 class PageScanner:
     """Finder of the written pages of a copy-on-write mapping, by the ``ioctl`` `PAGEMAP_SCAN`.
+
+    The list of pages is that of the process that opened it, also where the child of a fork reads it: it would tell of
+    other memory. So every scan proves itself first, by a page that has just been written to.
 
     Raises:
         OSError: if this system cannot tell: an older kernel, no /proc, or a filter of system calls.
     """
 
-    MAX_RANGES = 1024
-
     def __init__(self, space: AddressSpace) -> None:
-        import fcntl  # lazy: POSIX has it
-
-        self._ioctl = fcntl.ioctl
+        self._space = space
+        self._unused: list[_Scan] = []
         self._pagemap = -1
         self._pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         try:
             probe = space.reserve(PAGE_BYTES)
             try:
-                self.written(probe, PAGE_BYTES, 1)
+                if self.written(probe, PAGE_BYTES, 1) is None:
+                    raise OSError(errno.ENODATA, "the list of pages is not that of this process")
             finally:
                 space.release(probe, PAGE_BYTES)
         except BaseException:
@@ -127,26 +188,33 @@ class PageScanner:
             raise
 
     def written(self, address: int, size: int, most_pages: int) -> list[tuple[int, int]] | None:
-        """Start and end of every range of written pages; None if there are more pages, or more ranges, than allowed."""
-        found = (ctypes.c_uint64 * (3 * self.MAX_RANGES))()  # start, end, categories
-        # Written to: not a page of the file any more, wherever it is now.
-        argument = bytearray(
-            _SCAN.pack(
-                _SCAN.size, 0, address, address + size, 0, ctypes.addressof(found), self.MAX_RANGES, most_pages + 1,
-                _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
-            )
-        )  # fmt: skip
-        count = self._ioctl(self._pagemap, PAGEMAP_SCAN, argument)
-        ranges = [(found[3 * i], found[3 * i + 1]) for i in range(count)]
-        if count == self.MAX_RANGES or sum(end - start for start, end in ranges) > most_pages * PAGE_BYTES:
-            return None
-        return ranges
+        """Start and end of every range of written pages.
+
+        Returns:
+            None if there are more pages, or more ranges, than allowed, or if it is not this process's memory that a
+            scan sees.
+
+        Raises:
+            OSError: if the system refuses a call.
+        """
+        try:
+            scan = self._unused.pop()
+        except IndexError:
+            scan = _Scan(self._space)
+        try:
+            if not scan.sees_this_process(self._pagemap):
+                return None
+            return scan.written(self._pagemap, address, size, most_pages)
+        finally:
+            self._unused.append(scan)
 
     def close(self) -> None:
         """Close the pagemap."""
         pagemap, self._pagemap = self._pagemap, -1
         if pagemap >= 0:
             os.close(pagemap)
+        while self._unused:
+            self._unused.pop().close()
 
     def __del__(self) -> None:
         self.close()
