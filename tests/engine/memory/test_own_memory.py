@@ -12,13 +12,16 @@ from pathlib import Path
 
 import pytest
 import wasmtime
+from wasmtime import _ffi
 
 from tests.support.engines import ENGINES, engine, run, settled
 from tests.support.forks import forking, kinds_of_fork
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.binding.configuration import engine_configuration
 from wasm_sandbox.engine.compiled.instances import MAX_IDLE
 from wasm_sandbox.engine.engine import GuestEngine
+from wasm_sandbox.engine.memory import kept
 from wasm_sandbox.engine.memory.address_space import (
     MAX_RANGES,
     NO_ACCESS,
@@ -30,7 +33,7 @@ from wasm_sandbox.engine.memory.address_space import (
 )
 from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.layout import ADDRESSABLE_BYTES, GUARD_BYTES
-from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, Slot
+from wasm_sandbox.engine.memory.slots import MOST_KEPT_BYTES, MappedMemory, Slot
 from wasm_sandbox.engine.module.image_file import ALIGNMENT_BYTES, ImageParts, image_parts, with_memory
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.outcome import Ending
@@ -408,6 +411,55 @@ def test_the_guards_are_where_wasmtime_wants_them() -> None:
     capi.Instance(store, wasmtime.Linker(own).instantiate_pre(wasmtime.Module(own, MODULE)))
     store.close()
     assert asked == [(ADDRESSABLE_BYTES, GUARD_BYTES)]
+
+
+ASKED = {
+    "as much as there is": (ADDRESSABLE_BYTES, GUARD_BYTES, True),
+    "less": (1 << 20, 1 << 16, True),
+    "more to reserve": (2 * ADDRESSABLE_BYTES, GUARD_BYTES, False),
+    "one page more to reserve": (ADDRESSABLE_BYTES + 65536, GUARD_BYTES, False),
+    "a larger guard": (ADDRESSABLE_BYTES, 2 * GUARD_BYTES, False),
+    "a guard of one page more": (ADDRESSABLE_BYTES, GUARD_BYTES + 65536, False),
+}
+
+
+@pytest.mark.parametrize(("reserved", "guard", "is_given"), ASKED.values(), ids=ASKED.keys())
+def test_memory_that_wasmtime_wants_larger_is_refused(
+    reserved: int, guard: int, is_given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its compiled code would leave out bounds checks beyond what is there."""
+
+    def configuration(own_memory: bool) -> wasmtime.Config:
+        config = engine_configuration(own_memory)
+        _ffi.wasmtime_config_memory_reservation_set(config.ptr(), reserved)
+        _ffi.wasmtime_config_memory_guard_size_set(config.ptr(), guard)
+        return config
+
+    monkeypatch.setattr(kept, "engine_configuration", configuration)
+    own = KeptMemory()
+    pre = wasmtime.Linker(own.engine).instantiate_pre(wasmtime.Module(own.engine, MODULE))
+    for offered in (False, True):
+        store = wasmtime.Store(own.engine)
+        memories = own.unstarted(65536, []) if offered else None
+        if is_given:
+            own.instance(store, pre, memories)
+        else:
+            with pytest.raises(capi.GuestStopped, match=f"wasmtime asks for {reserved} bytes .* a guard of {guard} "):
+                own.instance(store, pre, memories)
+        store.close()
+
+
+def test_a_memory_has_what_it_says_it_has() -> None:
+    """Nothing else may be placed there, and no byte of it can be read before it has grown."""
+    space = AddressSpace()
+    memory = MappedMemory(space, 65536)
+    maps = Path("/proc/self/maps").read_text()
+    ranges = [(int(line.split("-")[0], 16), line.split()) for line in maps.splitlines()]
+    end = memory.address + memory.reserved_bytes + memory.guard_bytes
+    inside = [words for start, words in ranges if memory.address + 65536 <= start < end]
+    assert [words[1] for words in inside] == ["---p"]
+    assert int(inside[0][0].split("-")[1], 16) >= end
+    memory.close()
 
 
 def test_threads_that_make_instances_at_once_get_their_own_memories() -> None:

@@ -170,6 +170,10 @@ class HostMemory(Protocol):
     """Present size in bytes."""
     capacity: int
     """Maximum size in bytes."""
+    reserved_bytes: int
+    """Address space from the first byte on that is the memory's own, accessible or not."""
+    guard_bytes: int
+    """Size of the range behind it that is never accessible."""
 
     def grow(self, size: int) -> None:
         """Make the memory larger.
@@ -223,7 +227,7 @@ class MemoryCreator:
     # Nothing may be raised across the C frames below: what cannot be done is an error for wasmtime.
 
     def _new_memory(
-        self, _env: int, _type: Any, minimum: int, maximum: int, _reserved: int, _guard: int, result: Any
+        self, _env: int, _type: Any, minimum: int, maximum: int, reserved: int, guard: int, result: Any
     ) -> int:
         try:
             offered = getattr(self._offered, "memories", None)
@@ -233,6 +237,14 @@ class MemoryCreator:
                 memory, is_made = offered.pop(0), False
             else:
                 return self._error("the memory that is offered to the guest has another size")
+            # Compiled code leaves out bounds checks for as far as it was promised to hit nothing.
+            if reserved > memory.reserved_bytes or guard > memory.guard_bytes:
+                if is_made:
+                    memory.close()
+                return self._error(
+                    f"wasmtime asks for {reserved} bytes of address space and a guard of {guard} for a memory, which "
+                    f"has {memory.reserved_bytes} and {memory.guard_bytes}"
+                )
         except (OSError, NoRoom) as error:
             return self._error(f"the system gives no memory to a guest: {error}")
         except BaseException as error:

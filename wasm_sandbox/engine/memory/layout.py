@@ -39,7 +39,8 @@ GUARD_BYTES = 32 << 20
 """Guard region before and after every memory: never accessible. As wasmtime's tunables have it."""
 
 RESERVED_BYTES = ADDRESSABLE_BYTES + GUARD_BYTES
-"""From the first byte of a memory to the end of its guard. wasmtime asks for exactly this; more is refused."""
+"""From the first byte of a memory to the end of its guard. wasmtime asks for exactly this; `capi.MemoryCreator` refuses
+more."""
 
 POLL_PAGE_BYTES = PAGE_BYTES
 """Size of the poll page: one page of WebAssembly."""

@@ -48,6 +48,8 @@ class MappedMemory:
     """
 
     capacity = ADDRESSABLE_BYTES
+    reserved_bytes = ADDRESSABLE_BYTES
+    guard_bytes = GUARD_BYTES
     bytes_before = GUARD_BYTES
 
     def __init__(self, space: AddressSpace, minimum: int) -> None:
