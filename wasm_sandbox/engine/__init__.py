@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.start.command import Command as Command
     from wasm_sandbox.engine.start.kind import StartKind as StartKind
     from wasm_sandbox.engine.threads.guest_threads import GuestThreads as GuestThreads
+    from wasm_sandbox.engine.threads.guest_threads import on_guest_thread as on_guest_thread
     from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
     from wasm_sandbox.engine.threads.per_process import PerProcess as PerProcess
     from wasm_sandbox.engine.threads.watchdog import Watchdog as Watchdog
@@ -76,6 +77,7 @@ _HOMES = {
     "installer": "compiled.packages",
     "live_script": "compiled.warm_up",
     "min_memory_bytes": "compiled.identity",
+    "on_guest_thread": "threads.guest_threads",
     "package_steps": "compiled.packages",
     "prepare_snapshot": "compiled.preparation",
     "process_engine": "engine",

@@ -24,7 +24,7 @@ from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.run.execution import execute
 from wasm_sandbox.engine.run.guest import Watch
 from wasm_sandbox.engine.start.kind import StartKind
-from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads
+from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads, on_guest_thread
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
@@ -136,7 +136,8 @@ class GuestEngine:
         with loading:  # others may load other images meanwhile
             found = self._found(key)
             if found is None:
-                found = source.load(Loader(self._memory, metering, progress, cache, self._keeps_code))
+                loader = Loader(self._memory, metering, progress, cache, self._keeps_code)
+                found = on_guest_thread(lambda: source.load(loader))
                 self._keep(key, found)
         return found
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from wasm_sandbox.engine import GuestThreads, Metering, Progress, Watchdog, process_engine, wait_for
+from wasm_sandbox.engine import Metering, Progress, on_guest_thread, process_engine
 from wasm_sandbox.images.default import default_source
 from wasm_sandbox.images.image import Image
 
@@ -25,11 +25,7 @@ class Prepared(NamedTuple):
 
 def interruptibly(work: Callable[[], T]) -> T:
     """What ``work`` returns or raises; it is done on another thread, so that Ctrl-C ends the wait for a compiler."""
-
-    def deliver_to(deliver: Callable[[T], None]) -> None:
-        deliver(work())
-
-    return wait_for(GuestThreads(Watchdog()).submit(deliver_to))
+    return on_guest_thread(work)
 
 
 def prepare(image: Image | None = None, *, counts_fuel: bool = True, progress: Progress | None = None) -> Prepared:

@@ -29,6 +29,7 @@ from wasm_sandbox.engine.module.metering import (
     meter,
     meter_code,
 )
+from wasm_sandbox.engine.threads.guest_threads import on_guest_thread
 from wasm_sandbox.engine.world.clocks import Clocks
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 from wasm_sandbox.engine.world.pipe import OutputPipe
@@ -98,7 +99,7 @@ def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Ste
     """
     built = _unpacked(artifact, progress)
     progress(_STARTING)
-    return pre_initialise(built, steps=steps, progress=progress)
+    return on_guest_thread(lambda: pre_initialise(built, steps=steps, progress=progress))
 
 
 def _unpacked(artifact: Artifact, progress: Progress) -> bytes:

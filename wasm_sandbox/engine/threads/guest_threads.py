@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
@@ -12,14 +13,10 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
+from wasm_sandbox.engine.threads.native_stack import ATTEMPTS, NATIVE_STACK_BYTES, has_stack, start_with_stack
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError
-from wasm_sandbox.forks import process_lock
-
-NATIVE_STACK_BYTES = 8 << 20
-"""The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
-some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
 
 MAX_THREADS = 256
 """Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""
@@ -33,9 +30,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 _log = logging.getLogger(__name__)
 
-_stack_size_lock = process_lock(fork_waits=True)
-"""Held while the stack size of the process, which all pools share, is another one: a child has the usual one."""
-
+_here = threading.local()
+"""Whether the calling thread is one for guests, in ``is_for_guests``."""
 
 _waits = PerProcess(Watchdog, Watchdog.close)
 """Wakes the callers that wait for long."""
@@ -61,6 +57,28 @@ def wait_for(future: Future[T]) -> T:
     return future.result()
 
 
+def on_guest_thread(work: Callable[[], T]) -> T:
+    """Do work in which a guest runs, which needs the native stack of a thread for guests; the result.
+
+    The calling thread may have any stack, and any part of it in use. It waits, and Ctrl-C ends its wait.
+
+    Raises:
+        HostError: if the system gives no thread.
+        BaseException: what the work raises.
+    """
+    if getattr(_here, "is_for_guests", False):
+        return work()
+    context = contextvars.copy_context()
+    threads = GuestThreads(Watchdog(), 1)
+
+    def deliver_to(deliver: Callable[[T], None]) -> None:
+        deliver(context.run(work))
+
+    future = threads.submit(deliver_to)
+    threads.close(time.monotonic())  # it ends after this
+    return wait_for(future)
+
+
 class Patience(Protocol[R_co]):
     """Time that work may wait for a thread."""
 
@@ -74,7 +92,8 @@ class Patience(Protocol[R_co]):
 # Guarantees:
 # - work is done once, given up or cancelled, and never two of these: whoever acquires its lock `taken` decides;
 # - work that is queued when `close` is called is still begun if a thread becomes free for it; none is accepted later;
-# - `close` returns by its deadline, whatever the threads do.
+# - `close` returns by its deadline, whatever the threads do;
+# - every thread has the stack of one for guests: it looks itself, before it takes work.
 # Locks: `_lock` guards the threads and their counts; `Watchdog._changed` is taken while it is held. It is never held
 # while work is done. `taken` is only ever tried, never waited for.
 class GuestThreads:
@@ -167,18 +186,34 @@ class GuestThreads:
         return True
 
     def _start_thread(self) -> None:
-        name = f"wasm-sandbox-guest-{len(self._threads)}"
-        thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        # The size is a setting of the process that `start` reads: set it for this one thread.
-        with _stack_size_lock:
-            before = threading.stack_size(NATIVE_STACK_BYTES)
-            try:
-                thread.start()
-            finally:
-                threading.stack_size(before)
-        self._threads.append(thread)
+        """Start a thread that has the stack of one for guests.
 
-    def _serve(self) -> None:
+        Raises:
+            RuntimeError, MemoryError: if the system gives none.
+        """
+        for _ in range(ATTEMPTS):
+            looked, fits = threading.Event(), threading.Event()
+            name = f"wasm-sandbox-guest-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, args=(looked, fits), name=name, daemon=True)
+            start_with_stack(thread, NATIVE_STACK_BYTES)
+            looked.wait()
+            if fits.is_set():
+                self._threads.append(thread)
+                return
+        raise RuntimeError(
+            f"threads get a smaller native stack than the {NATIVE_STACK_BYTES} bytes that were asked for: something in "
+            "this process sets threading.stack_size again and again"
+        )
+
+    def _serve(self, looked: threading.Event, fits: threading.Event) -> None:
+        try:
+            if not has_stack(NATIVE_STACK_BYTES):
+                return
+            fits.set()
+        finally:
+            looked.set()
+        del looked, fits
+        _here.is_for_guests = True
         while True:
             job = self._queue.get()
             if job is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES, start_with_stack
 from wasm_sandbox.errors import HostError
 
 _log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class Watchdog:
             return
         thread = threading.Thread(target=self._run, name="wasm-sandbox-watchdog", daemon=True)
         try:
-            thread.start()
+            start_with_stack(thread, NATIVE_STACK_BYTES)
         except (RuntimeError, MemoryError) as error:
             raise HostError(f"no thread can be started to watch over guests: {error}") from error
         self._thread = thread

@@ -1,0 +1,76 @@
+"""Native stacks of threads: how large one is, and starting a thread with one that is large enough.
+
+The size that new threads get is a setting of the process, which anyone may change at any moment, also between our
+setting it and the start of our thread. So a thread looks at what it got.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+
+from wasm_sandbox.forks import process_lock
+
+NATIVE_STACK_BYTES = 8 << 20
+"""The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
+some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
+
+ATTEMPTS = 20
+"""Number of threads that are started until one has a stack that is large enough."""
+
+_SLACK_BYTES = 1 << 20
+"""Part of a stack that the system may keep for itself: guards, and what each thread has of its own."""
+
+_ATTRIBUTES_BYTES = 256
+"""More than a ``pthread_attr_t`` of any system has."""
+
+_stack_size_lock = process_lock(fork_waits=True)
+"""Held while the stack size of the process, which all pools share, is another one: a child has the usual one."""
+
+
+def stack_bytes() -> int | None:
+    """Size of the calling thread's native stack; None if the system does not tell."""
+    if sys.platform == "win32":
+        low, high = ctypes.c_size_t(), ctypes.c_size_t()
+        ctypes.windll.kernel32.GetCurrentThreadStackLimits(ctypes.byref(low), ctypes.byref(high))
+        return high.value - low.value
+    library = ctypes.PyDLL(None)  # the interpreter lock is kept: a matter of microseconds
+    own = library.pthread_self
+    own.restype = ctypes.c_void_p
+    try:
+        if sys.platform == "darwin":
+            of_thread = library.pthread_get_stacksize_np
+            of_thread.restype, of_thread.argtypes = ctypes.c_size_t, [ctypes.c_void_p]
+            return int(of_thread(own()))
+        attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
+        if library.pthread_getattr_np(ctypes.c_void_p(own()), attributes):
+            return None
+    except AttributeError:
+        return None
+    size = ctypes.c_size_t()
+    library.pthread_attr_getstacksize(attributes, ctypes.byref(size))
+    library.pthread_attr_destroy(attributes)
+    return size.value
+
+
+def has_stack(size: int) -> bool:
+    """Whether the calling thread's native stack is about so large, as far as the system tells."""
+    found = stack_bytes()
+    return found is None or found >= size - min(_SLACK_BYTES, size // 4)
+
+
+def start_with_stack(thread: threading.Thread, size: int) -> None:
+    """Start a thread with the setting at this size, which somebody else may change meanwhile.
+
+    Raises:
+        RuntimeError, MemoryError: if the system gives no thread.
+    """
+    with _stack_size_lock:
+        before = threading.stack_size(size)
+        try:
+            thread.start()
+        finally:
+            found = threading.stack_size(before)
+            if found != size:  # somebody has set it meanwhile, and not for us
+                threading.stack_size(found)
