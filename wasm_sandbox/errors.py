@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_DESCRIPTOR = errno.EMFILE, errno.ENFILE
+_NO_MAPPING = os.strerror(errno.ENOMEM), "failed to map segment"
+"""What the C library says when it cannot load a library for want of memory."""
+
 
 class SandboxError(Exception):
     """Base of every exception of this library."""
@@ -73,3 +82,33 @@ class ArgumentSchemaError(UnsupportedToolError):
 
 class ToolSourceError(SandboxError, ValueError):
     """No tool can be made of a source or of a function."""
+
+
+@contextmanager
+def naming_exhaustion() -> Iterator[None]:
+    """Let what Python raises where the system gives this process nothing more be a `HostError`, which says what is out.
+
+    It may come from anywhere, also from importing a module: `MemoryError`; `OSError` for want of descriptors or of
+    memory; `ImportError` and `OSError` of a library that cannot be loaded; and `SystemError`, which some of the
+    interpreter's own code makes of a lack of memory.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, ImportError, SystemError) as error:
+        lack = _lack(error)
+        if lack is None:
+            raise
+        raise HostError(lack) from error
+
+
+def _lack(error: BaseException) -> str | None:
+    """What the system did not give, and what to do; None if the error is about something else."""
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_DESCRIPTOR or any(os.strerror(none) in text for none in _NO_DESCRIPTOR):
+        return f"this process may open no more files ({text}): raise its limit (ulimit -n), or close some"
+    is_memory = isinstance(error, MemoryError | SystemError) or number == errno.ENOMEM
+    if is_memory or any(words in text for words in _NO_MAPPING):
+        words = f" ({text})" if text else ""
+        return f"this process gets no more memory{words}: raise its limits (ulimit -d, ulimit -v), or run fewer at once"
+    return None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
 from wasm_sandbox.engine import wait_for
+from wasm_sandbox.errors import naming_exhaustion
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import Isolation
@@ -37,6 +38,7 @@ class Output:
         return cls(result, "".join(result.stdout or []).encode(), "".join(result.stderr or []).encode())
 
 
+@naming_exhaustion()
 def run_script(
     text: str,
     *,

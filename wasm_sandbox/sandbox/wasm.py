@@ -12,7 +12,7 @@ from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import tool_file_name
 from wasm_sandbox.engine import wait_for
 from wasm_sandbox.environment import merge_environment
-from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError
+from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion
 from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, checked
@@ -125,6 +125,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             ImageNotFound: if there is no image of that name.
             HostError: if this host cannot run guests; the message says what to do.
         """
+        with naming_exhaustion():
+            return await self._run(agent_state, additional_env_vars)
+
+    async def _run(self, agent_state: Any, additional_env_vars: Mapping[str, str] | None) -> ToolExecutionResult:
         import asyncio  # lazy: 20 ms, only for async callers
 
         call = await self.prepare_call(agent_state, additional_env_vars)
@@ -148,6 +152,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         return self._result(call, calls, outcome)
 
     @trace_method
+    @naming_exhaustion()
     def run_sync(
         self, agent_state: Any = None, additional_env_vars: Mapping[str, str] | None = None
     ) -> ToolExecutionResult:
@@ -267,6 +272,7 @@ def _run_function_tool(tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResu
     return run_tool(tool, args)
 
 
+@naming_exhaustion()
 def run_tool(
     tool: Tool | Callable[..., Any],
     args: Mapping[str, Any] | None = None,

@@ -64,11 +64,12 @@ def _try(engine: GuestEngine) -> None:
 
 
 def _reply(replies: Any, future: Future[Outcome]) -> None:
-    error = future.exception()
-    if error is not None:
-        _fail(replies, error)
-    else:
-        _write(replies, *messages.encode_outcome(future.result()))
+    try:
+        error = future.exception()
+        message = messages.encode_outcome(future.result()) if error is None else messages.encode_failure(error)
+    except BaseException as error:  # for want of memory: the host must not wait for ever
+        message = messages.encode_failure(error)
+    _write(replies, *message)
 
 
 def _fail(replies: Any, error: BaseException) -> None:
