@@ -142,6 +142,7 @@ class TestFlood:
 
         def counting(payload: bytes, **options: Any) -> Any:
             sizes.append(len(payload))
+            assert sum(sizes) < 1 << 28, "nobody wants to wait for this test to end"
             return hashlib.new("md5", payload, **options)
 
         monkeypatch.setattr(hashlib, "md5", counting)

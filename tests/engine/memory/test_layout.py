@@ -62,3 +62,20 @@ def test_the_poll_page_has_a_guard_and_then_its_pause_word_in_front(memories: Me
     assert_no_access(word + layout.WORD_PAGE_BYTES, first)
     assert access(first)[2] == "r--p"
     assert_no_access(first + layout.POLL_PAGE_BYTES, first + layout.RESERVED_BYTES)
+
+
+@needs_own_memory
+def test_the_guards_are_the_memories_own_and_not_only_the_neighbours() -> None:
+    reserved: list[tuple[int, int]] = []
+
+    class Noting(AddressSpace):
+        def reserve(self, size: int) -> int:
+            address = super().reserve(size)
+            reserved.append((address, address + size))
+            return address
+
+    memories = Memories(Noting(), LINEAR_BYTES)
+    guard, most = layout.GUARD_BYTES, layout.ADDRESSABLE_BYTES
+    for memory, (start, end) in zip((memories.linear, memories.poll), reserved, strict=True):
+        assert start <= memory.address - guard
+        assert memory.address + most + guard <= end
