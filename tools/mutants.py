@@ -164,11 +164,15 @@ class Tree:
         """Run tests: how they ended (`FAIL`, `DIE`, `HANG`, empty if they passed), which failed, what was printed."""
         caught = self.root.parent / "caught"
         caught.unlink(missing_ok=True)
+        scratch = self.root.parent / "scratch"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
         environ = {
             **os.environ,
             "PYTHONPATH": str(self.root),
             CACHE_VARIABLE: str(self.cache),
             CAUGHT_VARIABLE: str(caught),
+            "TMPDIR": str(scratch),  # an attack that succeeds leaves its traces there
         }
         # -m pytest puts this directory first: the package is the copy's, also for what a test starts
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tools.mutants_plugin"]

@@ -121,13 +121,21 @@ CASES = {
     "wide fractions": Repeated(
         FIRST + wide(_A) + wide(_B) + b"\x86R", 10, named("fractions.Fraction") + b"\x94K\1K\1\x86R"
     ),
+    "shared wide fractions": calls("fractions.Fraction", wide(_A) + wide(_B) + b"\x86", 8),
+    "shared wide fractions as keys": keys("fractions.Fraction", wide(_A) + wide(_B) + b"\x86", 12),
+    "one wide fraction as a key": Repeated(
+        b"}" + FIRST + b"Ns", 5, named("fractions.Fraction") + wide(_A) + wide(_B) + b"\x86R\x94"
+    ),
     "fractions as keys": keys("fractions.Fraction", b"K\1K\2\x86", 12),
     "paths": calls("pathlib.PurePosixPath", text("a") + b"\x85", 8),
     "paths of many parts": calls("pathlib.PurePosixPath", b"(" + text("a") * 250 + b"t", 250),
     "Windows paths of many parts": calls("pathlib.PureWindowsPath", b"(" + text("a") * 250 + b"t", 250),
+    "paths of a long name": calls("pathlib.PurePosixPath", text("a/" * 120) + b"\x85", 8),
+    "Windows paths of many parts as keys": keys("pathlib.PureWindowsPath", b"(" + text("a") * 250 + b"t", 250),
     "Windows paths as keys": keys("pathlib.PureWindowsPath", text("a") + b"\x85", 12),
     "addresses": calls("ipaddress.IPv6Address", V6 + b"\x85", 12),
     "networks": calls("ipaddress.IPv6Network", V6_NETWORK + b"\x85", 24),
+    "networks as keys": keys("ipaddress.IPv6Network", V6_NETWORK + b"\x85", 24),
     "interfaces": calls("ipaddress.IPv6Interface", V6_NETWORK + b"\x85", 24),
     "one network as a key": Repeated(
         b"}" + FIRST + b"Ns", 5, named("ipaddress.IPv6Network") + V6_NETWORK + b"\x85R\x94"

@@ -6,10 +6,12 @@ import copyreg
 import pickle
 import struct
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,12 +25,14 @@ from wasm_sandbox import ErrorKind
 from wasm_sandbox.decode.pickle_decoder import CorruptedPickle, DecodeError, ForbiddenPickle, loads
 
 MIB = 1 << 20
-TOUCH = "/tmp/wasm-sandbox-was-owned"
+TOUCH = f"{Path(tempfile.gettempdir()).as_posix()}/wasm-sandbox-was-owned"
+TOUCH_BYTES = len(f"touch {TOUCH}")
 
 # Each is an expression, for the guest to make the bytes and for the host to have the same ones.
 IMPORTS = {
     "a call of a function": f"b'cos\\nsystem\\n(V touch {TOUCH}\\ntR.'",
-    "a call by names on the stack": f"b'\\x80\\x04\\x8c\\x02os\\x8c\\x06system\\x93\\x8c\\x24touch {TOUCH}\\x85R.'",
+    "a call by names on the stack": "b'\\x80\\x04\\x8c\\x02os\\x8c\\x06system\\x93'"
+    f" b'\\x8c\\x{TOUCH_BYTES:02x}touch {TOUCH}\\x85R.'",
     "an old instance": f"b'(V touch {TOUCH}\\nios\\nsystem\\n.'",
     "an old object": f"b'(cos\\nsystem\\nV touch {TOUCH}\\no.'",
     "a new object": "b'cos\\nsystem\\n)\\x81.'",
@@ -136,8 +140,6 @@ def test_decoding_it_takes_little_memory_and_time(name: str) -> None:
 
 
 def test_none_of_these_left_anything_on_the_host() -> None:
-    from pathlib import Path
-
     assert not Path(TOUCH).exists()
 
 

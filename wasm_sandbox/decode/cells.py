@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasm_sandbox.decode.frame import split_frames
-from wasm_sandbox.decode.interpret import ending_error, lines, missing_frame, usage_of
-from wasm_sandbox.decode.pickle_decoder import loads
+from wasm_sandbox.decode.interpret import (
+    QUICK,
+    QUICK_BYTES,
+    TakesLonger,
+    ending_error,
+    lines,
+    missing_frame,
+    read_bytes,
+    usage_of,
+)
+from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
 from wasm_sandbox.decode.plain_types import CorruptedPickle, DecodeError
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
@@ -24,13 +33,19 @@ class _Reported(NamedTuple):
     error: tuple[str, str, str, bool, int | None] | None
 
 
-def interpret_cell(outcome: Outcome, limits: Limits) -> CodeResult:
+def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> CodeResult:
     """Turn the outcome of a cell's script into its result.
 
     Args:
         outcome: end of the run, and its raw output.
         limits: limits that it ran with.
+        quick: whether an event loop waits: do it in a few milliseconds, or not at all.
+
+    Raises:
+        TakesLonger: if it was to be quick, and may not be.
     """
+    if quick and read_bytes(outcome) > QUICK_BYTES:
+        raise TakesLonger
     with mark("frame"):
         output = split_frames(outcome.stdout, max_payload=limits.result_bytes)
     stdout = output.text[: limits.output_bytes]
@@ -38,7 +53,7 @@ def interpret_cell(outcome: Outcome, limits: Limits) -> CodeResult:
     error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
         with mark("decode"):
-            value, text, error = _decoded(output.payload)
+            value, text, error = _decoded(output.payload, quick)
     return CodeResult.model_construct(
         status="success" if error is None else "error",
         value=value,
@@ -54,19 +69,24 @@ def interpret_cell(outcome: Outcome, limits: Limits) -> CodeResult:
     )
 
 
-def _decoded(payload: bytes) -> tuple[Any, str | None, ToolError | None]:
+def _decoded(payload: bytes, quick: bool) -> tuple[Any, str | None, ToolError | None]:
+    limits = QUICK if quick else DecodeLimits()
     try:
-        reported = _reported(loads(payload))
+        reported = _reported(loads(payload, limits=limits))
     except DecodeError as error:
+        if quick:  # whoever has the time may find it good
+            raise TakesLonger from None
         return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
     if reported.error is not None:
         return None, None, _tool_error(*reported.error)
     if reported.value is None:
         return None, reported.text, None
     try:
-        return loads(reported.value), reported.text, None
-    except DecodeError:  # no data, such as a function: its text says what it is
-        return None, reported.text, None
+        return loads(reported.value, limits=limits), reported.text, None
+    except DecodeError:
+        if quick:
+            raise TakesLonger from None
+        return None, reported.text, None  # no data, such as a function: its text says what it is
 
 
 def _reported(content: Any) -> _Reported:

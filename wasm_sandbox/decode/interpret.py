@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, split_frames
-from wasm_sandbox.decode.pickle_decoder import decode_envelope
-from wasm_sandbox.decode.plain_types import ADVICE, CorruptedPickle, ForbiddenPickle
+from wasm_sandbox.decode.pickle_decoder import DecodeLimits, decode_envelope
+from wasm_sandbox.decode.plain_types import ADVICE, DecodeError, ForbiddenPickle
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
@@ -22,6 +22,11 @@ MAX_FRIENDLY_CHARACTERS = 1000
 MAX_QUOTED_ERRORS = 20
 KEPT_STATE_FIELDS = ("id", "secrets")
 """Of an agent state: a tool may read and change them, and what it changed is put back."""
+
+QUICK_BYTES = 16 << 10
+"""Of output, and of an exception's report: so much is read in a few milliseconds, whatever it is."""
+QUICK = DecodeLimits(max_items=4_000, max_expanded=32_000, max_int_bytes=1_024, max_copied_bytes=0)
+"""Values that are decoded in a few milliseconds, whatever they are; what most tools return is far less."""
 
 _OUTERMOST_FRAME = re.compile(
     r'Traceback \(most recent call last\):\n  File "script\.py", line (\d{1,9}), in <module>\n'
@@ -38,6 +43,10 @@ _NO_DATA = {
     "SerializationIterator": "a generator or another iterator: return a list of its items",
     "coroutine": "a coroutine inside its value: await it",
 }
+
+
+class TakesLonger(Exception):
+    """It is not certain that an outcome is interpreted in a few milliseconds."""
 
 
 def friendly_error_message(function_name: str, exception_name: str, exception_message: str) -> str:
@@ -68,6 +77,7 @@ def interpret(
     fingerprint: str | None = None,
     argument_lines: tuple[range, ...] = (),
     output: FramedOutput | None = None,
+    quick: bool = False,
 ) -> ToolExecutionResult:
     """Turn an outcome into a result.
 
@@ -81,7 +91,13 @@ def interpret(
         fingerprint: of the sandbox configuration.
         argument_lines: the lines of the script that check the arguments (`ExecutionScript.argument_lines`).
         output: standard output and the result, where that did not come in a frame.
+        quick: whether an event loop waits: do it in a few milliseconds, or not at all.
+
+    Raises:
+        TakesLonger: if it was to be quick, and may not be.
     """
+    if quick and read_bytes(outcome) > QUICK_BYTES:
+        raise TakesLonger
     if output is None:
         with mark("frame"):
             output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
@@ -95,7 +111,7 @@ def interpret(
     if error is None and output.payload is not None:
         with mark("decode"):
             value, state, error = _decode(
-                output.payload, agent_state if injects_agent_state else None, injects_agent_state
+                output.payload, agent_state if injects_agent_state else None, injects_agent_state, quick
             )
     if error is not None:
         value, state = _friendly(error, tool_name), None
@@ -110,6 +126,13 @@ def interpret(
         usage=usage_of(outcome, output, stdout),
         files=outcome.files if error is None else None,
     )
+
+
+def read_bytes(outcome: Outcome) -> int:
+    """Size of all that is read of an outcome."""
+    report = outcome.exception
+    texts = (outcome.detail, report.name, report.message, report.traceback) if report else (outcome.detail,)
+    return len(outcome.stdout) + len(outcome.stderr) + sum(map(len, texts))
 
 
 def usage_of(outcome: Outcome, output: FramedOutput, stdout: bytes) -> Usage:
@@ -258,6 +281,12 @@ def _reason(error: Exception) -> str:
     return str(error)[:MAX_FRIENDLY_CHARACTERS]
 
 
+def refusal_of(error: DecodeError) -> ToolError:
+    """Error of a result that was not decoded."""
+    kind = ErrorKind.FORBIDDEN_RESULT if isinstance(error, ForbiddenPickle) else ErrorKind.CORRUPTED_RESULT
+    return ToolError(kind=kind, message=str(error))
+
+
 def _with_kept_fields(state: Any, original: Any) -> Any:
     """A state that came back, with what a tool cannot change as it was handed in."""
     if not isinstance(state, dict):
@@ -272,13 +301,13 @@ def _with_kept_fields(state: Any, original: Any) -> Any:
     return {k: v for k, v in state.items() if k not in KEPT_STATE_FIELDS} | kept
 
 
-def _decode(payload: bytes, agent_state: Any, wants_state: bool) -> tuple[Any, Any, ToolError | None]:
+def _decode(payload: bytes, agent_state: Any, wants_state: bool, quick: bool) -> tuple[Any, Any, ToolError | None]:
     try:
-        envelope = decode_envelope(payload)
-    except ForbiddenPickle as error:
-        return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=str(error))
-    except CorruptedPickle as error:
-        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
+        envelope = decode_envelope(payload, limits=QUICK) if quick else decode_envelope(payload)
+    except DecodeError as error:
+        if quick:  # whoever has the time may find it good
+            raise TakesLonger from None
+        return None, None, refusal_of(error)
     state = _with_kept_fields(envelope.agent_state, agent_state) if wants_state else None
     if state is not None and isinstance(agent_state, BaseModel):
         try:

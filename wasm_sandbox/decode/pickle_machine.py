@@ -37,8 +37,10 @@ from wasm_sandbox.decode.plain_types import (
     Opened,
     PlainClass,
     add_exception_state,
+    are_all,
     instance_refused,
     printable,
+    zones_are_known,
 )
 
 
@@ -55,6 +57,8 @@ class DecodeLimits(NamedTuple):
     counts one per 16 characters, a wide int one per 2048 squared bytes (what printing it costs)."""
     max_int_bytes: int = 65_536
     """Width of one int."""
+    max_copied_bytes: int = 4 << 20
+    """What constructors may copy of the values they are given, besides as many bytes as the pickle has."""
 
 
 # Values on the stack. A short atom is there as itself; everything else is a Node, or names a class
@@ -66,11 +70,11 @@ LONG = 64  # longer strings, bytes and ints (in bytes) become a Node, so that th
 # Hashing a key costs its weight, and comparing it with the few others of the same hash that many times more.
 _COMPARISONS_PER_KEY = 16
 
+# Looking for the time zones of this host, once in a process, takes so many times longer than a small int.
+_ZONES_COST = 50_000
+
 _TAKES_NONE = "the pickle adds items to a value that does not take them"
 _INVALID_TEXT = "a string of the pickle is not valid Unicode"
-
-# An honest pickle is longer than what its constructors copy, except where equal strings are shared.
-_COPIED_AT_LEAST = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,7 +249,7 @@ class Machine:
         self.stack.append(self.tuple_of(items))
 
     def tuple_of(self, items: Sequence[Any]) -> Node:
-        if ATOMS.issuperset(map(type, items)):
+        if are_all(ATOMS, items):
             return Node(tuple(items), 1, 1 + len(items))
         node = Node(None, 1)
         for item in items:
@@ -267,7 +271,7 @@ class Machine:
         """Add items to the container on top of the stack."""
         node = self.stack[-1]
         container = node.container if type(node) is Node else None
-        if container is not None and container.fill is fill and ATOMS.issuperset(map(type, items)):
+        if container is not None and container.fill is fill and are_all(ATOMS, items):
             node.weight += len(items)  # the usual
             self.check_weight(node)
         else:
@@ -293,7 +297,7 @@ class Machine:
             node.value = items  # which nobody else has
 
     def charge_keys(self, keys: Sequence[Any]) -> None:
-        if not ATOMS.issuperset(map(type, keys)):
+        if not are_all(ATOMS, keys):
             # A long string keeps its hash, and no other is made to have the same.
             nodes = (key for key in keys if isinstance(key, Node) and type(key.value) not in (str, bytes))
             self.charge_hashing(sum(node.weight for node in nodes))
@@ -306,7 +310,7 @@ class Machine:
     def settle_all(self, items: list[Any], parent: Node) -> list[Any]:
         """The plain values of items that become part of ``parent``."""
         parent.weight += len(items)
-        if not ATOMS.issuperset(map(type, items)):
+        if not are_all(ATOMS, items):
             settle = self.settle
             items = [item if type(item) in ATOMS else settle(item, parent) for item in items]
         self.check_weight(parent)
@@ -351,9 +355,12 @@ class Machine:
             )
 
     def charge_copying(self, size: int) -> None:
-        """Constructors copy what they get, and one shared value can be given to many."""
+        """Constructors copy what they get, and one shared value can be given to many.
+
+        An honest pickle is longer than what they copy, except where equal strings are shared.
+        """
         self.copied += size
-        if self.copied > len(self.data) + _COPIED_AT_LEAST:
+        if self.copied > len(self.data) + self.limits.max_copied_bytes:
             raise ForbiddenPickle("the result copies its shared parts too often")
 
     # Calls
@@ -376,6 +383,8 @@ class Machine:
             raise _class_as_value(arguments.named)
 
         self.spend(callee.cost + 3 * len(arguments.value))
+        if callee is ZONE_BUILDER and not zones_are_known():
+            self.spend(_ZONES_COST)
         self.charge_copying(sum(map(_size, arguments.value)))
         try:
             built = callee.build(arguments.value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -44,9 +44,30 @@ _ZONE_KEY = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 
 # CPython keys str and bytes hashes with a per-process secret; all other hashes a guest can compute.
 _SECRET_HASHES = frozenset({str, bytes})
+_INT = frozenset({int})
 _MAX_EQUAL_HASHES = 16
 # A pair of keys that meet costs a few nanoseconds at most: one or two seconds for this many.
 _MAX_KEY_PAIRS = 2_000_000_000
+
+
+_PIECE = 4096
+"""So many values are worked on in one call of the interpreter, which gives other threads no turn: milliseconds."""
+
+
+def pieces(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """The items, a few thousand at a time; an even number, if there are more."""
+    if len(items) <= _PIECE:
+        yield items
+        return
+    for start in range(0, len(items), _PIECE):
+        yield items[start : start + _PIECE]
+
+
+def are_all(kinds: frozenset[type], items: Sequence[Any]) -> bool:
+    """Whether every item is exactly of one of the types."""
+    if len(items) <= _PIECE:
+        return kinds.issuperset(map(type, items))
+    return all(kinds.issuperset(map(type, piece)) for piece in pieces(items))
 
 
 class DecodeError(ValueError):
@@ -93,12 +114,11 @@ class KeyGuard:
             TypeError: if a key is not hashable.
             ForbiddenPickle: too many keys that can collide.
         """
-        if _SECRET_HASHES.issuperset(map(type, keys)):
+        if are_all(_SECRET_HASHES, keys):
             return
-        kinds = set(map(type, keys)) - _SECRET_HASHES
         keys = [key for key in keys if type(key) not in _SECRET_HASHES]
         # A table of n keys has more than 1.5 * n slots, so these ints hardly share any.
-        if kinds == {int} and min(keys) >= 0 and max(keys) < 2 * len(keys):
+        if are_all(_INT, keys) and min(map(min, pieces(keys))) >= 0 and max(map(max, pieces(keys))) < 2 * len(keys):
             return
         self._pairs += len(keys) ** 2
         if self._pairs > _MAX_KEY_PAIRS:
@@ -174,17 +194,19 @@ def _finish_list(items: list[Any], _: KeyGuard) -> object:
 def _finish_dict(pairs: list[Any], keys: KeyGuard) -> object:
     names = pairs[::2]
     keys.admit(names)
-    return dict(zip(names, pairs[1::2]))  # noqa: B905 - it is time that counts; they are pairs
+    if len(pairs) <= _PIECE:
+        return dict(zip(names, pairs[1::2]))  # noqa: B905 - it is time that counts; they are pairs
+    return _filled({}, pairs)
 
 
 def _finish_ordered(pairs: list[Any], keys: KeyGuard) -> object:
     keys.admit(pairs[::2])
-    return OrderedDict(zip(pairs[::2], pairs[1::2], strict=True))
+    return _filled(OrderedDict(), pairs)
 
 
 def _finish_default(factory: type | None, pairs: list[Any], keys: KeyGuard) -> object:
     keys.admit(pairs[::2])
-    return defaultdict(factory, zip(pairs[::2], pairs[1::2], strict=True))
+    return _filled(defaultdict(factory), pairs)
 
 
 def _finish_counter(counts: dict[Any, Any], _: KeyGuard) -> object:
@@ -193,12 +215,25 @@ def _finish_counter(counts: dict[Any, Any], _: KeyGuard) -> object:
 
 def _finish_set(members: list[Any], keys: KeyGuard) -> object:
     keys.admit(members)
-    return set(members)
+    return _gathered(members)
 
 
 def _finish_frozenset(members: list[Any], keys: KeyGuard) -> object:
     keys.admit(members)
-    return frozenset(members)
+    return frozenset(_gathered(members))
+
+
+def _filled(mapping: dict[Any, Any], pairs: list[Any]) -> dict[Any, Any]:
+    for piece in pieces(pairs):
+        mapping.update(zip(piece[::2], piece[1::2], strict=True))
+    return mapping
+
+
+def _gathered(members: list[Any]) -> set[Any]:
+    gathered: set[Any] = set()
+    for piece in pieces(members):
+        gathered.update(piece)
+    return gathered
 
 
 def _finish_deque(maxlen: int | None, items: list[Any], _: KeyGuard) -> object:
@@ -379,6 +414,11 @@ def _host_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
+def zones_are_known() -> bool:
+    """Whether this process has looked already which time zones its host has."""
+    return _host_zones.cache_info().currsize > 0
+
+
 # ZoneInfo's own cache forgets: reading the same files again and again would be slow.
 @lru_cache(maxsize=1024)
 def _host_zone(key: str) -> ZoneInfo:
@@ -515,7 +555,7 @@ GETATTR = PlainClass("builtins.getattr")
 RECONSTRUCTOR = PlainClass("copyreg._reconstructor")
 """How protocols 0 and 1 write instances of Python classes."""
 ZONE_CLASS = PlainClass("zoneinfo.ZoneInfo")
-ZONE_BUILDER = PlainClass("zoneinfo.ZoneInfo._unpickle", _build_zone)
+ZONE_BUILDER = PlainClass("zoneinfo.ZoneInfo._unpickle", _build_zone, cost=100)
 
 # pydantic's addresses, of one host and of several: they arrive as text. Those that a subclass refines are among them.
 _URL_CLASSES = (

@@ -329,9 +329,18 @@ class AsyncToolSandboxBase(ABC):
         return failed_before_running(self.tool_name, refusal, fingerprint)
 
     def _interpreted(
-        self, call: PreparedCall, outcome: Outcome, limits: Limits, output: FramedOutput | None = None
+        self,
+        call: PreparedCall,
+        outcome: Outcome,
+        limits: Limits,
+        output: FramedOutput | None = None,
+        quick: bool = False,
     ) -> ToolExecutionResult:
-        """Interpret the outcome of a call's script."""
+        """Interpret the outcome of a call's script.
+
+        Raises:
+            TakesLonger: if it was to be quick, for an event loop, and may not be.
+        """
         with mark("interpret"):
             return interpret(
                 outcome,
@@ -343,12 +352,14 @@ class AsyncToolSandboxBase(ABC):
                 fingerprint=call.fingerprint,
                 argument_lines=call.script.argument_lines,
                 output=output,
+                quick=quick,
             )
 
     def result_of(self, call: PreparedCall, end: ScriptEnd, limits: Limits | None = None) -> ToolExecutionResult:
         """Interpret an execution elsewhere, for `run` of another back-end.
 
-        The result is read as carefully as a guest's: nothing in it is executed.
+        The result is read as carefully as a guest's: nothing in it is executed. It may be made to take seconds:
+        code in an event loop calls this in a thread (``asyncio.to_thread``).
 
         Args:
             call: the call that `prepare_call` returned.

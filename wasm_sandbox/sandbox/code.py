@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from wasm_sandbox import images
 from wasm_sandbox.decode.cells import interpret_cell
+from wasm_sandbox.decode.interpret import TakesLonger
 from wasm_sandbox.engine import live_script, wait_for
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments
@@ -22,7 +23,7 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
 from wasm_sandbox.sandbox.executors import start_guest
 from wasm_sandbox.sandbox.hosting import calls_of, with_calls
-from wasm_sandbox.sandbox.waiting import INLINE_BYTES, delivered
+from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.script.cells import cell_script
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ class CodeRun:
         source = self.image.source if self.image else None
         return start_guest(self.request, self.options["isolation"], abandoned, source)
 
-    def result(self, outcome: Outcome) -> CodeResult:
-        """Interpret the outcome."""
+    def result(self, outcome: Outcome, quick: bool = False) -> CodeResult:
+        """Interpret the outcome; see `interpret_cell`."""
         with mark("interpret"):
-            return with_calls(interpret_cell(outcome, self.request.limits), self.calls)
+            return with_calls(interpret_cell(outcome, self.request.limits, quick=quick), self.calls)
 
 
 def prepare_code(
@@ -133,6 +134,7 @@ async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
         raise
     finally:
         await prepared.calls.settle_async()
-    if len(outcome.stdout) > INLINE_BYTES:
+    try:
+        return prepared.result(outcome, quick=True)
+    except TakesLonger:
         return await asyncio.to_thread(prepared.result, outcome)
-    return prepared.result(outcome)

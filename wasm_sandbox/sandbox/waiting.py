@@ -8,9 +8,6 @@ from contextlib import suppress
 
 from wasm_sandbox.outcome import Outcome
 
-INLINE_BYTES = 64 << 10
-"""Standard output up to this size is interpreted on the event loop: tens of milliseconds at the very worst."""
-
 
 def delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
     """Wrap a future as `asyncio.wrap_future`, without an error in the guest's thread if the loop is closed."""

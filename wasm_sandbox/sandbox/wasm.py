@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from wasm_sandbox import images
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.decode.interpret import tool_file_name
+from wasm_sandbox.decode.interpret import TakesLonger, tool_file_name
 from wasm_sandbox.engine import wait_for
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion
@@ -21,7 +21,7 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
 from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.waiting import INLINE_BYTES, delivered
+from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
@@ -147,9 +147,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         finally:
             if calls is not None:
                 await calls.settle_async()
-        if len(outcome.stdout) > INLINE_BYTES:  # seconds, if a tool means it: not on the event loop
+        try:
+            return self._result(call, calls, outcome, quick=True)
+        except TakesLonger:  # seconds, if a tool means it: not on the event loop
             return await asyncio.to_thread(self._result, call, calls, outcome)
-        return self._result(call, calls, outcome)
 
     @trace_method
     @naming_exhaustion()
@@ -183,8 +184,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
 
         return calls_of(self._functions, self.options, loop)
 
-    def _result(self, call: _WasmCall, calls: RunCalls | None, outcome: Outcome) -> ToolExecutionResult:
-        result = self._interpreted(call, outcome, self.limits)
+    def _result(
+        self, call: _WasmCall, calls: RunCalls | None, outcome: Outcome, quick: bool = False
+    ) -> ToolExecutionResult:
+        result = self._interpreted(call, outcome, self.limits, quick=quick)
         if calls is None:
             return result
         from wasm_sandbox.sandbox.hosting import with_calls  # lazy: as above
