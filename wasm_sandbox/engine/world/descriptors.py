@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
@@ -56,6 +56,8 @@ from wasm_sandbox.engine.world.streams import FILE_FUNCTIONS, Streams
 MAX_DESCRIPTORS = 256
 CHUNK_BYTES = 1 << 20
 """Most bytes that are moved between two looks at the deadline."""
+LISTED_BYTES = 64 << 10
+"""So much of a listing is put together before it is handed over."""
 DEVICE = 1
 DIRENT_BYTES = 24
 
@@ -73,10 +75,9 @@ class OpenFile:
 
 @dataclass(eq=False)
 class OpenDirectory:
-    """Descriptor of a directory in memory, with its listing as of the start of reading it."""
+    """Descriptor of a directory in memory."""
 
     directory: Directory
-    listing: list[tuple[str, Node]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -381,19 +382,25 @@ class Descriptors:
         if not isinstance(opened, OpenDirectory):
             return ENOTDIR
         self.memory.span(buffer, size)
-        if not cookie:
-            here = opened.directory
-            opened.listing = [(".", here), ("..", here.parent or here), *here.entries.items()]
-        packed = bytearray()
-        for number in range(cookie, len(opened.listing)):
-            if len(packed) >= size:
-                break
-            name, node = opened.listing[number]
+        done, packed = 0, bytearray()
+        for number, name, node in opened.directory.listed(cookie):
             encoded = name.encode()
-            packed += struct.pack("<QQIBxxx", number + 1, node.inode, len(encoded), _filetype(node)) + encoded
-        self.memory.store(buffer, bytes(packed[:size]))
-        self._store_size(result, min(len(packed), size))
+            packed += struct.pack("<QQIBxxx", number, node.inode, len(encoded), _filetype(node)) + encoded
+            if len(packed) >= min(LISTED_BYTES, size - done):
+                done += self._store_listed(buffer + done, packed, size - done)
+                if done == size:
+                    break
+        done += self._store_listed(buffer + done, packed, size - done)
+        self._store_size(result, done)
         return SUCCESS
+
+    def _store_listed(self, address: int, packed: bytearray, room: int) -> int:
+        """Hand over a part of a listing, cut to the room that there is: the number of bytes."""
+        self.memory.check()
+        part = bytes(packed[:room])
+        packed.clear()
+        self.memory.store(address, part)
+        return len(part)
 
     # -- paths -----------------------------------------------------------------------------------
 

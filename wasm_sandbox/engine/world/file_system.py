@@ -5,6 +5,7 @@ Names are as in POSIX; there are no links, owners or modes. What is not possible
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -31,6 +32,9 @@ SCRATCH = "tmp"
 
 ZEROS = bytes(1 << 20)
 
+_MOST_STALE = 64
+"""So many places of entries that are gone a directory keeps, besides as many as it has entries."""
+
 
 @dataclass(eq=False)
 class Node:
@@ -42,6 +46,8 @@ class Node:
     modified: int
     """Nanoseconds since 1970."""
     accessed: int
+    cookie: int = field(default=0, kw_only=True)
+    """Number of its place in the listing of its directory; another one each time that it gets a name there."""
 
 
 @dataclass(eq=False)
@@ -59,13 +65,44 @@ class File(Node):
         return self.data
 
 
+# A guest reads a listing in parts, and may change the directory between two of them. What has been there all the time
+# must come exactly once. So there is no copy of the listing, which would be one for each descriptor, of names and
+# files that are long gone; there is one order of cookies, which only grow, and reading goes on after the last one seen.
 @dataclass(eq=False)
 class Directory(Node):
     """Directory: its entries, and the length of its own path."""
 
     entries: dict[str, Node] = field(default_factory=dict)
+    """Name -> entry; changed by `add` and `drop` only."""
     path_bytes: int = 0
     removed: bool = False
+    order: list[tuple[int, str]] = field(default_factory=list)
+    """Cookie and name of each entry, by cookie; some of them of entries that are gone."""
+    last_cookie: int = 2
+    """The first two are those of ``.`` and ``..``."""
+
+    def add(self, name: str, node: Node) -> None:
+        """Add an entry of a new name."""
+        self.last_cookie += 1
+        node.cookie = self.last_cookie
+        self.entries[name] = node
+        self.order.append((node.cookie, name))
+
+    def drop(self, name: str) -> None:
+        """Take an entry away."""
+        del self.entries[name]
+        if len(self.order) > 2 * len(self.entries) + _MOST_STALE:
+            self.order = [(node.cookie, here) for here, node in self.entries.items()]
+
+    def listed(self, after: int) -> Iterator[tuple[int, str, Node]]:
+        """Cookie, name and node of all that come after a cookie; nothing may change meanwhile."""
+        above = self if self.parent is None else self.parent
+        yield from ((n, name, node) for n, name, node in ((1, ".", self), (2, "..", above)) if n > after)
+        for number in range(bisect_right(self.order, after, key=_first), len(self.order)):
+            cookie, name = self.order[number]
+            node = self.entries.get(name)
+            if node is not None and node.cookie == cookie:
+                yield cookie, name, node
 
 
 @dataclass(eq=False)
@@ -136,26 +173,24 @@ class FileSystem:
         below: list[str] = []
         depth = 0  # inside a mount
         for part in parts:
-            if part in ("", "."):
+            if part == "" or (part == "." and isinstance(found, MountPoint)):
                 continue
             if isinstance(found, MountPoint) and (part != ".." or depth):
                 depth += -1 if part == ".." else 1
                 below.append(part)
                 continue
+            if part == ".":  # of what there is, and is a directory
+                directory, name = _directory(_present(found)), ""
+                continue
             if part == "..":
                 # Of a mount point, whatever was walked below it: back to where it stands.
-                if found is None:
-                    raise Refusal(ENOENT)
-                if isinstance(found, File):
-                    raise Refusal(ENOTDIR)
-                found = directory = found.parent or self.root
+                if not isinstance(found, MountPoint) and _directory(_present(found)).removed:
+                    raise Refusal(ENOENT)  # what was above is not kept
+                found = directory = _present(found).parent or self.root
                 name, below = "", []
                 continue
-            if found is None:
-                raise Refusal(ENOENT)
-            if not isinstance(found, Directory):
-                raise Refusal(ENOTDIR)
-            directory, name, found = found, part, found.entries.get(part)
+            directory, name = _directory(_present(found)), part
+            found = directory.entries.get(part)
         means_directory = parts[-1] in ("", ".", "..")
         if means_directory and isinstance(found, File):
             raise Refusal(ENOTDIR)
@@ -191,17 +226,17 @@ class FileSystem:
 
     def remove_file(self, place: Place, now: int) -> None:
         """Remove a file; its content goes with the last descriptor."""
-        file = _existing(place)
+        file = _present(place.node)
         if not isinstance(file, File):
             raise Refusal(EISDIR if isinstance(file, Directory) else EPERM)
-        del place.directory.entries[place.name]
+        place.directory.drop(place.name)
         place.directory.modified = now
         file.parent = None
         self._forget_unused(file)
 
     def remove_directory(self, place: Place, now: int) -> None:
         """Remove an empty directory."""
-        node = _existing(place)
+        node = _present(place.node)
         if isinstance(node, MountPoint):
             raise Refusal(EPERM)
         directory = _directory(node)
@@ -209,14 +244,16 @@ class FileSystem:
             raise Refusal(ENOTEMPTY)
         if not place.name:
             raise Refusal(EINVAL)
-        del place.directory.entries[place.name]
+        place.directory.drop(place.name)
         place.directory.modified = now
         directory.removed = True
+        directory.parent = None  # else one descriptor would keep all that was above, and is not counted any more
+        directory.order.clear()
         self._nodes -= 1
 
     def rename(self, old: Place, new: Place, now: int) -> None:
         """Give a file or a directory another name; what has that name is replaced, if it is of the same kind."""
-        node = _existing(old)
+        node = _present(old.node)
         if isinstance(node, MountPoint) or isinstance(new.node, MountPoint):
             raise Refusal(EXDEV)
         if not old.name or not new.name:
@@ -235,8 +272,8 @@ class FileSystem:
                 raise Refusal(ENOTDIR)
             if new.node is not None:
                 self.remove_file(new, now)
-        del old.directory.entries[old.name]
-        new.directory.entries[new.name] = node
+        old.directory.drop(old.name)
+        new.directory.add(new.name, node)
         old.directory.modified = new.directory.modified = now
         node.parent = new.directory
         if isinstance(node, Directory):
@@ -264,7 +301,7 @@ class FileSystem:
         if self._nodes >= self._max_nodes:
             raise Refusal(ENOSPC)
         self._nodes += 1
-        place.directory.entries[place.name] = node
+        place.directory.add(place.name, node)
 
     def _check_name(self, place: Place) -> None:
         if place.directory.removed or not place.name:
@@ -347,10 +384,14 @@ def path_parts(path: bytes) -> list[str]:
     return text.split("/")
 
 
-def _existing(place: Place) -> Node:
-    if place.node is None:
+def _first(pair: tuple[int, str]) -> int:
+    return pair[0]
+
+
+def _present(node: Node | None) -> Node:
+    if node is None:
         raise Refusal(ENOENT)
-    return place.node
+    return node
 
 
 def _directory(node: Node) -> Directory:
