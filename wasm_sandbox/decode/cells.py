@@ -12,7 +12,7 @@ from wasm_sandbox.decode.interpret import (
     ending_error,
     lines,
     missing_frame,
-    read_bytes,
+    size_of,
     usage_of,
 )
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
@@ -44,7 +44,7 @@ def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> Cod
     Raises:
         TakesLonger: if it was to be quick, and may not be.
     """
-    if quick and read_bytes(outcome) > QUICK_BYTES:
+    if quick and size_of(outcome) > QUICK_BYTES:
         raise TakesLonger
     with mark("frame"):
         output = split_frames(outcome.stdout, max_payload=limits.result_bytes)

@@ -96,7 +96,7 @@ def interpret(
     Raises:
         TakesLonger: if it was to be quick, and may not be.
     """
-    if quick and read_bytes(outcome) > QUICK_BYTES:
+    if quick and size_of(outcome) > QUICK_BYTES:
         raise TakesLonger
     if output is None:
         with mark("frame"):
@@ -128,7 +128,7 @@ def interpret(
     )
 
 
-def read_bytes(outcome: Outcome) -> int:
+def size_of(outcome: Outcome) -> int:
     """Size of all that is read of an outcome."""
     report = outcome.exception
     texts = (outcome.detail, report.name, report.message, report.traceback) if report else (outcome.detail,)
