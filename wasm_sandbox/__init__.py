@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.errors import PackageError as PackageError
     from wasm_sandbox.errors import SandboxError as SandboxError
     from wasm_sandbox.errors import SecretError as SecretError
+    from wasm_sandbox.errors import SessionError as SessionError
+    from wasm_sandbox.errors import SnapshotError as SnapshotError
     from wasm_sandbox.errors import StoreError as StoreError
     from wasm_sandbox.errors import ToolSourceError as ToolSourceError
     from wasm_sandbox.errors import UnsupportedIsolation as UnsupportedIsolation
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from wasm_sandbox.sandbox.boxes import AsyncSandbox as AsyncSandbox
     from wasm_sandbox.sandbox.boxes import Sandbox as Sandbox
     from wasm_sandbox.sandbox.boxes import run_code as run_code
+    from wasm_sandbox.sandbox.session import Paused as Paused
+    from wasm_sandbox.sandbox.session import Session as Session
+    from wasm_sandbox.sandbox.session import SessionPoint as SessionPoint
     from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
     from wasm_sandbox.sandbox.wasm import run_tool as run_tool
     from wasm_sandbox.tool.definition import Tool as Tool
@@ -70,10 +75,15 @@ _HOMES = {
     "InvalidFiles": "errors",
     "Limits": "limits",
     "PackageError": "errors",
+    "Paused": "sandbox.session",
     "Sandbox": "sandbox.boxes",
     "SandboxConfig": "config",
     "SandboxError": "errors",
     "SecretError": "errors",
+    "Session": "sandbox.session",
+    "SessionError": "errors",
+    "SessionPoint": "sandbox.session",
+    "SnapshotError": "errors",
     "StoreError": "errors",
     "Tool": "tool.definition",
     "ToolError": "results",

@@ -32,6 +32,14 @@ class UnsupportedToolError(SandboxError, ValueError):
     """No script can be written for the tool, whatever its arguments are."""
 
 
+class SessionError(SandboxError, RuntimeError):
+    """A session cannot be used: it is closed, its time is over, or there are too many; the message says which."""
+
+
+class SnapshotError(SandboxError, ValueError):
+    """A snapshot of a session is damaged, of another image, or not signed with this key."""
+
+
 class HostError(SandboxError, RuntimeError):
     """The host cannot run guests at all; the message says what to do."""
 

@@ -49,6 +49,8 @@ class Outcome:
     host_calls: int = 0
     files: dict[str, bytes] | None = None
     """Path -> content of files that a guest created or changed; None if the caller gave none, or it was stopped."""
+    is_over: bool = True
+    """Whether the guest cannot be called again, and a session goes back to what it was before."""
 
 
 def not_begun(waited_seconds: float) -> Outcome:

@@ -163,6 +163,8 @@ class ToolExecutionResult(BaseModel):
 
     calls: list[Call] | None = None
     """Calls of host functions, in order; ``None`` if the tool was given none."""
+    rolled_back: bool = False
+    """Whether a session was taken back to what it was before this call."""
 
     @property
     def success_flag(self) -> bool:

@@ -27,3 +27,23 @@ def engine_is_plain() -> bool:
     if configured not in ("", "plain"):
         raise HostError(f'{ENGINE_VARIABLE} is {configured!r}: set it to "plain", or leave it unset')
     return configured == "plain"
+
+
+MAX_SESSIONS_VARIABLE = "WASM_SANDBOX_MAX_SESSIONS"
+"""Most sessions that are open in a process at the same time; 1,000 if it is not set."""
+
+_MAX_SESSIONS = 1000
+
+
+def max_sessions() -> int:
+    """Most open sessions of this process.
+
+    Raises:
+        HostError: if the variable is no whole number from 1.
+    """
+    configured = os.environ.get(MAX_SESSIONS_VARIABLE, "")
+    if not configured:
+        return _MAX_SESSIONS
+    if not configured.isdecimal() or int(configured) < 1:
+        raise HostError(f"{MAX_SESSIONS_VARIABLE} is {configured!r}: set it to a number from 1, or leave it unset")
+    return int(configured)

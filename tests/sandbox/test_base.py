@@ -99,7 +99,7 @@ def test_results_have_the_known_fields_and_the_success_flag() -> None:
     assert [*fields][:6] == known
     assert [name for name, field in fields.items() if field.is_required()] == ["status"]
     result = ToolExecutionResult(status="success")
-    assert all(getattr(result, name) is None for name in fields if name != "status")
+    assert all(getattr(result, name) is None for name in fields if name not in ("status", "rolled_back"))
     assert result.success_flag
     assert not ToolExecutionResult(status="error").success_flag
 

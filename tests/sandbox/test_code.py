@@ -227,7 +227,7 @@ def test_output_files_and_variables_are_those_of_a_tool_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"x", pickle.dumps(5), pickle.dumps((1, 2, 3)), pickle.dumps((None, 5, None))]
+    "payload", [b"", b"x", pickle.dumps(5), pickle.dumps((1, 2, 3, False)), pickle.dumps((None, None, None, True))]
 )
 def test_a_frame_of_the_codes_own_is_no_result_or_what_it_says(payload: bytes) -> None:
     code = f"import os\nos.write(1, {encode_frame(payload)!r})\nos._exit(0)"

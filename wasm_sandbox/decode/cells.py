@@ -31,6 +31,7 @@ class _Reported(NamedTuple):
     value: bytes | None
     text: str | None
     error: tuple[str, str, str, bool, int | None] | None
+    is_paused: bool
 
 
 def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> CodeResult:
@@ -44,17 +45,30 @@ def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> Cod
     Raises:
         TakesLonger: if it was to be quick, and may not be.
     """
+    result, is_paused = interpret_session_cell(outcome, limits, quick)
+    if not is_paused:
+        return result
+    error = ToolError(kind=ErrorKind.CORRUPTED_RESULT, message="the pickle does not hold the result of a cell")
+    return result.model_copy(update={"status": "error", "error": error, "files": None})
+
+
+def interpret_session_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> tuple[CodeResult, bool]:
+    """Turn the outcome of a session's cell into its result, and whether the cell is paused and has no result yet.
+
+    The arguments and what is raised are those of `interpret_cell`.
+    """
     if quick and size_of(outcome) > QUICK_BYTES:
         raise TakesLonger
     with mark("frame"):
         output = split_frames(outcome.stdout, max_payload=limits.result_bytes)
     stdout = output.text[: limits.output_bytes]
     value = text = None
+    is_paused = False
     error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
         with mark("decode"):
-            value, text, error = _decoded(output.payload, quick)
-    return CodeResult.model_construct(
+            value, text, error, is_paused = _decoded(output.payload, quick)
+    result = CodeResult.model_construct(
         status="success" if error is None else "error",
         value=value,
         text=text,
@@ -67,26 +81,27 @@ def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> Cod
         calls=[],
         rolled_back=False,
     )
+    return result, is_paused
 
 
-def _decoded(payload: bytes, quick: bool) -> tuple[Any, str | None, ToolError | None]:
+def _decoded(payload: bytes, quick: bool) -> tuple[Any, str | None, ToolError | None, bool]:
     limits = QUICK if quick else DecodeLimits()
     try:
         reported = _reported(loads(payload, limits=limits))
     except DecodeError as error:
         if quick:  # whoever has the time may find it good
             raise TakesLonger from None
-        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error))
+        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error)), False
     if reported.error is not None:
-        return None, None, _tool_error(*reported.error)
+        return None, None, _tool_error(*reported.error), False
     if reported.value is None:
-        return None, reported.text, None
+        return None, reported.text, None, reported.is_paused
     try:
-        return loads(reported.value, limits=limits), reported.text, None
+        return loads(reported.value, limits=limits), reported.text, None, False
     except DecodeError:
         if quick:
             raise TakesLonger from None
-        return None, reported.text, None  # no data, such as a function: its text says what it is
+        return None, reported.text, None, False  # no data, such as a function: its text says what it is
 
 
 def _reported(content: Any) -> _Reported:
@@ -96,12 +111,17 @@ def _reported(content: Any) -> _Reported:
         CorruptedPickle: if it is not what a cell writes.
     """
     match content:
-        case (bytes() | None as value, str() | None as text, None):
-            return _Reported(value, text, None)
-        case (None, None, (str() as name, str() as message, str() as traceback, bool() as is_compiled, code)) if (
-            code is None or type(code) is int
-        ):
-            return _Reported(None, None, (name, message, traceback, is_compiled, code))
+        case (None, None, None, True):
+            return _Reported(None, None, None, True)
+        case (bytes() | None as value, str() | None as text, None, False):
+            return _Reported(value, text, None, False)
+        case (
+            None,
+            None,
+            (str() as name, str() as message, str() as traceback, bool() as is_compiled, code),
+            False,
+        ) if code is None or type(code) is int:
+            return _Reported(None, None, (name, message, traceback, is_compiled, code), False)
     raise CorruptedPickle("the pickle does not hold the result of a cell")
 
 

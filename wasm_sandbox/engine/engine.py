@@ -21,8 +21,9 @@ from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
 from wasm_sandbox.engine.module.metering import Metering
-from wasm_sandbox.engine.run.execution import execute
+from wasm_sandbox.engine.run.execution import execute, execute_kept
 from wasm_sandbox.engine.run.guest import Watch
+from wasm_sandbox.engine.run.kept import CallOfKept, Checkpoint, KeptGuest
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads, on_guest_thread
 from wasm_sandbox.engine.threads.per_process import PerProcess
@@ -31,6 +32,8 @@ from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.events import mark
+from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.switches import engine_is_plain
@@ -88,7 +91,7 @@ class GuestEngine:
         self._images: dict[tuple[str, Metering], LoadedImage] = {}  # the last used is last
         self._images_lock = threading.Lock()
         self._loading: dict[tuple[str, Metering], threading.Lock] = {}
-        self._running: set[Surroundings] = set()
+        self._running: set[Surroundings | CallOfKept] = set()
         self._running_lock = threading.Lock()
         self._ready_since: float | None = None
         self._is_settled = False
@@ -190,6 +193,55 @@ class GuestEngine:
                 with self._running_lock:
                     self._running.discard(surroundings)
 
+        with mark("submit", request):
+            return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
+
+    def keep(
+        self,
+        source: ImageSource,
+        given: GivenFiles | None,
+        limits: Limits,
+        point: Checkpoint | None = None,
+    ) -> KeptGuest:
+        """Make a guest that is kept between calls; its instance is made by the first one.
+
+        Args:
+            source: source of its image, which is loaded now.
+            given: files of the caller; None for no file system.
+            limits: limits of what the guest may create and write, and whether fuel is counted.
+            point: checkpoint to begin at.
+
+        Raises:
+            HostError: if the image cannot be loaded.
+        """
+        image = self.image(source, Metering.DEADLINE if limits.fuel is None else Metering.FUEL)
+        return KeptGuest(image, self.watch, given, limits, point)
+
+    def start_in(
+        self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept, takes_point: bool = True
+    ) -> Future[Outcome]:
+        """Run a request in a guest that is kept, on a guest thread, as `start` does in a fresh one.
+
+        Args:
+            kept: the guest.
+            request: script and limits.
+            call: surroundings of the call, once it is under way, and the caller's way to cancel it before.
+            takes_point: whether a checkpoint is taken after it.
+        """
+
+        def work(deliver: Callable[[Outcome], None]) -> None:
+            with self._running_lock:
+                if self._is_closed:
+                    raise HostError("the interpreter is exiting: no guest can be started")
+                self._running.add(call)
+            try:
+                with self._turns.turn(request.limits.timeout_seconds) as turn:
+                    execute_kept(kept, request, call.surroundings, deliver, takes_point, turn)
+            finally:
+                with self._running_lock:
+                    self._running.discard(call)
+
+        self._ready_since = self._ready_since or time.monotonic()
         with mark("submit", request):
             return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
 

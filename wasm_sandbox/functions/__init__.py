@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
+    from wasm_sandbox.functions.answers import answer_of as answer_of
+    from wasm_sandbox.functions.answers import pending_call as pending_call
+    from wasm_sandbox.functions.calls import Deferred as Deferred
     from wasm_sandbox.functions.calls import RunCalls as RunCalls
     from wasm_sandbox.functions.catalogue import Functions as Functions
     from wasm_sandbox.functions.declared import HostFunction as HostFunction
@@ -19,12 +22,15 @@ if TYPE_CHECKING:
     from wasm_sandbox.functions.gates import Deny as Deny
 
 _HOMES = {
+    "Deferred": "calls",
     "Deny": "gates",
     "Functions": "catalogue",
     "HostFunction": "declared",
     "Parameter": "declared",
     "RunCalls": "calls",
+    "answer_of": "answers",
     "host_function": "declared",
+    "pending_call": "answers",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once

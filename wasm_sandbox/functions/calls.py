@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -34,7 +34,7 @@ from wasm_sandbox.script.wire import MARSHAL_VERSION, Untravelled, encode
 
 CALL, SUBMIT, NEXT, CANCEL, MODULE, NAMES, MORE, DISPLAY, PROGRESS = range(9)
 """Operations of the channel (``_sandbox_live``); ``MORE`` is the channel's own."""
-FAILED, TEXT, NOTHING = 2, 3, 4
+FAILED, TEXT, NOTHING, DEFERRED = 2, 3, 4, 5
 """Kinds of answers, beside those of `wire.encode`."""
 
 MAX_MESSAGE = 2000
@@ -49,6 +49,15 @@ FOREVER = (1 << 63) - 1
 
 _NOTHING = Answer(NOTHING, 0, b"")
 _NUMBER = struct.Struct("<I")
+
+
+class Deferred(NamedTuple):
+    """Call that waits for whoever resumes the program."""
+
+    function: HostFunction
+    call: Call
+    arguments: bytes
+    """JSON of the arguments, as the guest sent them."""
 
 
 class _Refused(Exception):
@@ -73,6 +82,7 @@ class RunCalls:
         limits: budgets, of ``host_calls``, ``host_pending``, ``host_bytes`` and ``host_seconds``.
         gate: asked before each call.
         loop: event loop of the caller for async functions; by default one of this library's own.
+        may_defer: whether a call of a deferred function may wait for whoever resumes the program.
         on_display: called with each bundle that the guest shows.
         on_progress: called with what the guest says of its progress.
         on_call: called with each call, when it begins and when it has ended.
@@ -84,12 +94,16 @@ class RunCalls:
         limits: Limits,
         gate: Gate | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        may_defer: bool = False,
         on_display: Callable[[dict[str, str | bytes]], None] | None = None,
         on_progress: Callable[[float, float | None, str], None] | None = None,
         on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self._functions, self._limits, self._gate, self._loop = functions, limits, gate, loop
         self._on_display, self._on_progress, self._on_call = on_display, on_progress, on_call
+        self._may_defer = may_defer
+        self.deferred: dict[int, Deferred] = {}
+        """Number that the guest gave a call -> the call, of those that wait for whoever resumes the program."""
         self._context = contextvars.copy_context()
         self.calls: list[Call] = []
         """Calls in their order, those under way too."""
@@ -142,7 +156,7 @@ class RunCalls:
                 case 0:
                     return self._counted(self._called(payload, wait))
                 case 1:
-                    return self._counted(self._submitted(ident, payload))
+                    return self._counted(self._submitted(ident, payload, wait))
                 case 2:
                     return self._counted(self._next(payload, wait))
                 case 3:
@@ -249,7 +263,7 @@ class RunCalls:
         )
         try:
             self._admit(function)
-            if function.is_deferred:
+            if function.is_deferred and not self._may_defer:
                 raise _Refused(
                     "HostFunctionError",
                     f"nobody answers {function.name} while this run lasts: it is for programs that can be paused "
@@ -302,6 +316,24 @@ class RunCalls:
         self._end(call, "ok", began)
         return answer
 
+    def _ask_gate_in_time(self, call: Call, wait: Wait) -> None:
+        """Ask the gate while the guest waits, also one that is async."""
+        if self._gate is None:
+            return
+        decision = self._context.copy().run(self._gate, call)
+        if inspect.isawaitable(decision):
+            asked = asyncio.run_coroutine_threadsafe(_awaited(decision), self._loop or private_loop())
+            asked.add_done_callback(lambda _: self._notify())
+            if wait(lambda: asked if asked.done() else None, self._seconds_left(), self.changed) is None:
+                asked.cancel()
+                raise _Refused("HostRefusedError", f"{call.name}: its gate did not answer in time")
+            decision = asked.result()
+        _heed(call, decision)
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
     def _ask_gate(self, call: Call) -> None:
         if self._gate is None:
             return
@@ -310,10 +342,19 @@ class RunCalls:
             raise _Refused("HostRefusedError", f"{call.name}: its gate has to be awaited")
         _heed(call, decision)
 
-    def _submitted(self, ident: int, payload: bytes) -> Answer:
-        if ident in self._under_way:
+    def _submitted(self, ident: int, payload: bytes, wait: Wait) -> Answer:
+        if ident in self._under_way or ident in self.deferred:
             raise _Refused("HostFunctionError", "a call of this number is under way")
         function, call, began = self._begun(payload)
+        if function.is_deferred:
+            try:
+                self._ask_gate_in_time(call, wait)
+            except BaseException as error:
+                self._end(call, _outcome(error), began, error)
+                return self._failed(ident, function, call, error)
+            call.id = ident
+            self.deferred[ident] = Deferred(function, call, payload[_NUMBER.size :])
+            return Answer(DEFERRED, ident, b"")
         self._order.append(ident)
         self._start(ident, function, call, began)
         return _NOTHING
@@ -446,6 +487,8 @@ class RunCalls:
             future.cancel()
 
     def _cancel(self, ident: int) -> None:
+        if (deferred := self.deferred.pop(ident, None)) is not None:
+            deferred.call.outcome = "cancelled"
         with self.changed:
             future = self._under_way.pop(ident, None)
             self._answers = deque(answer for answer in self._answers if answer.ident != ident)
@@ -565,6 +608,10 @@ def _scrubbed(message: str) -> str:
     for place in _host_places():
         message = re.sub(re.escape(place) + r"[^\s'\"]*", "<path>", message)
     return message
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 def _soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:

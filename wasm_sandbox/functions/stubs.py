@@ -32,10 +32,12 @@ def guest_source(functions: Iterable[tuple[int, HostFunction]]) -> str:
 def _guest_function(number: int, function: HostFunction) -> str:
     parameters = _parameters(function, in_guest=True)
     passed = ", ".join(f"{p.name!r}: {p.name}" for p in function.parameters)
-    word, call = ("async def", "await _acall") if function.is_async else ("def", "_call")
+    word, call = ("async def", "await _acall(") if function.is_async else ("def", "_call(")
+    if function.is_deferred:
+        word, call = "def", f"_deferred({function.name!r}, "
     returns = f" -> {_annotation(function.returns)}" if _is_said(function.returns) else ""
     doc = f"    {function.doc!r}\n" if function.doc else ""
-    return f"{word} {function.name}({parameters}){returns}:\n{doc}    return {call}({number}, {{{passed}}})\n"
+    return f"{word} {function.name}({parameters}){returns}:\n{doc}    return {call}{number}, {{{passed}}})\n"
 
 
 def stub(function: HostFunction) -> str:

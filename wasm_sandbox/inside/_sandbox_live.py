@@ -23,6 +23,7 @@ import marshal
 import os
 import pathlib
 import pickle
+import random
 import struct
 import sys
 import traceback
@@ -42,7 +43,7 @@ except ImportError:  # a guest of another build
 
 CHANNEL = 1000
 CALL, SUBMIT, NEXT, CANCEL, MODULE, NAMES, MORE, DISPLAY, PROGRESS = range(9)
-PLAIN, TYPED, FAILED, TEXT, NOTHING = range(5)
+PLAIN, TYPED, FAILED, TEXT, NOTHING, DEFERRED = range(6)
 FOREVER = (1 << 63) - 1
 
 _HEAD, _ANSWER, _NUMBER = struct.Struct("<IBI"), struct.Struct("<BII"), struct.Struct("<I")
@@ -163,6 +164,7 @@ def value_of(kind, data):
 class _Calls:
     last_id = 0
     futures = {}  # noqa: RUF012
+    deferred = set()  # noqa: RUF012
     is_bound_only = False
 
 
@@ -198,19 +200,32 @@ async def _acall(number, arguments, _state=_Calls):
     loop = asyncio.get_running_loop()
     ident = _state.last_id = _state.last_id + 1
     kind, _, data = _exchange(SUBMIT, ident, _request(number, arguments))
-    if kind != NOTHING:
+    if kind not in (NOTHING, DEFERRED):
         return value_of(kind, data)
+    if kind == DEFERRED:
+        _state.deferred.add(ident)
     future = _state.futures[ident] = loop.create_future()
     try:
         return await future
     finally:
+        _state.deferred.discard(ident)
         if _state.futures.pop(ident, None) is not None:
             _exchange(CANCEL, ident)
+
+
+def _deferred(name, number, arguments):
+    """Call a host function that is answered later, perhaps in another process."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise HostFunctionError(f"{name} is answered later: await it (await {name}(...))") from None
+    return _acall(number, arguments)
 
 
 def _settle(ident, kind, data, _state=_Calls):
     """Give an answer to the task that waits for it."""
     future = _state.futures.pop(ident, None)
+    _state.deferred.discard(ident)
     if future is None or future.done():
         return
     try:
@@ -223,10 +238,13 @@ def _settle(ident, kind, data, _state=_Calls):
 
 def _select(selector, timeout=None, _state=_Calls):
     """Wait as the event loop does: for the next timer, and for answers of the host."""
-    if not _state.futures:
+    if len(_state.futures) == len(_state.deferred):
+        if timeout is None and _state.deferred:  # nothing can go on before one of them is answered
+            asyncio.get_running_loop().stop()
+            return []
         return _select.without_calls(selector, timeout)
     wait = FOREVER if timeout is None else max(0, int(timeout * 1e6))
-    while _state.futures:
+    while len(_state.futures) > len(_state.deferred):
         kind, ident, data = _exchange(NEXT, 0, wait.to_bytes(8, "little"))
         if kind == NOTHING:
             if wait == FOREVER:
@@ -264,7 +282,7 @@ def _run_in_executor(loop, executor, function, *args):
 
 def _module(name, source):
     module = types.ModuleType(name)
-    module.__dict__.update(_call=_call, _acall=_acall, _UNSET=_UNSET)
+    module.__dict__.update(_call=_call, _acall=_acall, _deferred=_deferred, _UNSET=_UNSET)
     place = f"<{name} of the host>"
     exec(compile(source, place, "exec"), module.__dict__)
     return module
@@ -411,8 +429,8 @@ def progress(done, total=None, text=""):
 class _Session:
     """What is kept from cell to cell; of code that is run once, nothing is."""
 
-    module = runner = None
-    count = flags = 0
+    module = runner = task = environ = None
+    flags = 0
 
 
 _NO_EXPRESSION = object()
@@ -439,13 +457,56 @@ for _feature in __import__("__future__").all_feature_names:
     _FUTURES |= getattr(__import__("__future__"), _feature).compiler_flag
 
 
-def _evaluated(code, namespace):
-    value = eval(code, namespace)
-    if not code.co_flags & inspect.CO_COROUTINE:
-        return value
+async def _awaited(first, last, namespace):
+    """Run the parts of a cell, each awaited if it is to be; the value of the last one."""
+    value = None
+    for code in filter(None, (first, last)):
+        value = eval(code, namespace)
+        if code.co_flags & inspect.CO_COROUTINE:
+            value = await value
+    return value
+
+
+def _is_awaited(*codes):
+    return any(code is not None and code.co_flags & inspect.CO_COROUTINE for code in codes)
+
+
+def _evaluated(first, last, namespace):
+    """Run the parts of a cell that is not kept."""
+    if not _is_awaited(first, last):
+        value = eval(first, namespace)
+        return value if last is None else eval(last, namespace)
+    with asyncio.Runner() as runner:
+        return runner.run(_awaited(first, last, namespace))
+
+
+def _drive():
+    """Let the event loop of a session run until the cell has ended, or waits for answers of the host alone."""
+    loop = _Session.runner.get_loop()
+    asyncio.events.set_event_loop(loop)
+    if not _Session.task.done():
+        loop.run_forever()
+    return _Session.task.done()
+
+
+def _begin(first, last, namespace):
+    """Run the parts of a cell of a session; whether it has ended, and its value."""
+    if not _is_awaited(first, last):
+        value = eval(first, namespace)
+        return True, value if last is None else eval(last, namespace)
     if _Session.runner is None:
         _Session.runner = asyncio.Runner()
-    return _Session.runner.run(value)
+    loop = _Session.runner.get_loop()
+    _Session.task = loop.create_task(_awaited(first, last, namespace))
+    _Session.task.add_done_callback(lambda _: loop.stop())
+    return _finish()
+
+
+def _finish():
+    if not _drive():
+        return False, None
+    task, _Session.task = _Session.task, None
+    return True, task.result()
 
 
 def _is_between(filename):
@@ -515,55 +576,143 @@ def _dumps(value):
     return file.getvalue()
 
 
-def run_cell(request, marker, keep=False, _md5=hashlib.md5):
+def _written(marker, value, text, error, is_paused=False, _md5=hashlib.md5):
+    """Write the frame of a cell, after everything that it printed."""
+    _flush()
+    payload = pickle.dumps((value, text, error, is_paused), 4)
+    checksum = _md5(payload, usedforsecurity=False).hexdigest().encode()
+    frame = marker + struct.pack(">I", len(payload)) + checksum + payload
+    while frame:
+        frame = frame[os.write(1, frame) :]
+
+
+def _shown(found):
+    """Value and text of what a cell ends in; what it looks like is shown."""
+    text = text_of(found)
+    if bundle := bundle_of(found):
+        with contextlib.suppress(OSError):
+            _show({"text/plain": text, **bundle})
+    return _pickled(found), text
+
+
+def run_cell(request, marker):
     """Run code of a user's own, and write a frame with its value, or with what it raised.
 
     Args:
         request: code, file name of it in tracebacks, node of the inputs, names of host functions that it mentions;
             None if there is no host function.
         marker: what opens the frame.
-        keep: whether the namespace is kept for the next cell.
     """
     source, name, inputs, wanted = request
-    module = _Session.module or sys.modules["__main__"]
-    namespace = module.__dict__
+    namespace = sys.modules["__main__"].__dict__
     namespace.pop("__file__", None)
-    if keep:
-        _Session.module = sys.modules["__main__"] = module
-    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
-    value, text, error, is_compiled = None, None, None, False
+    value = text = error = None
+    is_compiled = False
     try:
-        if wanted is not None:
-            free = [n for n in wanted if n not in namespace or _is_host_function(namespace[n])]
-            namespace.update(functions(*free))
-        namespace.update(_typed(inputs))
-        first, last = _compiled(source, name, _Session.flags)
+        first, last = _prepared(source, name, inputs, wanted, namespace, 0)
         is_compiled = True
-        if keep:
-            _Session.flags |= (first.co_flags | (last.co_flags if last else 0)) & _FUTURES
-        _evaluated(first, namespace)
+        found = _evaluated(first, last, namespace)
         if last is not None:
-            found = _evaluated(last, namespace)
-            text = text_of(found)
-            if bundle := bundle_of(found):
-                with contextlib.suppress(OSError):
-                    _show({"text/plain": text, **bundle})
-            value = _pickled(found)
-            if keep:
-                namespace["_"] = found
-            del found
-        if not keep and _Session.runner is not None:
-            _Session.runner.close()
-            _Session.runner = None
+            value, text = _shown(found)
     except BaseException as raised:
         value = text = None
         error = _described(raised, name, is_compiled)
-    _flush()
-    payload = pickle.dumps((value, text, error), 4)
-    checksum = _md5(payload, usedforsecurity=False).hexdigest().encode()
-    frame = marker + struct.pack(">I", len(payload)) + checksum + payload
-    while frame:
-        frame = frame[os.write(1, frame) :]
+    _written(marker, value, text, error)
+
+
+def _prepared(source, name, inputs, wanted, namespace, flags):
+    """Give a namespace what the code finds in it, and compile the code."""
+    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
+    if wanted is not None:
+        namespace.update(functions(*[n for n in wanted if n not in namespace or _is_host_function(namespace[n])]))
+    namespace.update(_typed(inputs))
+    return _compiled(source, name, flags)
+
+
+# --- Sessions -------------------------------------------------------------------------------------------
+
+
+def _resume_process(is_fork):
+    """Bring back what the entry point sets anew for every script: the module, the environment, random numbers."""
+    if _Session.module is None:
+        _Session.module = sys.modules["__main__"]
+        _Session.module.__dict__.pop("__file__", None)
+        _Session.random = random.Random(random.getrandbits(256))
+        for method in _RANDOM_METHODS:
+            setattr(random, method, getattr(_Session.random, method))
+    elif is_fork:
+        _Session.random.seed(int.from_bytes(os.urandom(32), "little"))
+    sys.modules["__main__"] = _Session.module
+    if _Session.environ is not None:
+        for key in {*os.environ} - {*_Session.environ}:
+            del os.environ[key]
+        os.environ.update(_Session.environ)
+    else:
+        _Session.given = dict(os.environ)
+    return _Session.module.__dict__
+
+
+_RANDOM_METHODS = [name for name in random.__all__ if getattr(getattr(random, name), "__self__", None) is random._inst]
+
+
+def _leave_process():
+    if dict(os.environ) != _Session.given or _Session.environ is not None:
+        _Session.environ = dict(os.environ)
+
+
+def run_session_cell(request, marker):
+    """Run a cell of a session: its names are kept for the next one.
+
+    Args:
+        request: as of `run_cell`, and whether the session was forked or loaded since its last cell.
+        marker: what opens the frame.
+    """
+    source, name, inputs, wanted, is_fork = request
+    namespace = _resume_process(is_fork)
+
+    def begin():
+        first, last = _prepared(source, name, inputs, wanted, namespace, _Session.flags)
+        _Session.has_value, _Session.name = last is not None, name
+        _Session.flags |= (first.co_flags | (last.co_flags if last else 0)) & _FUTURES
+        _Session.is_compiled = True
+        return _begin(first, last, namespace)
+
+    _Session.is_compiled = False
+    _session_frame(begin, namespace, marker, name)
+
+
+def resume_session(request, marker):
+    """Go on with a cell that was paused.
+
+    Args:
+        request: number, kind and bytes of each answer; and whether the session was forked or loaded meanwhile.
+        marker: what opens the frame.
+    """
+    answers, is_fork = request
+    namespace = _resume_process(is_fork)
+
+    def begin():
+        for ident, kind, data in answers:
+            _settle(ident, kind, data)
+        return _finish()
+
+    _session_frame(begin, namespace, marker, _Session.name)
+
+
+def _session_frame(begin, namespace, marker, name):
+    value = text = error = None
+    has_ended = True
+    try:
+        has_ended, found = begin()
+        if has_ended and _Session.has_value:
+            value, text = _shown(found)
+            namespace["_"] = found
+    except BaseException as raised:
+        value = text = None
+        _Session.task = None
+        error = _described(raised, name, _Session.is_compiled)
+    _leave_process()
+    _written(marker, value, text, error, not has_ended)
 
 
 def install():

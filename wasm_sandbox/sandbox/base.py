@@ -193,7 +193,9 @@ class AsyncToolSandboxBase(ABC):
         await self._init_async()
         return self._script(agent_state, wrap_print_with_markers).text
 
-    def _script(self, agent_state: Any, markers: bool, apart: ValuesApart | None = None) -> ExecutionScript:
+    def _script(
+        self, agent_state: Any, markers: bool, apart: ValuesApart | None = None, releases: bool = False
+    ) -> ExecutionScript:
         if not isinstance(self.args, Mapping):
             raise TypeError(f"args must map argument names to values, not be a {type(self.args).__name__}")
         for name in self.args:
@@ -212,6 +214,7 @@ class AsyncToolSandboxBase(ABC):
                 marker=self.LOCAL_SANDBOX_RESULT_START_MARKER,
                 apart=apart,
                 functions=self._function_names,
+                releases=releases,
             )
 
     @property
@@ -308,7 +311,7 @@ class AsyncToolSandboxBase(ABC):
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError) as error:
-            return self._refused(error, fingerprint)
+            return self.refused(error, fingerprint)
         return PreparedCall(script, environ, agent_state, fingerprint, markers)
 
     def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
@@ -324,7 +327,8 @@ class AsyncToolSandboxBase(ABC):
 
         return await asyncio.to_thread(self._prepared, agent_state, environ, config, markers)
 
-    def _refused(self, error: Exception, fingerprint: str | None) -> ToolExecutionResult:
+    def refused(self, error: Exception, fingerprint: str | None = None) -> ToolExecutionResult:
+        """Result of a call whose tool or arguments were refused."""
         refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
         return failed_before_running(self.tool_name, refusal, fingerprint)
 

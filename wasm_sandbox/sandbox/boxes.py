@@ -11,6 +11,14 @@ from wasm_sandbox.options import CallOptions, RunOptions, checked
 from wasm_sandbox.results import CodeResult, ToolExecutionResult
 from wasm_sandbox.sandbox.code import prepare_code, run, run_async
 from wasm_sandbox.sandbox.hosting import functions_of
+from wasm_sandbox.sandbox.session import (
+    IDLE_SECONDS,
+    LIFETIME_SECONDS,
+    Paused,
+    Session,
+    load_paused,
+    load_session,
+)
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
 from wasm_sandbox.tool.definition import Tool
 
@@ -34,7 +42,7 @@ class _Box:
 
     def __init__(self, **options: Unpack[RunOptions]) -> None:
         settled = checked(options)
-        functions = functions_of(settled["functions"], self._run_function_tool)
+        functions = functions_of(settled["functions"], self.run_function_tool)
         object.__setattr__(self, "_functions", functions)
         object.__setattr__(self, "_options", MappingProxyType({**settled, "functions": functions}))
 
@@ -54,7 +62,7 @@ class _Box:
     def __reduce__(self) -> Any:
         return _remade, (type(self), {**self._options})
 
-    def _run_function_tool(self, tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
+    def run_function_tool(self, tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
         """Run a tool that a guest calls as a host function: in the same image, with none itself."""
         options: dict[str, Any] = {**self._options, "functions": None, "gate": None}
         return run_tool(tool, args, **options)
@@ -65,7 +73,7 @@ class _Box:
         options = checked(cast(RunOptions, {**self._options, **overrides}))
         if "functions" not in overrides:
             return self._functions, options
-        return functions_of(overrides["functions"], self._run_function_tool), options
+        return functions_of(overrides["functions"], self.run_function_tool), options
 
     def _tool_options(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         return {**self._options, **overrides}
@@ -111,6 +119,55 @@ class Sandbox(_Box):
         """
         functions, options = self._merged(overrides)
         return run(prepare_code(code, inputs, functions, options))
+
+    def session(self, *, idle_seconds: float = IDLE_SECONDS, lifetime_seconds: float = LIFETIME_SECONDS) -> Session:
+        """Make a session: a guest that stays, whose state is kept from call to call.
+
+        Args:
+            idle_seconds: time after its last call at which it is closed.
+            lifetime_seconds: time after its making at which it is closed.
+
+        Raises:
+            SessionError: if there are as many in this process as there may be.
+            UnsupportedIsolation: if guests run in processes, or have mounts.
+            HostError: if the image cannot be loaded.
+        """
+        return Session(self, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
+
+    def load_session(
+        self,
+        blob: bytes,
+        key: bytes | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> Session:
+        """Make a session that is what another one was at its `Session.dump`.
+
+        Args:
+            blob: its bytes, which may come from anywhere: they can harm the session's own guest, and nothing else.
+            key: key that they were signed with, if they were.
+            idle_seconds: as of `session`.
+            lifetime_seconds: as of `session`.
+
+        Raises:
+            SnapshotError: if they are damaged, of another image, beyond the limits, or not signed with the key.
+        """
+        return load_session(self, blob, key, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
+
+    def load_paused(
+        self,
+        blob: bytes,
+        key: bytes | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> Paused:
+        """Make a program that waits as it did at its `Paused.dump`; from the same bytes as often as wanted.
+
+        Arguments and errors are those of `load_session`.
+        """
+        return load_paused(self, blob, key, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
 
 
 class AsyncSandbox(_Box):

@@ -23,6 +23,7 @@ from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
 from wasm_sandbox.sandbox.executors import start_guest
 from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.script.arguments import ValuesApart
+from wasm_sandbox.script.generate import ExecutionScript
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tracing import trace_method, traced
 
@@ -206,10 +207,19 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             if image is not None and script.values and not image.has_own_guest:
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
-            return self._refused(error, fingerprint)
+            return self.refused(error, fingerprint)
         if self.options["env"]:
             environ = merge_environment(self.options["env"], environ)
         return _WasmCall(script, environ, agent_state, fingerprint, markers, image, given)
+
+    def session_script(self, agent_state: Any) -> ExecutionScript:
+        """Script of the call for the guest of a session, which gives the script's memory back.
+
+        Raises:
+            BadArguments: as `generate_execution_script`.
+            UnsupportedToolError: as `generate_execution_script`.
+        """
+        return self._script(agent_state, True, ValuesApart(self.limits.deterministic), releases=True)
 
     def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
         return not self._has_default_image(config)  # files are read, perhaps packages downloaded

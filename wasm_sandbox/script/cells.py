@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import marshal
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from wasm_sandbox.decode.frame import MARKER
@@ -39,8 +39,6 @@ def cell_script(
     inputs: Mapping[str, Any] | None = None,
     functions: Collection[str] | None = None,
     *,
-    name: str = CODE_NAME,
-    keep: bool = False,
     preamble: str = "",
 ) -> CellScript:
     """Write the script that runs code.
@@ -49,23 +47,65 @@ def cell_script(
         code: Python source, of which the host reads nothing but words.
         inputs: name of a variable -> its value (see `wire.encode`).
         functions: names of host functions that can be called without an import; None if there is no host function.
-        name: file name of the code in tracebacks.
-        keep: whether its variables are kept for the next cell.
         preamble: script that gives a guest of another build its side of this; our own has it.
 
     Raises:
         TypeError: if the code is no text, or the inputs are no mapping.
         BadArguments: if the name of an input is no name, or its value cannot be handed to a guest.
     """
-    if not isinstance(code, str):
-        raise TypeError(f"code must be text, not {type(code).__name__}")
-    mentioned = sorted({*WORD.findall(code)}.intersection(functions)) if functions is not None else None
-    request = (code, name, _inputs(inputs or {}), mentioned)
+    request = _request(code, CODE_NAME, inputs, functions)
     if preamble:
         literal = argument_literal({}, request)
         return CellScript(f"{preamble}_module.run_cell({literal}, {MARKER!r})\n", ())
-    text = f"__import__('_sandbox_live').run_cell(__import__('_sandbox_guest').value(0), {MARKER!r}, {keep})\n"
+    return _script("run_cell", request)
+
+
+def session_cell_script(
+    code: str,
+    inputs: Mapping[str, Any] | None,
+    functions: Collection[str] | None,
+    *,
+    name: str,
+    is_fork: bool,
+) -> CellScript:
+    """Write the script that runs a cell of a session, whose names are kept for the next one.
+
+    Args:
+        code: Python source.
+        inputs: name of a variable -> its value.
+        functions: as of `cell_script`.
+        name: file name of the cell in tracebacks.
+        is_fork: whether the session was forked or loaded since its last cell.
+
+    Raises:
+        TypeError: as `cell_script`.
+        BadArguments: as `cell_script`.
+    """
+    return _script("run_session_cell", (*_request(code, name, inputs, functions), is_fork))
+
+
+def resume_script(answers: Iterable[tuple[int, int, bytes]], *, is_fork: bool) -> CellScript:
+    """Write the script that goes on with a cell that was paused.
+
+    Args:
+        answers: number of a call, and kind and bytes of its answer (`request.Answer`).
+        is_fork: as of `session_cell_script`.
+    """
+    return _script("resume_session", (list(answers), is_fork))
+
+
+def _script(function: str, request: tuple[Any, ...]) -> CellScript:
+    text = f"__import__('_sandbox_live').{function}(__import__('_sandbox_guest').value(0), {MARKER!r})\n"
     return CellScript(text, (marshal.dumps(request, MARSHAL_VERSION),))
+
+
+def _request(
+    code: str, name: str, inputs: Mapping[str, Any] | None, functions: Collection[str] | None
+) -> tuple[Any, ...]:
+    if not isinstance(code, str):
+        raise TypeError(f"code must be text, not {type(code).__name__}")
+    mentioned = sorted({*WORD.findall(code)}.intersection(functions)) if functions is not None else None
+    return code, name, _inputs(inputs or {}), mentioned
 
 
 def _inputs(inputs: Mapping[str, Any]) -> Any:

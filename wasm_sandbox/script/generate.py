@@ -40,6 +40,7 @@ __all__ = [
 
 _LONG_BYTES = 4096
 _ARGUMENTS = f"{RESULT_VAR_NAME}_arguments"
+_NONE_MARSHALLED = b"N"
 _DELIVER = f"{RESULT_VAR_NAME}_deliver"
 
 
@@ -91,6 +92,7 @@ def generate_script(
     marker: bytes = MARKER,
     apart: ValuesApart | None = None,
     functions: Collection[str] | None = None,
+    releases: bool = False,
 ) -> ExecutionScript:
     """Write the script that runs one tool call.
 
@@ -112,6 +114,8 @@ def generate_script(
             own guest only.
         functions: names of host functions, None if there are none. Those that the source mentions are global names in
             the script, and all can be imported from their modules.
+        releases: whether the script gives the memory of its request back, in a guest that is called again. It does
+            that when it has fetched the last of ``apart``'s values, so there is one more.
 
     Returns:
         The script.
@@ -153,6 +157,9 @@ def generate_script(
     if functions is not None:
         names = ", ".join(map(repr, sorted(called)))
         before.append(f"globals().update(__import__('_sandbox_live').functions({names}))")
+    if releases and apart is not None:
+        apart.data.append(_NONE_MARSHALLED)
+        before.append(f"__import__('_sandbox_guest').value({len(apart.data) - 1})")
     if call.needs_guard:
         before.append(_guard(call))
         after = [f"{'await ' if top_level_await else ''}{_DELIVER}({tool.name})"]

@@ -25,7 +25,9 @@ class Kept:
     def __init__(self, surroundings: Surroundings | None = None, given: GivenFiles | None = None) -> None:
         self.surroundings = surroundings or LiveSurroundings()
         engine = process_engine()
-        self.guest = Guest(engine.image(), engine.watch, self.surroundings, time.monotonic() + LONG_SECONDS)
+        self.guest = Guest(
+            engine.image(), engine.watch, self.surroundings, time.monotonic() + LONG_SECONDS, is_kept=True
+        )
         self.guest.equip(given, Limits())
 
     def call(self, script: str, environ: dict[str, str] | None = None, seconds: float = LONG_SECONDS) -> Ending:
@@ -99,7 +101,7 @@ def test_a_snapshot_is_the_whole_state_and_changes_with_it() -> None:
         for script in scripts:
             made.printed(script)
         snapshot = made.guest.snapshot()
-        assert len(snapshot.memory) == made.guest.memory_bytes()
+        assert snapshot.size == made.guest.memory_bytes()
         made.guest.close()
         return snapshot
 

@@ -14,7 +14,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_void_p
+from ctypes import CFUNCTYPE, byref, c_bool, c_char_p, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, Protocol
 
 import wasmtime
@@ -39,6 +39,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_func_call_unchecked": (c_void_p, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p]),
     "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
     "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
+    "wasmtime_memory_grow": (c_void_p, [c_void_p, c_void_p, c_uint64, c_void_p]),
     "wasmtime_trap_new": (c_void_p, [c_char_p, c_size_t]),
     "wasmtime_trap_code": (c_bool, [c_void_p, c_void_p]),
     "wasm_trap_message": (None, [c_void_p, c_void_p]),
@@ -333,6 +334,21 @@ class Instance:
         if self._own_memory is not None:
             return self._own_memory.address, self._own_memory.size
         return self._extent(self._memory)
+
+    def grow_to(self, size: int) -> None:
+        """Make the linear memory so many bytes large, in whole pages of 64 KiB; a smaller size changes nothing.
+
+        Raises:
+            GuestStopped: if the limit of the store, or the system, does not allow it.
+        """
+        missing = size - self.memory()[1]
+        if missing <= 0:
+            return
+        before = c_uint64()
+        memory = self._export("memory").of.memory
+        error = _c["wasmtime_memory_grow"](self._context, byref(memory), missing >> 16, byref(before))
+        if error:
+            raise _stopped(error, None)
 
     def memory_named(self, name: str) -> tuple[int, int]:
         """Address and size in bytes of another exported memory."""

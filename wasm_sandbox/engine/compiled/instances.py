@@ -91,14 +91,25 @@ class InstancePool:
         with self._lock:
             if self._idle:
                 return self._idle.pop()  # the last one is in the processor's caches
+        return self.fresh()
+
+    def fresh(self) -> PooledInstance:
+        """Make an instance of its own, for a session: none of its pages was touched, and it is closed after its use.
+
+        Raises:
+            HostError: if the system gives no memory for one more.
+            GuestStopped: if the module cannot be instantiated.
+        """
+        return PooledInstance(self._memory, self._pre, self._new_slot())
+
+    def _new_slot(self) -> Slot | None:
         try:
-            slot = self._image.new_slot() if self._image is not None else None
+            return self._image.new_slot() if self._image is not None else None
         except OSError as error:
             raise HostError(
                 f"the system gives no memory for one more guest ({error.strerror or error}): "
                 "run fewer at once, or raise its limit of address space (ulimit -v)"
             ) from error
-        return PooledInstance(self._memory, self._pre, slot)
 
     def replace(self, used: PooledInstance) -> None:
         """Tear down a used instance, and make a fresh one with its memories, unless the pool is full."""

@@ -21,7 +21,11 @@ from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.world.host_functions import HostFunctions
 
 if TYPE_CHECKING:
+    from wasm_sandbox.engine.binding import capi
     from wasm_sandbox.engine.compiled.steps import Step
+
+COMPARED_BYTES, PAGE_BYTES = 64 << 10, 4096
+"""Sizes of the ranges of memory that are compared, and of those that are told apart in them."""
 
 
 # Guarantees: shared by all runs in the image, and kept alive by each of them, also after the engine has dropped it.
@@ -59,6 +63,33 @@ class LoadedImage:
     def needed_bytes(self) -> int:
         """Smallest memory limit of a run."""
         return min_memory_bytes(self.memory_bytes)
+
+    @cached_property
+    def _initial_memory(self) -> bytes:
+        """Memory of a fresh instance, where that is not in the image's file: read once, for the first session."""
+        fresh = self.instances.fresh()
+        try:
+            return fresh.instance.read(0, fresh.instance.memory()[1])
+        finally:
+            fresh.close()
+
+    def changed(self, instance: capi.Instance) -> list[tuple[int, bytes]]:
+        """What of an instance's memory differs from a fresh one's: offset and bytes of each range.
+
+        All of the memory is compared: for memory of wasmtime, whose pages nobody can ask for.
+        """
+        before, size = self._initial_memory, instance.memory()[1]
+        found: list[tuple[int, bytes]] = []
+        for at in range(0, size, COMPARED_BYTES):
+            now = instance.read(at, min(COMPARED_BYTES, size - at))
+            then = before[at : at + len(now)].ljust(len(now), b"\0")
+            if now == then:
+                continue
+            for inner in range(0, len(now), PAGE_BYTES):
+                page = now[inner : inner + PAGE_BYTES]
+                if page != then[inner : inner + PAGE_BYTES]:
+                    found.append((at + inner, page))
+        return found
 
     @cached_property
     def mounting(self) -> wasmtime.InstancePre:

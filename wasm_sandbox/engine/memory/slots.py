@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from wasm_sandbox.engine.binding import capi
@@ -31,6 +32,12 @@ from wasm_sandbox.engine.module.image_file import ImageParts
 MOST_KEPT_BYTES = 4 << 20
 """Most bytes of written pages that a slot keeps; after a run that wrote to more it keeps none. A small tool writes to
 1 to 2 MiB."""
+
+SCANNED_BYTES = 2 << 20
+"""Range of one scan for changed pages: it has no more ranges of pages than a scan tells."""
+
+COMPARED_BYTES = 64 << 10
+"""Size of the ranges that are compared where no scan tells."""
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +200,42 @@ class Slot(Memories):
     def poll_span(self) -> tuple[int, int]:
         """Address and size of the poll page."""
         return self.poll.address, self.poll.size
+
+    def written(self) -> list[tuple[int, bytes]]:
+        """What was written to since the slot was made: offset and bytes of each range of whole pages, in order.
+
+        Where the system cannot tell, it is all of the memory that is not as in the image.
+
+        Raises:
+            OSError: if the system refuses a call.
+        """
+        base = self.linear.address
+        if self._scanner is None:
+            return self._different()
+        ranges = self._touched(0, self.linear.size)
+        return [(start, ctypes.string_at(base + start, end - start)) for start, end in ranges]
+
+    def _different(self) -> list[tuple[int, bytes]]:
+        base, image, size = self.linear.address, self._image.address, self._image.size
+        found = []
+        for at in range(0, self.linear.size, COMPARED_BYTES):
+            now = ctypes.string_at(base + at, min(COMPARED_BYTES, self.linear.size - at))
+            known = max(0, min(len(now), size - at))
+            if now != ctypes.string_at(image + at, known) + bytes(len(now) - known):
+                found.append((at, now))
+        return found
+
+    def _touched(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Ranges of offsets that may have been written to, in order."""
+        base = self.linear.address
+        for at in range(start, end, SCANNED_BYTES):
+            size = min(SCANNED_BYTES, end - at)
+            assert self._scanner is not None
+            written = self._scanner.written(base + at, size, SCANNED_BYTES // SYSTEM_PAGE_BYTES)
+            if written is None:
+                yield at, at + size
+            else:
+                yield from ((first - base, last - base) for first, last in written)
 
     def restore(self) -> None:
         """Make the memory equal to the image's again, to the last byte. The guest that had it must be gone.

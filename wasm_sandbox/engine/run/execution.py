@@ -9,8 +9,9 @@ from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, key_of
 from wasm_sandbox.engine.run.compile_ahead import compile_ahead
 from wasm_sandbox.engine.run.guest import Guest, Watch
+from wasm_sandbox.engine.run.kept import KeptGuest
 from wasm_sandbox.engine.threads.turns import Turn
-from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.engine.world.surroundings import Elapsed, Surroundings
 from wasm_sandbox.events import mark
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -44,18 +45,49 @@ def execute(
     with mark("execute", request):
         codes = image.tool_codes
         key = key_of(request) if codes is not None else None
-        run = _Run(image, watch, request, surroundings, deliver)
-        with run.guest:
+        started = time.monotonic()
+        guest = Guest(image, watch, surroundings, started + request.limits.timeout_seconds)
+        run = _Run(guest, request, deliver, started)
+        with guest:
+            guest.equip(request.given, request.limits, request.peer)
             ending = run.run(turn, codes.find(key) if codes is not None and key else None)
-        if (
-            codes is not None
-            and key
-            and ending is Ending.EXITED
-            and not run.guest.ended.exit_code
-            and codes.is_wanted(key)
-        ):
+        if codes is not None and key and ending is Ending.EXITED and not guest.ended.exit_code and codes.is_wanted(key):
             with mark("compile ahead"):
                 codes.keep(key, compile_ahead(image, request))
+
+
+def execute_kept(
+    kept: KeptGuest,
+    request: ExecutionRequest,
+    surroundings: Callable[[Elapsed, int], Surroundings],
+    deliver: Callable[[Outcome], None],
+    takes_point: bool,
+    turn: Turn | None = None,
+) -> None:
+    """Run a script in a guest that is kept, on the calling thread.
+
+    Args:
+        kept: the guest.
+        request: the script and its limits; its peer is for this call.
+        surroundings: makes the surroundings, which go on where those of the last call ended.
+        deliver: as of `execute`. What is left to be done after it, the next call waits for.
+        takes_point: whether a checkpoint is taken after the call, for a later one that ends the guest.
+        turn: as of `execute`.
+
+    Raises:
+        SnapshotError: if the guest begins at a checkpoint that is none of its image.
+        HostError: if the system gives no memory for one more guest.
+        BaseException: as `execute`.
+    """
+    with mark("execute", request), kept.lock:
+        started = time.monotonic()
+        around = surroundings(*kept.clocks)
+        guest = kept.begin(around, started + request.limits.timeout_seconds, request)
+        try:
+            _Run(guest, request, deliver, started).run(turn, None)
+        finally:
+            with mark("checkpoint"):
+                kept.end(takes_point)
 
 
 # Guarantees: the outcome is delivered at most once: by a look of the watchdog inside `Guest.call`, or after it by the
@@ -64,23 +96,16 @@ class _Run:
     """A run under way, shared by its own thread and the watchdog."""
 
     def __init__(
-        self,
-        image: LoadedImage,
-        watch: Watch,
-        request: ExecutionRequest,
-        surroundings: Surroundings,
-        deliver: Callable[[Outcome], None],
+        self, guest: Guest, request: ExecutionRequest, deliver: Callable[[Outcome], None], started: float
     ) -> None:
-        self._request, self._limits, self._deliver = request, request.limits, deliver
-        self._started = time.monotonic()
-        self._deadline = self._started + request.limits.timeout_seconds
+        self.guest, self._request, self._limits, self._deliver = guest, request, request.limits, deliver
+        self._started = started
+        self._deadline = started + request.limits.timeout_seconds
         self._is_delivered = False
-        self.guest = Guest(image, watch, surroundings, self._deadline)
 
     def run(self, turn: Turn | None, code: ToolCode | None) -> Ending:
         """Run the script, deliver the outcome, and return how the script ended."""
         guest, request = self.guest, self._request
-        guest.equip(request.given, request.limits, request.peer)
         ending = guest.call(request, self._deadline, turn=turn, code=code, when_late=self._deliver_late)
         if not self._is_delivered:
             self._hand_over(ending)
@@ -119,6 +144,7 @@ class _Run:
             memory_bytes=guest.memory_bytes(),
             host_calls=guest.world.host_calls,
             files=guest.files.files.changed_files() if changed and guest.files else None,
+            is_over=not exited or guest.is_over,
         )
         self._is_delivered = True
         with mark("deliver", outcome):

@@ -58,12 +58,19 @@ class Watch(NamedTuple):
 
 @dataclass(frozen=True)
 class GuestMemory:
-    """State of an instance at rest: linear memory and mutable globals."""
+    """State of an instance at rest, as what differs from a fresh one of its image."""
 
-    memory: bytes
-    """Whole linear memory."""
+    size: int
+    """Size of the linear memory in bytes."""
+    changed: tuple[tuple[int, bytes], ...]
+    """Offset and bytes of each range that differs, in order."""
     globals: dict[str, int]
     """Export name -> value of each mutable global, without the one that counts fuel."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of what differs."""
+        return sum(len(data) for _, data in self.changed)
 
 
 # Guarantees:
@@ -82,6 +89,7 @@ class Guest:
         watch: watchdog and trap signals of the engine.
         surroundings: clocks, entropy and the caller's way to cancel.
         deadline: deadline of the first call, on the clock of `time.monotonic`, in seconds.
+        is_kept: whether it is called again and again, so that its instance is none of the pool's.
 
     Attributes:
         world: imports that it may call.
@@ -92,7 +100,14 @@ class Guest:
         detail: the engine's own words for an abnormal ending.
     """
 
-    def __init__(self, image: LoadedImage, watch: Watch, surroundings: Surroundings, deadline: float) -> None:
+    def __init__(
+        self,
+        image: LoadedImage,
+        watch: Watch,
+        surroundings: Surroundings,
+        deadline: float,
+        is_kept: bool = False,
+    ) -> None:
         self.image, self._watch = image, watch
         self.world = World(surroundings, deadline, watch.watchdog)
         self.streams = Streams(self.world, _NOWHERE, _NOWHERE)
@@ -100,9 +115,17 @@ class Guest:
         self.ended, self.detail = _NOTHING, ""
         self._process = Process(self.world)
         self.page = PollPage(watch.trap_signals)
+        self._channel: Channel | None = None
+        self._is_kept = is_kept
         self._pooled: PooledInstance | None = None
         self._ending: Ending | None = None
         watch.trap_signals.restore()
+
+    def renew(self, surroundings: Surroundings, peer: Peer) -> None:
+        """Give a guest that is called again the surroundings and the other end of its channel for this call."""
+        self.world.surroundings = surroundings
+        if self._channel is not None:
+            self._channel.peer = peer
 
     def equip(self, given: GivenFiles | None, limits: Limits, peer: Peer | None = None) -> None:
         """Offer the capabilities, before the first call.
@@ -121,7 +144,8 @@ class Guest:
         if self.files is not None:
             self.world.offer(self.files)
         if peer is not None:
-            self.world.offer(Channel(self.world, peer, self._spend))
+            self._channel = Channel(self.world, peer, self._spend)
+            self.world.offer(self._channel)
 
     def _files(self, given: GivenFiles | None, limits: Limits) -> Descriptors | None:
         image = self.image
@@ -233,7 +257,8 @@ class Guest:
     def _instance(self) -> capi.Instance:
         if self._pooled is None:
             with mark("take"):
-                self._pooled = self.image.instances.take()
+                instances = self.image.instances
+                self._pooled = instances.fresh() if self._is_kept else instances.take()
             self.world.instance = self._pooled.instance
             slot = self._pooled.slot
             if slot is not None:
@@ -306,16 +331,52 @@ class Guest:
         return self.world.instance.memory()[1] if self.world.instance else 0
 
     def snapshot(self) -> GuestMemory:
-        """State of the guest between two calls.
+        """State of the guest between two calls: what of its memory differs from the image.
 
         Raises:
             RuntimeError: if the guest has not been called yet, or has ended.
+            OSError: if the system refuses to tell.
         """
-        instance = self.world.instance
-        if instance is None or self._ending is not Ending.EXITED or self._has_ended:
+        if not self.is_at_rest or self._pooled is None:
             raise RuntimeError("only a guest between two calls has a snapshot")
-        globals_ = {name: instance.global_value(name) for name in self.image.mutable_globals}
-        return GuestMemory(instance.read(0, self.memory_bytes()), globals_)
+        slot = self._pooled.slot
+        changed = self.image.changed(self._pooled.instance) if slot is None else slot.written()
+        return GuestMemory(self.memory_bytes(), tuple(changed), self._globals())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it cannot be called again."""
+        return self._has_ended
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it was called and can be called again."""
+        return self.has_instance and self._ending is Ending.EXITED and not self._has_ended
+
+    def _globals(self) -> dict[str, int]:
+        instance = self.world.instance
+        names = self.image.mutable_globals if instance is not None else ()
+        return {name: instance.global_value(name) for name in names if instance is not None}
+
+    def restore(self, memory: GuestMemory, most_bytes: int) -> None:
+        """Make the memory of a guest that has not been called yet what it was at a snapshot.
+
+        Args:
+            memory: state at the snapshot.
+            most_bytes: most bytes of its linear memory.
+
+        Raises:
+            GuestStopped: if the memory is too large, or not that of a guest of this image.
+            HostError: if the system gives no memory for one more guest.
+        """
+        instance = self._instance()
+        instance.limit(most_bytes)
+        if memory.globals != self._globals():
+            raise capi.GuestStopped(None, "its globals are not those of a guest at rest")
+        instance.grow_to(memory.size)
+        for offset, data in memory.changed:
+            instance.write(offset, data)
+        self._ending = Ending.EXITED
 
     def close(self) -> None:
         """Tear the instance down, make a fresh one for the pool, and close the capabilities."""
@@ -326,7 +387,10 @@ class Guest:
         try:
             if pooled is not None:
                 with mark("replace", pooled):
-                    self.image.instances.replace(pooled)
+                    if self._is_kept:
+                        pooled.close()
+                    else:
+                        self.image.instances.replace(pooled)
         finally:
             self.world.close()
 

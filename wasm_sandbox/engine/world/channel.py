@@ -49,13 +49,15 @@ class Channel:
     functions: ClassVar[Mapping[str, Imported]]
 
     def __init__(self, world: World, peer: Peer, spend: Callable[[int], None]) -> None:
-        self._world, self._peer, self._spend = world, peer, spend
+        self._world, self._spend = world, spend
+        self.peer = peer
+        """Other end; another one for each call of a guest that is kept."""
         self._below = {name: world.table[name] for name in self.functions}
         self._rest = b""
 
     def close(self) -> None:
         """End what is under way at the other end."""
-        self._peer.close()
+        self.peer.close()
 
     def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:
         if fd != CHANNEL:
@@ -83,12 +85,12 @@ class Channel:
 
     def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
         self._rest = b""
-        if size > self._peer.max_request_bytes:
-            return self._peer.refuse(ident, size)
+        if size > self.peer.max_request_bytes:
+            return self.peer.refuse(ident, size)
         payload = ctypes.string_at(address + _HEAD.size, size)
         self._world.check()
-        with self._world.deadline_held() if self._peer.holds_deadline else nullcontext():
-            answer = self._peer.handle(op, ident, payload, self._wait)
+        with self._world.deadline_held() if self.peer.holds_deadline else nullcontext():
+            answer = self.peer.handle(op, ident, payload, self._wait)
         self._world.check()
         return answer
 

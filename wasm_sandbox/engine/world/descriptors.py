@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from wasm_sandbox.engine.world.file_state import FileState, OpenState, restore_nodes, state_of
 from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
 from wasm_sandbox.engine.world.mounts import Mount, Mounts
 from wasm_sandbox.engine.world.pipe import memory_at
@@ -146,6 +147,48 @@ class Descriptors:
         """Close the mounts, with every file of the host that is still open."""
         if self._host is not None:
             self._host.close()
+
+    # -- at rest ---------------------------------------------------------------------------------
+
+    def state(self) -> FileState:
+        """State of files and descriptors, between two calls of a guest without mounts."""
+        orphans = [o.file for o in self._open.values() if isinstance(o, OpenFile) and o.file.parent is None]
+        nodes, indices = state_of(self.files, orphans)
+        opened = []
+        for number, entry in self._open.items():
+            if isinstance(entry, OpenFile):
+                index = indices[entry.file]
+                opened.append(OpenState(number, index, entry.reads, entry.writes, entry.flags, entry.position))
+            elif isinstance(entry, OpenDirectory) and entry.directory in indices:
+                opened.append(OpenState(number, indices[entry.directory], False, False, 0, 0))
+        return FileState(tuple(nodes), tuple(opened))
+
+    def restore(self, state: FileState) -> None:
+        """Make files and descriptors what they were; the state may come from hostile bytes.
+
+        Raises:
+            Refusal: if it does not fit the limits, or is no state that a guest can have.
+        """
+        if len(state.opened) > MAX_DESCRIPTORS:
+            raise Refusal(EMFILE)
+        self.files.clear()
+        nodes = restore_nodes(self.files, state.nodes, self.memory.now())
+        self._open = {ROOT: OpenDirectory(self.files.root)}
+        for opened in state.opened:
+            if not (STDERR < opened.number < 1 << 31 and 0 <= opened.node < len(nodes)):
+                raise Refusal(EINVAL)
+            node = nodes[opened.node]
+            if isinstance(node, Directory):
+                self._open[opened.number] = OpenDirectory(node)
+            elif isinstance(node, File) and 0 <= opened.position < 1 << 63:
+                self.files.opened(node)
+                flags = opened.flags & APPEND
+                self._open[opened.number] = OpenFile(node, opened.reads, opened.writes, flags, opened.position)
+            else:
+                raise Refusal(EINVAL)
+        for node, written in zip(nodes, state.nodes, strict=True):
+            if isinstance(node, File) and not written.name:
+                self.files.closed(node)
 
     # -- descriptors -----------------------------------------------------------------------------
 

@@ -321,6 +321,16 @@ class FileSystem:
         file.descriptors -= 1
         self._forget_unused(file)
 
+    def fill(self, file: File, content: bytes) -> None:
+        """Give an empty file its content."""
+        self._charge(len(content))
+        file.data = content
+
+    def clear(self) -> None:
+        """Remove everything, whoever has it open."""
+        self._bytes = self._nodes = 0
+        self.root = Directory(self.root.inode, None, self.root.modified, self.root.accessed)
+
     def resize(self, file: File, size: int) -> Iterator[None]:
         """Cut a file, or fill it with zeros, piece by piece: to be iterated to its end."""
         self._charge(size - len(file.data))

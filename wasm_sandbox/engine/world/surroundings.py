@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from random import Random
+from typing import NamedTuple
 
 from wasm_sandbox.limits import Limits
 
@@ -64,16 +65,31 @@ class Cancellable:
         return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
 
 
+class Elapsed(NamedTuple):
+    """Clocks of a guest at rest, since its start."""
+
+    monotonic_ns: int
+    cpu_ns: int
+
+
+NONE_ELAPSED = Elapsed(0, 0)
+
+
 class LiveSurroundings(Cancellable):
     """Surroundings with real clocks and entropy, and a sleep that ends early on cancellation.
 
     Only the wall clock has the host's origin. The others start with the run: the host's uptime, and what
     earlier runs computed on the same thread, are no business of a guest.
+
+    Args:
+        abandoned: as of `Cancellable`.
+        elapsed: clocks of a guest that is called again; they go on from there.
     """
 
-    def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
+    def __init__(self, abandoned: Callable[[], bool] | None = None, elapsed: Elapsed = NONE_ELAPSED) -> None:
         super().__init__(abandoned)
-        self._started = time.monotonic_ns()
+        self._started = time.monotonic_ns() - elapsed.monotonic_ns
+        self._cpu_elapsed = elapsed.cpu_ns
         self._cpu_before: int | None = None
         self._clocks: tuple[Callable[[], int], ...] = (
             time.time_ns,
@@ -87,7 +103,12 @@ class LiveSurroundings(Cancellable):
         now = time.thread_time_ns()
         if self._cpu_before is None:
             self._cpu_before = now
-        return now - self._cpu_before
+        return now - self._cpu_before + self._cpu_elapsed
+
+    def elapsed(self) -> Elapsed:
+        """Clocks as they stand, for the surroundings of the next call of the same guest."""
+        cpu_ns = self._cpu_elapsed if self._cpu_before is None else self._cpu_time()
+        return Elapsed(time.monotonic_ns() - self._started, cpu_ns)
 
     def clock(self, clock_id: int) -> int:
         """Time of one of the four preview 1 clocks in nanoseconds."""
@@ -114,14 +135,20 @@ class FixedSurroundings(Cancellable):
     END = 2**63 - 1
     """Time at which the clocks stop: a guest may sleep for centuries, and its own time is 64 bits wide."""
 
-    def __init__(self, abandoned: Callable[[], bool] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, abandoned: Callable[[], bool] | None = None, seed: int = 0, elapsed: Elapsed = NONE_ELAPSED
+    ) -> None:
         super().__init__(abandoned)
-        self._now = self.ORIGIN
+        self._now = min(self.ORIGIN + elapsed.monotonic_ns, self.END)
         self._random = Random(seed)
 
     def clock(self, clock_id: int) -> int:
         self._now = min(self._now + self.STEP, self.END)
         return self._now if clock_id == CLOCK_REALTIME else self._now - self.ORIGIN
+
+    def elapsed(self) -> Elapsed:
+        """Clocks as they stand."""
+        return Elapsed(self._now - self.ORIGIN, 0)
 
     def entropy(self, size: int) -> bytes:
         return self._random.randbytes(size)
@@ -133,11 +160,18 @@ class FixedSurroundings(Cancellable):
 Surroundings = LiveSurroundings | FixedSurroundings
 
 
-def surroundings_for(limits: Limits, abandoned: Callable[[], bool] | None = None) -> Surroundings:
-    """Surroundings of a run.
+def surroundings_for(
+    limits: Limits, abandoned: Callable[[], bool] | None = None, elapsed: Elapsed = NONE_ELAPSED, calls: int = 0
+) -> Surroundings:
+    """Surroundings of a run, or of one call of a guest that is kept.
 
     Args:
         limits: limits of the run; ``deterministic`` decides.
         abandoned: whether nobody waits any more, for callers that can go without saying so.
+        elapsed: clocks of a guest that is called again.
+        calls: number of earlier calls of it: each draws other numbers, and the same ones every time if the run is
+            deterministic.
     """
-    return FixedSurroundings(abandoned) if limits.deterministic else LiveSurroundings(abandoned)
+    if limits.deterministic:
+        return FixedSurroundings(abandoned, calls, elapsed)
+    return LiveSurroundings(abandoned, elapsed)

@@ -1,0 +1,177 @@
+"""`KeptGuest`: a guest that is called again and again, and is taken back when a call ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.compiled.loaded import LoadedImage
+from wasm_sandbox.engine.run.guest import Guest, GuestMemory, Watch
+from wasm_sandbox.engine.world.file_state import FileState
+from wasm_sandbox.engine.world.preview1 import Refusal
+from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED, Elapsed, Surroundings, surroundings_for
+from wasm_sandbox.errors import SnapshotError
+from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.request import ExecutionRequest
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a guest between two calls: all that is needed to go on from there, in a guest of the same image."""
+
+    image_id: str
+    memory: GuestMemory
+    files: FileState | None
+    """Files and descriptors; None if it has no files."""
+    elapsed: Elapsed
+    """Clocks of the guest."""
+    calls: int
+    """Number of calls that led to it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, about."""
+        return self.memory.nbytes + (self.files.nbytes if self.files else 0)
+
+
+# Guarantees: `cancel` may come from any thread, before the call is under way too. Locks: none; a cancel that crosses
+# the making of the surroundings is found by one side or the other.
+class CallOfKept:
+    """Call of a guest that is kept: the caller's way to cancel it.
+
+    Args:
+        limits: limits of the call; ``deterministic`` decides on its surroundings.
+        abandoned: whether nobody waits any more, for callers that can go without saying so.
+    """
+
+    def __init__(self, limits: Limits, abandoned: Callable[[], bool] | None = None) -> None:
+        self._limits, self._abandoned = limits, abandoned
+        self._is_cancelled = False
+        self._around: Surroundings | None = None
+
+    def surroundings(self, elapsed: Elapsed, calls: int) -> Surroundings:
+        """Surroundings of the call, which begins now."""
+        self._around = surroundings_for(self._limits, self._abandoned, elapsed, calls)
+        if self._is_cancelled:
+            self._around.cancel()
+        return self._around
+
+    def cancel(self) -> None:
+        """End the call, from any thread."""
+        self._is_cancelled = True
+        if self._around is not None:
+            self._around.cancel()
+
+
+# Guarantees:
+# - calls of one guest follow one another: each waits until the last one has been wound up, on its own thread;
+# - after a call that ended the guest, or after `go_back`, the next one begins at the checkpoint before it;
+# - `point` is never changed in place: whoever holds it may share it with other guests.
+# Locks: `lock` is held from `begin` to `end` of a call by the guest's thread, and while a checkpoint is taken.
+class KeptGuest:
+    """Guest of a session: its last checkpoint, and the live instance that is at it, if there is one.
+
+    Args:
+        image: image of the guest.
+        watch: watchdog and trap signals of the engine.
+        given: files of the caller; None for no file system.
+        limits: limits of what the guest may create and write.
+        point: checkpoint to begin at; None for the image as it is.
+    """
+
+    def __init__(
+        self, image: LoadedImage, watch: Watch, given: GivenFiles | None, limits: Limits, point: Checkpoint | None
+    ) -> None:
+        self.image, self._watch, self._given, self._limits = image, watch, given, limits
+        self.point = point
+        self.lock = threading.Lock()
+        self._guest: Guest | None = None
+        self._calls = point.calls if point else 0
+        self._elapsed = point.elapsed if point else NONE_ELAPSED
+        self._is_closed = False
+
+    @property
+    def clocks(self) -> tuple[Elapsed, int]:
+        """Clocks of the guest, and its number of calls, for the surroundings of the next call."""
+        return self._elapsed, self._calls
+
+    def begin(self, surroundings: Surroundings, deadline: float, request: ExecutionRequest) -> Guest:
+        """Guest for the next call, at the last checkpoint; the caller holds `lock`.
+
+        Raises:
+            SnapshotError: if the checkpoint is not one of a guest of this image.
+            HostError: if the system gives no memory for one more guest.
+            RuntimeError: if it was closed.
+        """
+        if self._is_closed:
+            raise RuntimeError("the guest was closed")
+        assert request.peer is not None
+        self._calls += 1
+        if self._guest is not None:
+            self._guest.renew(surroundings, request.peer)
+            return self._guest
+        guest = Guest(self.image, self._watch, surroundings, deadline, is_kept=True)
+        try:
+            guest.equip(self._given, self._limits, request.peer)
+            if self.point is not None:
+                self._restore(guest, self.point, request.limits)
+        except BaseException:
+            guest.close()
+            raise
+        self._guest = guest
+        return guest
+
+    def _restore(self, guest: Guest, point: Checkpoint, limits: Limits) -> None:
+        if point.image_id != self.image.id:
+            raise SnapshotError(f"the snapshot is of image {point.image_id[:16]}, and this is {self.image.id[:16]}")
+        try:
+            guest.restore(point.memory, limits.memory_bytes)
+            if guest.files is not None and point.files is not None:
+                guest.files.restore(point.files)
+        except (capi.GuestStopped, Refusal) as error:
+            reason = getattr(error, "message", "") or "its files do not fit the limits"
+            raise SnapshotError(f"the snapshot cannot be restored: {reason}") from None
+
+    def end(self, takes_point: bool) -> None:
+        """Wind a call up: take a checkpoint, or go back to the last one; the caller holds `lock`."""
+        guest = self._guest
+        if guest is None:
+            return
+        if not guest.is_at_rest:
+            self._drop()
+            return
+        self._elapsed = guest.world.surroundings.elapsed()
+        if takes_point:
+            self.point = self._taken(guest)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
+        with self.lock:
+            if self._guest is not None and self._guest.is_at_rest:
+                self.point = self._taken(self._guest)
+            return self.point
+
+    def _taken(self, guest: Guest) -> Checkpoint:
+        files = guest.files.state() if guest.files is not None else None
+        return Checkpoint(self.image.id, guest.snapshot(), files, self._elapsed, self._calls)
+
+    def go_back(self, point: Checkpoint | None) -> None:
+        """Let the next call begin at a checkpoint. It waits for a call that is under way."""
+        with self.lock:
+            self.point = point
+            self._drop()
+
+    def _drop(self) -> None:
+        guest, self._guest = self._guest, None
+        if guest is not None:
+            guest.close()
+
+    def close(self) -> None:
+        """Tear the instance down; the checkpoint goes with it. It waits for a call that is under way."""
+        with self.lock:
+            self._is_closed = True
+            self.point = None
+            self._drop()
