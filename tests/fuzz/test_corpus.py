@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tests.fuzz.fuzz_result import replay
+from tests.fuzz import fuzz_result, fuzz_worker_messages
 
 
 def test_every_kept_input_holds() -> None:
-    assert replay() > 20
+    assert fuzz_result.replay() > 20
+
+
+def test_every_kept_message_of_a_worker_holds() -> None:
+    assert fuzz_worker_messages.replay() > 20
