@@ -121,6 +121,22 @@ def test_what_is_something_else_stays_what_it_is(error: Any) -> None:
     assert told.value is error
 
 
+@pytest.mark.parametrize("call", ["build(())", "from_wasm('/none.wasm')", "named('none')"])
+def test_so_it_is_for_images(call: str) -> None:
+    program = f"""
+    import os, resource
+    from wasm_sandbox import Image, errors
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 1000))
+    try:
+        Image.{call}
+    except errors.HostError as error:
+        os.write(1, type(error).__name__.encode())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "HostError"), done.stderr
+
+
 def test_a_run_works_again_once_there_is_enough() -> None:
     program = """
     import os, resource

@@ -598,6 +598,8 @@ def test_the_workers_are_restricted_for_good() -> None:
     limits = PROC.joinpath(str(worker.pid), "limits").read_text()
     assert "Max core file size        0                    0" in limits
     assert "Max file size             0                    0" in limits
+    if (score := PROC.joinpath(str(worker.pid), "oom_score_adj")).exists():
+        assert score.read_text() == "1000\n"  # where memory runs out it goes before its host
     status = PROC.joinpath(str(worker.pid), "status").read_text()
     if "seccomp filter" in worker.restrictions:
         assert "Seccomp:\t2" in status

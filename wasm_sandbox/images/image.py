@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wasm_sandbox.errors import naming_exhaustion
+
 if TYPE_CHECKING:
     from wasm_sandbox.engine import ImageSource
 
@@ -48,6 +50,7 @@ class Image:
         return self.name or self.id
 
     @classmethod
+    @naming_exhaustion()
     def build(
         cls,
         requirements: Sequence[str] = (),
@@ -101,6 +104,7 @@ class Image:
         return cls(source, name)
 
     @classmethod
+    @naming_exhaustion()
     def from_wasm(cls, wasm: str | Path, *, stdlib: str | Path | None = None) -> Image:
         """Make an image of another CPython for WASI: any build that is a command, such as ``python.wasm``.
 
@@ -123,6 +127,7 @@ class Image:
         return cls(source)
 
     @classmethod
+    @naming_exhaustion()
     def named(cls, name: str) -> Image:
         """Find the image that is kept on this machine under a name, an id, or the first 12 characters of an id.
 

@@ -32,6 +32,7 @@ class Restrictions:
 def restrict() -> Restrictions:
     """Restrict this process for good, as far as the platform goes."""
     seccomp = _binding() if sys.platform == "linux" else None  # looks for the library, for which it starts a process
+    _be_ended_first()
     done = _limit_resources()
     if sys.platform != "linux":
         return Restrictions(done, [f"a filter of system calls: {sys.platform} has none"])
@@ -44,6 +45,12 @@ def restrict() -> Restrictions:
     except OSError as error:
         return Restrictions(done, [f"a seccomp filter: the kernel refuses it ({error.strerror or error})"])
     return Restrictions([*done, "seccomp filter"], [])
+
+
+def _be_ended_first() -> None:
+    """Let the system end this process, and not its host, where memory runs out because of what is in it."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # Linux has it
+        score.write("1000")
 
 
 def _limit_resources() -> list[str]:
