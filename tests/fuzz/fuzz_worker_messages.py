@@ -36,12 +36,12 @@ MOST_SECONDS = 1.0
 
 def check(data: bytes) -> None:
     """The invariant; raises if it does not hold."""
-    began = time.monotonic()
+    began = time.process_time()
     modules = set(sys.modules)
     for message in (data, framed(data), fitting(data)):
         check_message(message)
     assert set(sys.modules) == modules, set(sys.modules) - modules
-    assert time.monotonic() - began < MOST_SECONDS
+    assert time.process_time() - began < MOST_SECONDS
 
 
 def framed(data: bytes) -> bytes:

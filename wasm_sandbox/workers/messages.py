@@ -166,14 +166,14 @@ def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
 
 def decode_request(head: Buffer, body: Buffer) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
-    values = json.loads(head)
+    values, view = json.loads(head), memoryview(body)
     limits, script_bytes, listed = Limits(**values.pop("limits")), values.pop("script_bytes"), values.pop("given")
     at, parts = script_bytes, []
     for size in values.pop("values"):
-        parts.append(bytes(body[at : at + size]))
+        parts.append(bytes(view[at : at + size]))
         at += size
-    given = None if listed is None else GivenFiles(_contents(listed, memoryview(body)[at:]), {})
-    script = body[:script_bytes].decode("utf-8", "surrogatepass")
+    given = None if listed is None else GivenFiles(_contents(listed, view[at:]), {})
+    script = str(view[:script_bytes], "utf-8", "surrogatepass")
     return ExecutionRequest(script, limits=limits, given=given, values=tuple(parts), **values)
 
 
