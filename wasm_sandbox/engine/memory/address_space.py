@@ -125,29 +125,33 @@ class _Scan:
         self._space = space
         self._found = bytearray(MAX_RANGES * _RANGE.size)
         self._found_address = ctypes.addressof(ctypes.c_char.from_buffer(self._found))
-        self._argument = ctypes.create_string_buffer(_SCAN.size)
         self._size = self.PAGES * PAGE_BYTES
         self._address = space.reserve(self._size)
         space.protect(self._address, self._size, READ_WRITE)
+        self._of_own_pages = ctypes.create_string_buffer(_SCAN.size)
+        self._of_others = ctypes.create_string_buffer(_SCAN.size)
+        self._fill(self._of_own_pages, self._address, self._size, self.PAGES)
+
+    def _fill(self, argument: ctypes.Array[ctypes.c_char], address: int, size: int, most_pages: int) -> None:
+        # Written to: not a page of the file any more, wherever it is now.
+        _SCAN.pack_into(
+            argument, 0,
+            _SCAN.size, 0, address, address + size, 0, self._found_address, MAX_RANGES, most_pages + 1,
+            _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
+        )  # fmt: skip
 
     def sees_this_process(self, pagemap: int) -> bool:
         """Whether the page that is written to now, one of many, is the one that a scan finds."""
         page = self._address + time.perf_counter_ns() % self.PAGES * PAGE_BYTES
         ctypes.memset(page, 1, 1)
-        try:
-            return self.written(pagemap, self._address, self._size, self.PAGES) == [(page, page + PAGE_BYTES)]
-        finally:
-            self._space.forget_changes(page, PAGE_BYTES)
+        count = self._space.control(pagemap, PAGEMAP_SCAN, self._of_own_pages)
+        self._space.forget_changes(page, PAGE_BYTES)
+        return count == 1 and _RANGE.unpack_from(self._found)[:2] == (page, page + PAGE_BYTES)
 
     def written(self, pagemap: int, address: int, size: int, most_pages: int) -> list[tuple[int, int]] | None:
         """As `PageScanner.written`, of whatever process the list of pages is."""
-        # Written to: not a page of the file any more, wherever it is now.
-        _SCAN.pack_into(
-            self._argument, 0,
-            _SCAN.size, 0, address, address + size, 0, self._found_address, MAX_RANGES, most_pages + 1,
-            _IS_FILE, _IS_FILE, _IS_PRESENT | _IS_SWAPPED, _IS_PRESENT,
-        )  # fmt: skip
-        count = self._space.control(pagemap, PAGEMAP_SCAN, self._argument)
+        self._fill(self._of_others, address, size, most_pages)
+        count = self._space.control(pagemap, PAGEMAP_SCAN, self._of_others)
         if count == MAX_RANGES:
             return None
         with memoryview(self._found) as found:
@@ -202,11 +206,13 @@ class PageScanner:
         except IndexError:
             scan = _Scan(self._space)
         try:
-            if not scan.sees_this_process(self._pagemap):
-                return None
-            return scan.written(self._pagemap, address, size, most_pages)
-        finally:
-            self._unused.append(scan)
+            is_ours = scan.sees_this_process(self._pagemap)
+            ranges = scan.written(self._pagemap, address, size, most_pages) if is_ours else None
+        except OSError:
+            scan.close()  # its page may still be written to
+            raise
+        self._unused.append(scan)
+        return ranges
 
     def close(self) -> None:
         """Close the pagemap."""
