@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from wasm_sandbox.directories import writable_by_others
 from wasm_sandbox.engine import SNAPSHOT_FORMAT, StartKind, wasmtime_version
 from wasm_sandbox.errors import CacheError, ImageError
-from wasm_sandbox.images.archive import read_archive
+from wasm_sandbox.images.archive import ArchiveError, read_archive
 from wasm_sandbox.switches import IMAGE_VARIABLE
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class ExportedSource:
             directory = self.directory.resolve(strict=True)
             why = writable_by_others(directory, of_root=True)
             if why is None:
-                for name in (MANIFEST_NAME, CODE_NAME):
+                has_files = os.path.lexists(directory / FILES_NAME)
+                for name in (MANIFEST_NAME, CODE_NAME, *([FILES_NAME] if has_files else [])):
                     why = why or _file_writable_by_others(directory / name)
             if why is not None:
                 raise CacheError(
@@ -146,7 +147,10 @@ class ExportedSource:
         files: Mapping[str, bytes] = {}
         if self.manifest.files_sha256 is not None:
             self._check_contents(FILES_NAME, self.manifest.files_sha256)
-            files = read_archive(self.directory / FILES_NAME).files
+            try:
+                files = read_archive(self.directory / FILES_NAME).files
+            except (OSError, ArchiveError) as error:
+                raise ImageError(f"{self.directory / FILES_NAME} cannot be read: {error}; export it again") from error
         return loader.exported(self.id, path, files)
 
     def _check_contents(self, name: str, expected: str) -> None:

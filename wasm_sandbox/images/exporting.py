@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from wasm_sandbox.engine import (
     SNAPSHOT_FORMAT,
@@ -73,9 +74,11 @@ def export_image(
         files_sha256 = None
         (directory / FILES_NAME).unlink(missing_ok=True)
         if files:
-            write_archive(directory / FILES_NAME, Contents({}, files))
+            with _new(directory / FILES_NAME) as file:
+                write_archive(file, Contents({}, files))
             files_sha256 = file_sha256(directory / FILES_NAME)
-        (directory / CODE_NAME).write_bytes(code)
+        with _new(directory / CODE_NAME) as file:
+            file.write(code)
         manifest = Manifest(
             format=FORMAT,
             snapshot_format=SNAPSHOT_FORMAT,
@@ -87,10 +90,17 @@ def export_image(
             files_sha256=files_sha256,
             distributions=dict(distributions),
         )
-        (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        with _new(directory / MANIFEST_NAME) as file:
+            file.write(f"{manifest.model_dump_json(indent=2)}\n".encode())
     except OSError as error:
         raise ImageError(f"cannot write to {directory}: {error.strerror or error}") from error
     return manifest
+
+
+def _new(path: Path) -> BinaryIO:
+    """A new file in the place of any other; a link there is replaced, and what it leads to is left alone."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def _check_unused(directory: Path) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.directories import DATA_VARIABLE, FileIdentity, data_directory, private_directory
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
-from wasm_sandbox.images.archive import read_archive, write_archive
+from wasm_sandbox.images.archive import ArchiveError, read_archive, write_archive
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -77,9 +77,9 @@ class ImageStore:
         entry = Entry(recipe=recipe, inputs=inputs, made_at=datetime.now(UTC), memory_bytes=memory_bytes)
         try:
             if not self._archive(recipe.digest).exists():
-                self._write(self._archive(recipe.digest), lambda path: write_archive(path, contents))
-            text = entry.model_dump_json(indent=2)
-            self._write(self._entry(recipe.digest), lambda path: path.write_text(text, encoding="utf-8"))
+                self._write(self._archive(recipe.digest), lambda file: write_archive(file, contents))
+            text = entry.model_dump_json(indent=2).encode()
+            self._write(self._entry(recipe.digest), lambda file: file.write(text))
         except OSError as error:
             raise CacheError(
                 f"cannot write to the directory of images {self.directory}: {error.strerror or error}. "
@@ -108,7 +108,7 @@ class ImageStore:
         path = self._archive(recipe.digest)
         try:
             contents = read_archive(path)
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError) as error:
+        except (OSError, ArchiveError) as error:
             raise ImageError(f"cannot read the image's files in {path}: {error}; build the image again") from error
         if hashes(contents.packages) != recipe.packages or hashes(contents.files) != recipe.files:
             raise ImageError(f"{path} is not what was written there: remove the image and build it again")
@@ -141,7 +141,7 @@ class ImageStore:
         """Give a kept recipe a name; one of the same name loses it."""
         check_name(name)
         self._names.mkdir(mode=0o700, exist_ok=True)
-        self._write(self._names / name, lambda path: path.write_text(digest, encoding="ascii"))
+        self._write(self._names / name, lambda file: file.write(digest.encode("ascii")))
 
     def unname(self, name: str) -> None:
         """Forget a name."""
@@ -191,12 +191,12 @@ class ImageStore:
             if entry is not None:
                 yield entry, self._archive(path.stem)
 
-    def _write(self, path: Path, write: Callable[[Path], object]) -> None:
+    def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Write a file so that a reader sees all of it or nothing."""
         handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".writing-")
-        os.close(handle)
         try:
-            write(Path(temporary))
+            with os.fdopen(handle, "wb") as file:
+                write(file)
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
