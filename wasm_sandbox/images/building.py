@@ -12,9 +12,11 @@ from packaging.requirements import Requirement
 from wasm_sandbox.engine import Progress, find_artifact, process_engine
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import added_files
+from wasm_sandbox.images.archive import MAX_IMAGE_BYTES, MAX_IMAGE_FILES
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement
 from wasm_sandbox.images.installer import find_installer
 from wasm_sandbox.images.loading import BuiltSource
+from wasm_sandbox.images.reading import is_text, named, read_file
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes, inputs_digest
 from wasm_sandbox.images.resolution import resolve
 from wasm_sandbox.images.store import ImageStore, check_name
@@ -119,17 +121,17 @@ def _read_files(files: Mapping[str, str | Path | bytes]) -> dict[str, bytes]:
     found = {}
     for place, source in files.items():
         path = PurePosixPath(place)
-        if not path.is_absolute() or ".." in path.parts or path.name == "" or "\0" in place:
+        if not path.is_absolute() or ".." in path.parts or path.name == "" or "\0" in place or not is_text(place):
             raise ValueError(f"files: {place!r} is no absolute path of a file in the guest, such as /data/rates.csv")
         if isinstance(source, bytes):
             found[str(path)] = source
-            continue
-        try:
-            found[str(path)] = Path(source).read_bytes()
-        except OSError as error:
-            raise PackageError(f"{source}: cannot be read: {error.strerror or error}") from None
-    if sum(map(len, found.values())) > MAX_FILES_BYTES:
-        raise PackageError(f"the files of an image may take {MAX_FILES_BYTES >> 20} MiB together")
+        else:
+            try:
+                found[str(path)] = read_file(named(Path(source)), MAX_FILES_BYTES)
+            except OSError as error:
+                raise PackageError(f"{source}: cannot be read: {error.strerror or error}") from None
+        if sum(map(len, found.values())) > MAX_FILES_BYTES:
+            raise PackageError(f"the files of an image may take {MAX_FILES_BYTES >> 20} MiB together")
     return found
 
 
@@ -150,6 +152,10 @@ def _recipe(
     if both := sorted(packages.keys() & own.keys()):
         raise PackageError(f"a local package and a distribution both have a file {both[0]}")
     packages |= own
+    if len(packages) > MAX_IMAGE_FILES or sum(map(len, packages.values())) > MAX_IMAGE_BYTES:
+        raise PackageError(
+            f"the packages of an image may take {MAX_IMAGE_BYTES >> 20} MiB in {MAX_IMAGE_FILES} files together"
+        )
     if preload is None:
         asked = {str(parse_requirement(text).name).lower().replace("_", "-").replace(".", "-") for text in requirements}
         chosen = [one for name, one in sorted(found.items()) if name in asked or one in local]
