@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.packages import make_wheel
+from tests.support.packages import make_wheel, uv_on_path
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images import installer as installer_module
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement, tool_requirements
-from wasm_sandbox.images.installer import find_installer
+from wasm_sandbox.images.installer import Index, find_installer
 from wasm_sandbox.images.resolution import resolve
 from wasm_sandbox.images.wheels import Distribution, read_wheel
 
 PYTHON = GuestPython(find_artifact())
 
-needs_uv = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
-
-with_both = pytest.mark.parametrize("resolved", ["pip", pytest.param("uv", marks=needs_uv)], indirect=True)
+with_both = pytest.mark.parametrize("resolved", ["pip", "uv"], indirect=True)
 
 Resolve = Callable[..., dict[str, Distribution]]
 
@@ -36,14 +33,15 @@ def resolved(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         "UV_NO_CONFIG": "1", "UV_NO_INDEX": "1", "UV_FIND_LINKS": str(links),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT"):
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
-    # Each that is looked for without need costs the start of an installer.
-    monkeypatch.setattr(installer_module, "PURE_WITHOUT_EXTENSIONS", ())
+    if getattr(request, "param", "pip") == "uv":
+        uv_on_path(monkeypatch)
 
     def resolve_now(*requirements: str, local: tuple[Distribution, ...] = ()) -> dict[str, Distribution]:
         wanted = [parse_requirement(text) for text in requirements]
-        return resolve(wanted, local, PYTHON, find_installer(getattr(request, "param", "pip")).fetch)
+        with Index(getattr(request, "param", "pip"), PYTHON) as index:
+            return resolve(wanted, local, PYTHON, index)
 
     return resolve_now
 
@@ -157,14 +155,23 @@ def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(installer_module, "PURE_WITHOUT_EXTENSIONS", ())
-    with pytest.raises(PackageError, match=r"pip cannot reach the package index to download lark: check the network"):
-        find_installer("pip").fetch(["lark"], PYTHON)
+    with (
+        Index("pip", PYTHON) as index,
+        pytest.raises(PackageError, match=r"pip cannot reach the package index to download lark: check the network"),
+    ):
+        resolve([parse_requirement("lark")], [], PYTHON, index)
 
 
 def test_no_installer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(PackageError, match="no pip and no uv"):
+        find_installer()
+
+
+def test_an_installer_of_the_current_directory_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: f"./{name}")
     with pytest.raises(PackageError, match="no pip and no uv"):
         find_installer()
 

@@ -14,7 +14,7 @@ from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import added_files
 from wasm_sandbox.images.archive import MAX_IMAGE_BYTES, MAX_IMAGE_FILES
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement
-from wasm_sandbox.images.installer import find_installer
+from wasm_sandbox.images.installer import Index
 from wasm_sandbox.images.loading import BuiltSource
 from wasm_sandbox.images.reading import is_text, named, read_file
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes, inputs_digest
@@ -64,7 +64,8 @@ def build(
     else:
         if wanted or any(one.requires for one in local):
             progress("resolving and downloading packages")
-        found = resolve(wanted, local, python, lambda texts, python: find_installer(installer).fetch(texts, python))
+        with Index(installer, python) as index:
+            found = resolve(wanted, local, python, index)
         recipe, contents = _recipe(found, own, placed, [str(r) for r in wanted], local, preload, warm_up)
         store.keep(recipe, contents, inputs)
     source = BuiltSource(recipe, store)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from wasm_sandbox.engine import Artifact
 from wasm_sandbox.errors import PackageError
@@ -11,6 +13,12 @@ from wasm_sandbox.errors import PackageError
 _NO_DISTRIBUTIONS = frozenset({"cpython", "zlib", "bzip2", "liblzma", "sqlite"})
 _DATA_ONLY_INSIDE = frozenset({"tzdata"})
 """Built in for zoneinfo only: who wants its files gets the real one."""
+
+MAX_REQUIREMENT_CHARS = 4096
+_LONGEST_VERSION = 255
+
+_UNREADABLE = (ValueError, RecursionError, LookupError, TypeError, AttributeError)
+"""What packaging raises for requirements and markers that are none; those that it documents are ValueErrors."""
 
 
 class GuestPython:
@@ -30,7 +38,11 @@ class GuestPython:
         return ", ".join(f"{name} {version}" for name, version in sorted(self.built_in.items()))
 
     def wants(self, requirement: Requirement, extras: frozenset[str] = frozenset()) -> bool:
-        """Whether a requirement's marker holds in the guest."""
+        """Whether a requirement's marker holds in the guest.
+
+        Raises:
+            PackageError: if the marker compares what cannot be compared.
+        """
         if requirement.marker is None:
             return True
         environment = {
@@ -46,7 +58,17 @@ class GuestPython:
             "python_version": self.version,
             "sys_platform": "wasi",
         }
-        return any(requirement.marker.evaluate({**environment, "extra": extra}) for extra in (extras or {""}))
+        try:
+            return any(requirement.marker.evaluate({**environment, "extra": extra}) for extra in (extras or {""}))
+        except _UNREADABLE as error:
+            raise PackageError(f"{str(requirement)[:300]!r} has a marker that means nothing: {error}") from None
+
+    def fits(self, requires_python: str) -> bool:
+        """Whether the guest's version is one that a ``Requires-Python`` asks for; what means nothing asks for none."""
+        try:
+            return SpecifierSet(requires_python[:MAX_REQUIREMENT_CHARS]).contains(self.full_version, prereleases=True)
+        except ValueError:
+            return True
 
     def has(self, requirement: Requirement) -> bool:
         """Whether a requirement is met by what is built in.
@@ -65,19 +87,33 @@ class GuestPython:
         return True
 
 
-def parse_requirement(text: str) -> Requirement:
-    """A requirement by name and version.
+def parse_requirement(text: str, *, by: str = "") -> Requirement:
+    """A requirement by name and versions. Whatever a marker says of when it counts, the rest must be in order.
+
+    Args:
+        text: of the requirement.
+        by: the distribution that has it, if it is none of the user's.
 
     Raises:
         PackageError: if it is none, or it names a file or an address.
     """
+    subject = f"{by} requires {text[:300]!r}, which" if by else repr(text[:300])
+    if len(text) > MAX_REQUIREMENT_CHARS:
+        raise PackageError(f"{subject} is no requirement: it has more than {MAX_REQUIREMENT_CHARS} characters")
     try:
         requirement = Requirement(text)
-    except InvalidRequirement as error:
-        reason = str(error).splitlines()[0]
-        raise PackageError(f"{text!r} is no requirement: {reason}; write for example 'lark' or 'lark>=1.2'") from None
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or ["it cannot be read"])[0]
+        example = "" if by else "; write for example 'lark' or 'lark>=1.2'"
+        raise PackageError(f"{subject} is no requirement: {reason}{example}") from None
     if requirement.url:
-        raise PackageError(f"{text!r} names an address: download its wheel, and give that as a local package")
+        raise PackageError(f"{subject} names an address: download its wheel, and give that as a local package")
+    for versions in requirement.specifier:
+        # "===" takes any text, such as a path, which pip looks for.
+        try:
+            Version(versions.version.removesuffix(".*") if len(versions.version) <= _LONGEST_VERSION else "")
+        except ValueError:
+            raise PackageError(f"{subject} is no requirement: {str(versions)[:300]!r} names no version") from None
     return requirement
 
 

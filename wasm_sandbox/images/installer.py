@@ -1,4 +1,9 @@
-"""The user's own installer, pip or uv, asked to resolve and download wheels for the guest. It builds nothing."""
+"""The user's own installer, pip or uv, asked for one wheel of a name at a time. It resolves nothing and builds nothing.
+
+What a wheel requires is text of its author. An installer that resolves it may be led to another address, or to build
+what it finds there, which is to execute it. So no installer sees a requirement that it has not been given by us, as a
+name and versions, and it is told to look at no other: `resolution` reads what wheels require.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +12,112 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.specifiers import SpecifierSet
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import PURE_WITHOUT_EXTENSIONS
+from wasm_sandbox.images.commands import Said, pip_environment, pip_listing_environment, run, uv_environment
 from wasm_sandbox.images.guest_python import GuestPython
-from wasm_sandbox.images.wheels import Distribution, of_tree, read_wheel, write_wheel
+from wasm_sandbox.images.reading import read_below
+from wasm_sandbox.images.wheels import (
+    MAX_PACKAGE_BYTES,
+    MAX_PACKAGE_FILES,
+    CompiledError,
+    Distribution,
+    of_tree,
+    read_wheel,
+)
 
 INSTALL_SECONDS = 900.0
-BUILT_IN_LABEL = "+built.in"
-"""Of the stand-ins for what the guest has built in: no index has a version with it, so no other one is chosen."""
+"""For all that is downloaded for one image."""
+
+Wanted = Mapping[str, SpecifierSet]
+"""Canonical name -> versions."""
 
 _LINUX = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
-_MAX_QUOTED_LINES = 12
-
 _NO_NETWORK = re.compile(
     r"Failed to establish a new connection|name resolution|Network is unreachable|ConnectTimeout|Max retries exceeded"
     r"|Connection refused|ProxyError|error sending request|dns error|client error \(Connect\)|network was disabled",
     re.IGNORECASE,
 )
 _NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE)
-_CONFLICT = re.compile(r"ResolutionImpossible|requirements are unsatisfiable|conflicting dependencies", re.IGNORECASE)
-_MISSING = re.compile(
-    r"No matching distribution found for ([A-Za-z0-9._-]+)|depends on ([A-Za-z0-9._-]+)"
-    r"|Wheels are required for `([A-Za-z0-9._-]+)`|Because ([A-Za-z0-9._-]+) (?:was not found|has no )"
-)
-_NOT_THERE = re.compile(r"No matching distribution found|was not found in the|Because (?:only )?\S+ is available")
+_NOT_THERE = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)|No solution found")
+_INVALID = re.compile(r"has invalid metadata: (.{1,300})")
 _NOT_QUOTED = re.compile(
-    r"\s*$|WARNING|\[notice\]|To fix this|\d\. |ERROR: ResolutionImpossible|\s*(Looking in|Processing|Collecting|Using"
+    r"\s*$|WARNING|\[notice\]|To fix this|\d\. |\s*(Looking in|Processing|Collecting|Using"
     r"|Downloading|Saved|File was already|INFO:|Requirement already)"
 )
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The newest version of a distribution that is for the guest and that fits."""
+
+    distribution: Distribution
+    """Without its files."""
+    place: Path | None = None
+    """Where it is: a wheel, or a tree that one was unpacked to."""
+    unfit: str = ""
+    """Why it is not for the guest after all."""
+
+
+class Index:
+    """What can be had for a guest from the package index that pip or uv is configured with.
+
+    A context: what was downloaded is gone when it is left.
+
+    Args:
+        installer: ``"pip"`` or ``"uv"``, if it must be that one.
+        python: the guest's.
+    """
+
+    def __init__(self, installer: str | None, python: GuestPython) -> None:
+        self._name = installer
+        self._python = python
+        self._installer: Installer | None = None
+        self._temporary = tempfile.TemporaryDirectory(prefix="wasm-sandbox-packages-", ignore_cleanup_errors=True)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._temporary.cleanup()
+
+    def newest(self, wanted: Wanted) -> dict[str, Offer | None]:
+        """For each name the newest version that fits, without a look at what it requires; ``None`` if none does.
+
+        Raises:
+            PackageError: if the index cannot be asked, or what it gave cannot be read.
+        """
+        lenient = {name: versions for name, versions in wanted.items() if name in PURE_WITHOUT_EXTENSIONS}
+        pure = {name: versions for name, versions in wanted.items() if name not in lenient}
+        return {
+            **self._asked().newest(pure, without_extensions=False),
+            **self._asked().newest(lenient, without_extensions=True),
+        }
+
+    def read(self, offer: Offer) -> Distribution:
+        """An offered distribution with its files; raises as `read_wheel`."""
+        return self._asked().read(offer)
+
+    def explain(self, name: str, versions: SpecifierSet) -> str:
+        """Why there is nothing, as a clause for the user."""
+        return self._asked().explain(name, versions)
+
+    def _asked(self) -> Installer:
+        if self._installer is None:
+            self._installer = find_installer(self._name)
+            self._installer.use(self._python, Path(self._temporary.name))
+        return self._installer
 
 
 class Installer(ABC):
@@ -54,158 +128,132 @@ class Installer(ABC):
     def __init__(self, command: Sequence[str]) -> None:
         self.command = tuple(command)
 
-    def fetch(self, requirements: Iterable[str], python: GuestPython) -> list[Distribution]:
-        """Resolve requirements for the guest and download what they resolve to; what is built in is left out.
-
-        Raises:
-            PackageError: if they cannot be had; the message names the reason and what to do.
-        """
-        wanted = sorted(set(requirements))
-        with tempfile.TemporaryDirectory(prefix="wasm-sandbox-packages-") as temporary:
-            links = Path(temporary) / "links"
-            links.mkdir()
-            constraints = Path(temporary) / "constraints.txt"
-            built_in = [Distribution(name, version + BUILT_IN_LABEL) for name, version in python.built_in.items()]
-            constraints.write_text("".join(f"{one.name}=={one.version}\n" for one in built_in), encoding="utf-8")
-            for one in built_in:
-                write_wheel(links, one)
-            try:
-                found = self._download(wanted, python, Path(temporary) / "first", links, constraints)
-            except _Refused as refusal:
-                # Only now: most requirements need none of these, and each costs a download.
-                if not self._add_pure_wheels(wanted, python, Path(temporary), links):
-                    raise self._explained(refusal.said, wanted, python) from None
-                try:
-                    found = self._download(wanted, python, Path(temporary) / "second", links, constraints)
-                except _Refused as again:
-                    raise self._explained(again.said, wanted, python) from None
-        return [one for one in found if not one.version.endswith(BUILT_IN_LABEL)]
-
-    def _add_pure_wheels(self, wanted: Sequence[str], python: GuestPython, temporary: Path, links: Path) -> bool:
-        """Wheels, without compiled modules, of the packages that do without; whether there are any."""
-        added = False
-        for name in PURE_WITHOUT_EXTENSIONS:
-            asked = [text for text in wanted if canonicalize_name(re.split(r"[^A-Za-z0-9._-]", text)[0]) == name]
-            try:
-                one = self._download_compiled(asked or [name], python, temporary / name)
-            except _Refused:
-                continue
-            write_wheel(links, one)
-            added = True
-        return added
+    def use(self, python: GuestPython, directory: Path) -> None:
+        """Begin: from now on it is asked for this Python, and keeps its files in this directory."""
+        self._python = python
+        self._directory = directory
+        self._deadline = time.monotonic() + INSTALL_SECONDS
+        self._runs = 0
+        self._said: dict[str, str] = {}
+        self._environment = self._configured()
 
     @abstractmethod
-    def _download(
-        self, wanted: Sequence[str], python: GuestPython, into: Path, links: Path, constraints: Path
-    ) -> list[Distribution]:
-        """Resolve and download platform-independent wheels, also from ``links``."""
+    def _configured(self) -> dict[str, str]:
+        """Environment variables that it runs with."""
 
     @abstractmethod
-    def _download_compiled(self, wanted: Sequence[str], python: GuestPython, into: Path) -> Distribution:
-        """One distribution, without what it requires, from a wheel for any common platform."""
+    def newest(self, wanted: Wanted, *, without_extensions: bool) -> dict[str, Offer | None]:
+        """As `Index.newest`; ``without_extensions`` takes compiled wheels, too, for what does without."""
 
     @abstractmethod
-    def _compiled_wheel(self, name: str, python: GuestPython) -> str | None:
-        """The name of a wheel of this distribution that is for one platform only, if there is one."""
+    def read(self, offer: Offer) -> Distribution:
+        """As `Index.read`."""
 
-    def _run(self, *arguments: str) -> str:
-        """Run the installer; its standard output."""
-        try:
-            done = subprocess.run(
-                [*self.command, *arguments],
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=INSTALL_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise PackageError(f"{self.name} did not end within {INSTALL_SECONDS:g} s") from None
-        except OSError as error:
-            raise PackageError(f"{self.name} cannot be started: {error.strerror or error}") from None
-        if done.returncode:
-            raise _Refused(f"{done.stdout}\n{done.stderr}")
-        return done.stdout
+    @abstractmethod
+    def _compiled_wheel(self, name: str, versions: SpecifierSet) -> str | None:
+        """The name of a wheel that is for one platform only, if there is one."""
 
-    def _explained(self, said: str, wanted: Sequence[str], python: GuestPython) -> PackageError:
-        """Why the installer refused, for the user."""
-        asked = ", ".join(wanted)
-        if _NO_SPACE.search(said):
-            return PackageError(f"there is no space left to download {asked}: free some, or set TMPDIR to another disk")
-        if _NO_NETWORK.search(said):
-            return PackageError(
-                f"{self.name} cannot reach the package index to download {asked}: check the network, or give wheel "
-                f"files as local packages. It said: {_last_lines(said, 2)}"
+    def explain(self, name: str, versions: SpecifierSet) -> str:
+        """As `Index.explain`."""
+        said = self._said.get(name, "")
+        if compiled := self._compiled_wheel(name, versions):
+            return (
+                f"{compiled} is compiled, and a guest runs pure Python only. "
+                f"Built into the guest are: {self._python.built_in_text}"
             )
-        names = dict.fromkeys(canonicalize_name(next(filter(None, match))) for match in _MISSING.findall(said))
-        compiled = [wheel for name in list(names)[:4] if (wheel := self._compiled_wheel(str(name), python))]
-        if compiled:
-            return PackageError(
-                f"{asked} cannot be had: {', '.join(compiled)} is compiled, and a guest runs pure Python only. "
-                f"Built into the guest are: {python.built_in_text}"
-            )
-        if _CONFLICT.search(said) and not _NOT_THERE.search(said):
-            return PackageError(f"the requirements {asked} conflict:\n{_last_lines(said, _MAX_QUOTED_LINES)}")
+        if invalid := _INVALID.search(said):
+            return f"{name} has invalid metadata: {invalid[1]}"
         hint = ""
-        if "Requires-Python" in said or "different python version" in said:
-            hint = f" (the guest's Python is {python.full_version})"
-        return PackageError(
-            f"there is no wheel for {asked} that is pure Python{hint}; check names and versions. {self.name} said: "
-            f"{_last_lines(said, 3)}"
+        if "Requires-Python" in said or "different python version" in said or "depends on Python" in said:
+            hint = f" (the guest's Python is {self._python.full_version})"
+        return (
+            f"there is no wheel for {requirement_text(name, versions)} that is pure Python{hint}; check names and "
+            f"versions. {self.name} said: {_last_lines(said, 3)}"
         )
 
+    def _place(self) -> Path:
+        """A directory of one run's own; not made."""
+        self._runs += 1
+        return self._directory / f"{self._runs}"
 
-class _Refused(Exception):
-    """The installer ended with an error."""
+    def _run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Said:
+        return run(
+            [*self.command, *arguments], self.name, environment or self._environment, self._directory, self._deadline
+        )
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def _missing(self, said: str, asked: Wanted) -> set[str]:
+        """Of the names that were asked for those that cannot be had, as the installer says.
+
+        Raises:
+            PackageError: if it failed for another reason.
+        """
+        texts = ", ".join(requirement_text(name, versions) for name, versions in asked.items())
+        if _NO_SPACE.search(said):
+            raise PackageError(f"there is no space left to download {texts}: free some, or set TMPDIR to another disk")
+        if _NO_NETWORK.search(said):
+            raise PackageError(
+                f"{self.name} cannot reach the package index to download {texts}: check the network, or give wheel "
+                f"files as local packages. It said: {_last_lines(said, 2)}"
+            )
+        named = {match[1] for match in _NOT_THERE.finditer(said) if match[1]}
+        missing = named & asked.keys()
+        if not missing and _NOT_THERE.search(said) and len(asked) == 1:
+            missing = set(asked)
+        if not missing:
+            raise PackageError(f"{texts} cannot be had. {self.name} said: {_last_lines(said, 3)}")
+        self._said.update(dict.fromkeys(missing, said))
+        return missing
 
 
 class Pip(Installer):
     """``pip``, of this Python or on the path."""
 
     name = "pip"
+    _ALWAYS = ("--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:")
 
-    def _target(self, python: GuestPython, *, compiled: bool) -> list[str]:
+    def _configured(self) -> dict[str, str]:
+        listed = self._run("config", "list", environment=pip_listing_environment())
+        if listed.code:
+            raise PackageError(f"pip does not say how it is configured: {_last_lines(listed.text, 2)}")
+        return pip_environment(listed.output)
+
+    def _target(self, *, compiled: bool) -> list[str]:
         platforms = [f"--platform={name}" for name in (_LINUX if compiled else ("any",))]
         abi = [] if compiled else ["--implementation=py", "--abi=none"]
-        return ["--only-binary=:all:", f"--python-version={python.version}", *abi, *platforms]
+        return [*self._ALWAYS, f"--python-version={self._python.full_version}", *abi, *platforms]
 
-    def _download(
-        self, wanted: Sequence[str], python: GuestPython, into: Path, links: Path, constraints: Path
-    ) -> list[Distribution]:
-        self._run(
-            "download", "--disable-pip-version-check", "--no-input", "--retries=2", f"--dest={into}",
-            *self._target(python, compiled=False), f"--find-links={links}", f"--constraint={constraints}", *wanted,
+    def newest(self, wanted: Wanted, *, without_extensions: bool) -> dict[str, Offer | None]:
+        found: dict[str, Offer | None] = dict.fromkeys(wanted)
+        left = dict(wanted)
+        while left:
+            place = self._place()
+            texts = [requirement_text(name, versions) for name, versions in left.items()]
+            said = self._run("download", *self._target(compiled=without_extensions), f"--dest={place}", "--", *texts)
+            if said.code == 0:
+                break
+            for name in self._missing(said.text, left):
+                del left[name]
+        for path in sorted(place.glob("*.whl")) if left else ():
+            offer = _offer(path, without_extensions=without_extensions)
+            if offer.distribution.name not in left or found[offer.distribution.name] is not None:
+                raise PackageError(f"pip downloaded {path.name}, which was not asked for")
+            found[offer.distribution.name] = offer
+        return found
+
+    def read(self, offer: Offer) -> Distribution:
+        assert offer.place is not None
+        return read_wheel(offer.place, without_extensions=offer.distribution.name in PURE_WITHOUT_EXTENSIONS)
+
+    def _compiled_wheel(self, name: str, versions: SpecifierSet) -> str | None:
+        said = self._run(
+            "install", "--quiet", "--dry-run", "--ignore-installed", "--report=-", "--target=unused",
+            *self._target(compiled=True), "--", requirement_text(name, versions),
         )  # fmt: skip
-        return [read_wheel(path) for path in sorted(into.glob("*.whl"))]
-
-    def _download_compiled(self, wanted: Sequence[str], python: GuestPython, into: Path) -> Distribution:
-        self._run(
-            "download", "--disable-pip-version-check", "--no-input", "--retries=2", "--no-deps", f"--dest={into}",
-            *self._target(python, compiled=True), *wanted,
-        )  # fmt: skip
-        (wheel,) = into.glob("*.whl")
-        return read_wheel(wheel, without_extensions=True)
-
-    def _compiled_wheel(self, name: str, python: GuestPython) -> str | None:
         try:
-            report = self._run(
-                "install", "--quiet", "--disable-pip-version-check", "--no-input", "--retries=2", "--dry-run",
-                "--ignore-installed", "--no-deps", "--report=-", "--target=unused",
-                *self._target(python, compiled=True), name,
-            )  # fmt: skip
-            url = json.loads(report)["install"][0]["download_info"]["url"]
-        except (_Refused, ValueError, LookupError):
-            return None
-        wheel = PurePosixPath(url.partition("#")[0].partition("?")[0]).name
-        try:
+            url = json.loads(said.output)["install"][0]["download_info"]["url"]
+            wheel = PurePosixPath(url.partition("#")[0].partition("?")[0]).name
             tags = parse_wheel_filename(wheel)[3]
-        except InvalidWheelFilename:
+        except (InvalidWheelFilename, ValueError, LookupError, TypeError, AttributeError):
             return None
         return None if any(tag.platform == "any" and tag.abi == "none" for tag in tags) else wheel
 
@@ -218,51 +266,76 @@ class Uv(Installer):
     _PURE_TARGET = "wasm32-pyodide2024"
     """Of the platforms that uv knows the one that the fewest compiled wheels are for; those are refused."""
 
-    def _install(self, python: GuestPython, platform: str, into: Path, *arguments: str) -> list[Distribution]:
-        into.mkdir(parents=True)
-        self._run(
-            "pip", "install", "--quiet", "--no-progress", "--link-mode=copy",
-            "--only-binary=:all:", f"--python-version={python.version}", f"--python-platform={platform}",
-            f"--python={sys.executable}", f"--target={into}", *arguments,
+    def _configured(self) -> dict[str, str]:
+        return uv_environment()
+
+    def _install(self, name: str, versions: SpecifierSet, platform: str) -> tuple[Path, Said]:
+        """Each name in a tree of its own: two distributions may have files of the same name."""
+        place = self._place()
+        said = self._run(
+            "pip", "install", "--quiet", "--no-progress", "--no-python-downloads", "--no-sources", "--link-mode=copy",
+            "--no-deps", "--only-binary=:all:", f"--cache-dir={self._directory / 'cache'}",
+            f"--python-version={self._python.full_version}", f"--python-platform={platform}",
+            f"--python={sys.executable}", f"--target={place}", "--", requirement_text(name, versions),
         )  # fmt: skip
-        return _unpacked(into, without_extensions=platform == self._LINUX_TARGET)
+        return place, said
 
-    def _download(
-        self, wanted: Sequence[str], python: GuestPython, into: Path, links: Path, constraints: Path
-    ) -> list[Distribution]:
-        # Given on the command line they replace those of the environment, which therefore go along.
-        places = [str(links), *filter(None, re.split(r"[\s,]+", os.environ.get("UV_FIND_LINKS", "")))]
-        options = [*(f"--find-links={place}" for place in places), f"--constraint={constraints}"]
-        return self._install(python, self._PURE_TARGET, into, *options, *wanted)
+    def newest(self, wanted: Wanted, *, without_extensions: bool) -> dict[str, Offer | None]:
+        found: dict[str, Offer | None] = {}
+        for name, versions in wanted.items():
+            place, said = self._install(name, versions, self._LINUX_TARGET if without_extensions else self._PURE_TARGET)
+            if said.code:
+                self._missing(said.text, {name: versions})
+                found[name] = None
+                continue
+            found[name] = offer = _offer(place, without_extensions=without_extensions)
+            if offer.distribution.name != name:
+                raise PackageError(f"uv installed {offer.distribution.name}, which was not asked for")
+        return found
 
-    def _download_compiled(self, wanted: Sequence[str], python: GuestPython, into: Path) -> Distribution:
-        (one,) = self._install(python, self._LINUX_TARGET, into, "--no-deps", *wanted)
-        return one
+    def read(self, offer: Offer) -> Distribution:
+        assert offer.place is not None
+        return _read_tree(offer.place, without_extensions=offer.distribution.name in PURE_WITHOUT_EXTENSIONS)
 
-    def _compiled_wheel(self, name: str, python: GuestPython) -> str | None:
-        with tempfile.TemporaryDirectory(prefix="wasm-sandbox-packages-") as temporary:
-            try:
-                self._install(python, self._LINUX_TARGET, Path(temporary) / "tree", "--no-deps", name)
-                (wheel,) = (Path(temporary) / "tree").glob("*.dist-info/WHEEL")
-            except (_Refused, PackageError, ValueError):
-                return None
-            tags = re.findall(r"^Tag: (\S+)", wheel.read_text(encoding="utf-8"), re.MULTILINE)
-            stem = wheel.parent.name.removesuffix(".dist-info")
-            return None if any(tag.endswith("-none-any") for tag in tags) else f"{stem}-{tags[0]}.whl"
+    def _compiled_wheel(self, name: str, versions: SpecifierSet) -> str | None:
+        place, said = self._install(name, versions, self._LINUX_TARGET)
+        if said.code:
+            return None
+        for wheel, text in read_below(place, MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES).items():
+            if wheel.endswith(".dist-info/WHEEL"):
+                tags = re.findall(r"^Tag: (\S+)", text.decode("utf-8", "replace"), re.MULTILINE)
+                if tags and not any(tag.endswith("-none-any") for tag in tags):
+                    return f"{wheel.removesuffix('.dist-info/WHEEL')}-{tags[0]}.whl"
+        return None
 
 
-def _unpacked(tree: Path, *, without_extensions: bool) -> list[Distribution]:
-    """The distributions that were installed into one directory, told apart by their records."""
-    found = []
-    for record in sorted(tree.glob("*.dist-info/RECORD")):
-        files = {}
-        for line in record.read_text(encoding="utf-8").splitlines():
-            name = line.rpartition(",")[0].rpartition(",")[0].strip('"')
-            path = tree / name
-            if not name.startswith("..") and path.is_file() and tree.resolve() in path.resolve().parents:
-                files[name] = path.read_bytes()
-        found.append(of_tree(files, record.parent.name, without_extensions=without_extensions))
-    return found
+def requirement_text(name: str, versions: SpecifierSet) -> str:
+    """A requirement that neither pip nor uv takes for a path: pip looks whether a file of such a name is there.
+
+    Canonical names have no dots, and what is in parentheses does not end as an archive's name does.
+    """
+    return f"{name} ({versions})" if str(versions) else name
+
+
+def _offer(place: Path, *, without_extensions: bool) -> Offer:
+    """What is in a wheel or a tree, without its files."""
+    try:
+        if place.is_dir():
+            found = _read_tree(place, without_extensions=without_extensions)
+        else:
+            found = read_wheel(place, without_extensions=without_extensions)
+    except CompiledError as error:
+        return Offer(error.distribution, place, str(error))
+    return Offer(found.without_files(), place)
+
+
+def _read_tree(place: Path, *, without_extensions: bool) -> Distribution:
+    try:
+        files = read_below(place.resolve(), MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES)
+    except OSError as error:
+        raise PackageError(f"what was unpacked cannot be read: {error.strerror or error}") from None
+    (what, *_) = [name.partition("/")[0] for name in files if name.endswith(".dist-info/METADATA")] or ["the tree"]
+    return of_tree(files, what.removesuffix(".dist-info"), without_extensions=without_extensions)
 
 
 def find_installer(name: str | None = None) -> Installer:
@@ -277,12 +350,19 @@ def find_installer(name: str | None = None) -> Installer:
     if name not in (None, "pip", "uv"):
         raise PackageError(f"{name!r} is no installer that is known here: use pip or uv")
     if name != "uv" and importlib.util.find_spec("pip") is not None:
-        return Pip([sys.executable, "-m", "pip"])
-    if name != "pip" and (uv := shutil.which("uv")):
+        # -P: a module of the current directory is not taken for one of pip's.
+        return Pip([sys.executable, "-P", "-m", "pip"])
+    if name != "pip" and (uv := _on_path("uv")):
         return Uv([uv])
-    if name != "uv" and (pip := shutil.which("pip")):
+    if name != "uv" and (pip := _on_path("pip")):
         return Pip([pip])
     raise PackageError(f"there is no {name or 'pip and no uv'} to download packages with: install {name or 'one'}")
+
+
+def _on_path(command: str) -> str | None:
+    """A command of the path; none of the current directory, where Windows looks first."""
+    found = shutil.which(command)
+    return found if found is not None and os.path.isabs(found) else None
 
 
 def _last_lines(said: str, count: int) -> str:

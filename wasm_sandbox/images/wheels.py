@@ -6,7 +6,6 @@ import base64
 import csv
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from email.message import Message
@@ -182,26 +181,6 @@ def record(files: Mapping[str, bytes], own_name: str) -> bytes:
         rows.writerow((name, f"sha256={digest}", len(data)))
     rows.writerow((own_name, "", ""))
     return text.getvalue().encode()
-
-
-def write_wheel(directory: Path, distribution: Distribution) -> Path:
-    """Write a distribution as a platform-independent wheel that an installer takes; where it is."""
-    stem = f"{distribution.name.replace('-', '_')}-{distribution.version}"
-    path = directory / f"{stem}-py3-none-any.whl"
-    info = f"{stem}.dist-info"
-    files = {name: data for name, data in distribution.files.items() if not name.endswith(".dist-info/RECORD")}
-    if not files:  # a stand-in for what the guest has built in
-        metadata = f"Metadata-Version: 2.1\nName: {distribution.name}\nVersion: {distribution.version}\n"
-        files[f"{info}/METADATA"] = metadata.encode()
-    else:
-        (old,) = {name.partition("/")[0] for name in files if name.endswith(".dist-info/METADATA")}
-        files = {f"{info}/{n.partition('/')[2]}" if n.startswith(f"{old}/") else n: data for n, data in files.items()}
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: wasm-sandbox\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files[f"{info}/RECORD"] = record(files, f"{info}/RECORD")
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return path
 
 
 def read_local(path: Path) -> Distribution | dict[str, bytes]:
