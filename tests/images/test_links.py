@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,33 +145,42 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, package: Path, images_director
         reading.read_file(package / "data" / "pipe", 100)
 
 
-@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system always follows links")
-def test_a_file_that_becomes_a_link_while_the_package_is_read_is_not_followed(package: Path, outside: Path) -> None:
-    """One thread puts links in its place and takes them away; the other one reads."""
-    place = package / "data" / "words.txt"
-    spare, over = package.parent / "spare", threading.Event()
+@pytest.mark.skipif(os.open not in os.supports_dir_fd, reason="this system always follows links on the way")
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_becomes_a_link_while_the_package_is_read_is_not_followed(
+    package: Path, outside: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before each of the openings in turn a link is put in its place: what was looked at is no longer there."""
+    (outside / "words.txt").write_bytes(SECRET)
+    place = package / "data" / "words.txt" if kind == "file" else package / "data"
+    target = outside / "words.txt" if kind == "file" else outside
+    real, open_it = package.parent / "real", os.open
+    left = 0
 
-    def swap() -> None:
-        while not over.is_set():
-            spare.unlink(missing_ok=True)
-            spare.symlink_to(outside / "secret.txt")
-            os.replace(spare, place)
-            spare.write_text("one")
-            os.replace(spare, place)
+    def open_later(*args: Any, **more: Any) -> int:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            place.rename(real)
+            place.symlink_to(target)
+        return open_it(*args, **more)
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        for _ in range(100):
-            try:
-                found = read_local(package)
-            except PackageError:
-                continue
-            assert not isinstance(found, Distribution)
+    monkeypatch.setattr(os, "open", open_later)
+    monkeypatch.setattr(os, "supports_dir_fd", {*os.supports_dir_fd, open_later})
+    refused = 0
+    for number in range(1, 12):
+        left = number
+        try:
+            found = read_local(package)
+        except PackageError:
+            refused += 1
+        else:
+            assert isinstance(found, dict)
             assert SECRET not in found.values()
-    finally:
-        over.set()
-        thread.join()
+        if left <= 0:
+            place.unlink()
+            real.rename(place)
+    assert refused > 1
 
 
 def test_a_package_is_bounded(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,11 @@ def open_regular(path: Path, *, follow: bool = False) -> io.FileIO:
     Raises:
         OSError: if it is none, or cannot be opened.
     """
-    file = io.FileIO(os.open(path, _OPENING | (0 if follow else _NO_LINK)))
+    return _regular(os.open(path, _OPENING | (0 if follow else _NO_LINK)), path)
+
+
+def _regular(descriptor: int, path: Path) -> io.FileIO:
+    file = io.FileIO(descriptor)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(None, "no regular file", str(path))
@@ -53,14 +57,18 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         OSError: if it is no regular file, or cannot be read.
     """
     with open_regular(path) as file:
-        piece_bytes = max(os.fstat(file.fileno()).st_size, 1 << 16)
-        pieces, left = [], max_bytes
-        while piece := file.read(min(piece_bytes, left + 1)):
-            left -= len(piece)
-            if left < 0:
-                raise PackageError(f"{path}: takes more than {max_bytes >> 20} MiB")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return _contents(file, path, max_bytes)
+
+
+def _contents(file: io.FileIO, path: Path, max_bytes: int) -> bytes:
+    piece_bytes = max(os.fstat(file.fileno()).st_size, 1 << 16)
+    pieces, left = [], max_bytes
+    while piece := file.read(min(piece_bytes, left + 1)):
+        left -= len(piece)
+        if left < 0:
+            raise PackageError(f"{path}: takes more than {max_bytes >> 20} MiB")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def read_below(directory: Path, max_bytes: int, max_files: int) -> dict[str, bytes]:
@@ -83,11 +91,27 @@ def read_below(directory: Path, max_bytes: int, max_files: int) -> dict[str, byt
             raise PackageError(f"{directory}: holds a file whose name is no UTF-8: {name!r}")
         if len(files) >= max_files:
             raise PackageError(f"{directory}: holds more than {max_files} files")
-        if place.lstat().st_size > left:
-            raise PackageError(f"{directory}: takes more than {max_bytes >> 20} MiB")
-        files[name] = read_file(place, left)
+        with _open_inside(directory, place) as file:
+            if os.fstat(file.fileno()).st_size > left:
+                raise PackageError(f"{directory}: takes more than {max_bytes >> 20} MiB")
+            files[name] = _contents(file, path, left)
         left -= len(files[name])
     return dict(sorted(files.items()))
+
+
+def _open_inside(root: Path, place: Path) -> io.FileIO:
+    """Open a file below a directory step by step: no name on the way may have become a link after it was looked at."""
+    if os.open not in os.supports_dir_fd:
+        return open_regular(place)
+    *directories, name = place.relative_to(root).parts
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for directory in directories:
+            above, at = at, os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | _NO_LINK, dir_fd=at)
+            os.close(above)
+        return _regular(os.open(name, _OPENING | _NO_LINK, dir_fd=at), place)
+    finally:
+        os.close(at)
 
 
 def _regular_files(root: Path) -> Iterator[tuple[Path, Path]]:
