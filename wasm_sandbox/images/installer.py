@@ -17,6 +17,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,7 +28,7 @@ from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import PURE_WITHOUT_EXTENSIONS
 from wasm_sandbox.images.commands import Said, pip_environment, pip_listing_environment, run, uv_environment
 from wasm_sandbox.images.guest_python import GuestPython
-from wasm_sandbox.images.reading import read_below
+from wasm_sandbox.images.reading import read_below, read_file
 from wasm_sandbox.images.wheels import (
     MAX_PACKAGE_BYTES,
     MAX_PACKAGE_FILES,
@@ -43,6 +44,7 @@ INSTALL_SECONDS = 900.0
 Wanted = Mapping[str, SpecifierSet]
 """Canonical name -> versions."""
 
+_MAX_WHEEL_FILE_BYTES = 1 << 16
 _LINUX = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 _NO_NETWORK = re.compile(
     r"Failed to establish a new connection|name resolution|Network is unreachable|ConnectTimeout|Max retries exceeded"
@@ -155,8 +157,10 @@ class Installer(ABC):
 
     def explain(self, name: str, versions: SpecifierSet) -> str:
         """As `Index.explain`."""
-        said = self._said.get(name, "")
-        if compiled := self._compiled_wheel(name, versions):
+        said, compiled = self._said.get(name, ""), None
+        with suppress(PackageError, OSError):  # too much of it, for one: then it is not named
+            compiled = self._compiled_wheel(name, versions)
+        if compiled:
             return (
                 f"{compiled} is compiled, and a guest runs pure Python only. "
                 f"Built into the guest are: {self._python.built_in_text}"
@@ -301,11 +305,11 @@ class Uv(Installer):
         place, said = self._install(name, versions, self._LINUX_TARGET)
         if said.code:
             return None
-        for wheel, text in read_below(place, MAX_PACKAGE_BYTES, MAX_PACKAGE_FILES).items():
-            if wheel.endswith(".dist-info/WHEEL"):
-                tags = re.findall(r"^Tag: (\S+)", text.decode("utf-8", "replace"), re.MULTILINE)
-                if tags and not any(tag.endswith("-none-any") for tag in tags):
-                    return f"{wheel.removesuffix('.dist-info/WHEEL')}-{tags[0]}.whl"
+        for wheel in place.glob("*.dist-info/WHEEL"):
+            text = read_file(wheel, _MAX_WHEEL_FILE_BYTES).decode("utf-8", "replace")
+            tags = re.findall(r"^Tag: (\S+)", text, re.MULTILINE)
+            if tags and not any(tag.endswith("-none-any") for tag in tags):
+                return f"{wheel.parent.name.removesuffix('.dist-info')}-{tags[0]}.whl"
         return None
 
 
