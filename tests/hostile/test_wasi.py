@@ -116,7 +116,7 @@ class Probe:
         system = FileSystem({"/f": b"content"}, ("/m",), 1 << 20, 10, 0)
         engine = wasmtime.Engine(engine_configuration())
         directories = {"/m": HostDir(mounted, read_only=False)}
-        mounts = Mounts(engine, link_mounting(engine), directories, 1 << 16, 10)
+        mounts = Mounts(engine, lambda: link_mounting(engine), directories, 1 << 16, 10)
         files = Descriptors(self.world, self.streams, system, mounts)
         self.world.offer(Clocks(self.world, files.is_open), files)
         self.instance.write(1024, b"f.m")

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import stat
+import struct
+import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,9 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.conftest import RunBody
 from wasm_sandbox import ErrorKind, HostDir
+from wasm_sandbox.engine.world import host_files
+from wasm_sandbox.engine.world.host_files import IS_SUPPORTED, last_step
+from wasm_sandbox.engine.world.mounts import Mount
+from wasm_sandbox.engine.world.preview1 import Refusal
 
 ValueWith = Callable[..., Any]
 
@@ -26,7 +37,23 @@ def said(action):
         return type(error).__name__
 """
 
+
+@pytest.fixture(params=["ours", "wasmtime's"])
+def each_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose file system is behind mounts."""
+    if request.param == "ours" and not IS_SUPPORTED:
+        pytest.skip("this system lacks what ours needs")
+    monkeypatch.setattr(host_files, "IS_SUPPORTED", request.param == "ours")
+
+
+with_both = pytest.mark.usefixtures("each_kind")
 needs_links = pytest.mark.skipif(os.name != "posix", reason="makes symbolic links")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image_is_ready(run_with: RunBody) -> None:
+    """The image is loaded: no test's time holds it."""
+    run_with("return 1")
 
 
 @pytest.fixture
@@ -46,6 +73,7 @@ def state(directory: Path) -> dict[str, bytes | None]:
     }
 
 
+@with_both
 def test_a_mounted_directory_can_be_read(value_with: ValueWith, shared: Path) -> None:
     body = """
     import hashlib, os, shutil
@@ -69,6 +97,7 @@ def test_a_mounted_directory_can_be_read(value_with: ValueWith, shared: Path) ->
     )
 
 
+@with_both
 def test_files_in_memory_and_mounts_work_in_one_run(run_with: RunBody, shared: Path) -> None:
     body = """
     import os
@@ -80,6 +109,7 @@ def test_files_in_memory_and_mounts_work_in_one_run(run_with: RunBody, shared: P
     assert result.files == {"/out": b"1 text of a"}  # nothing of the mount
 
 
+@with_both
 def test_a_read_only_mount_cannot_be_changed(value_with: ValueWith, shared: Path) -> None:
     before = state(shared)
     body = (
@@ -102,6 +132,7 @@ return [said(action) for action in (
     assert state(shared) == before
 
 
+@with_both
 def test_a_writable_mount_can_be_changed(value_with: ValueWith, shared: Path) -> None:
     body = """
     import os, pathlib, sqlite3
@@ -130,6 +161,7 @@ def test_a_writable_mount_can_be_changed(value_with: ValueWith, shared: Path) ->
     }
 
 
+@with_both
 @needs_links
 @pytest.mark.parametrize("read_only", [True, False])
 def test_nothing_outside_can_be_reached(value_with: ValueWith, shared: Path, read_only: bool) -> None:
@@ -182,6 +214,7 @@ return found, [entry.name for entry in os.scandir("/")]
     assert root[0] == "data"
 
 
+@with_both
 @needs_links
 def test_links_that_stay_inside_are_followed(value_with: ValueWith, shared: Path) -> None:
     (shared / "link").symlink_to("sub/../a.txt")
@@ -189,6 +222,7 @@ def test_links_that_stay_inside_are_followed(value_with: ValueWith, shared: Path
     assert value_with(body, mounts={"/d": HostDir(shared)}) == ("text of a", True, "sub/../a.txt")
 
 
+@with_both
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a FIFO")
 def test_what_could_block_is_not_opened(value_with: ValueWith, shared: Path) -> None:
     os.mkfifo(shared / "fifo")
@@ -202,6 +236,7 @@ def test_what_could_block_is_not_opened(value_with: ValueWith, shared: Path) -> 
     assert value_with(body, mounts=mounts, timeout_seconds=5) == ["PermissionError"] * 9
 
 
+@with_both
 def test_moving_to_or_from_a_mount_is_a_copy(value_with: ValueWith, shared: Path) -> None:
     body = """
     import os, shutil
@@ -219,6 +254,7 @@ def test_moving_to_or_from_a_mount_is_a_copy(value_with: ValueWith, shared: Path
     assert not (shared / "a.txt").exists()
 
 
+@with_both
 def test_two_mounts_keep_their_own_rules(value_with: ValueWith, tmp_path: Path) -> None:
     for name in ("in", "out"):
         (tmp_path / name).mkdir()
@@ -248,6 +284,7 @@ GROWING = {
 }
 
 
+@with_both
 @pytest.mark.parametrize("body", GROWING.values(), ids=GROWING.keys())
 def test_what_a_run_makes_on_the_host_is_bounded(run_with: RunBody, tmp_path: Path, body: str) -> None:
     mounts = {"/d": HostDir(tmp_path, read_only=False)}
@@ -259,6 +296,7 @@ def test_what_a_run_makes_on_the_host_is_bounded(run_with: RunBody, tmp_path: Pa
     assert len(list(tmp_path.iterdir())) <= 20
 
 
+@with_both
 def test_the_deadline_holds_while_a_mount_is_read(run_with: RunBody, shared: Path) -> None:
     body = "while True: open('/data/sub/b.bin', 'rb').read()"
     result = run_with(body, mounts={"/data": HostDir(shared)}, timeout_seconds=0.3)
@@ -289,7 +327,7 @@ def _opened_below(directory: Path) -> list[str]:
     return [place for place in places if place.startswith(str(directory))]
 
 
-def test_wasmtimes_own_wasi_is_linked_only_for_a_run_with_mounts(
+def test_wasmtimes_own_wasi_is_asked_only_where_there_is_no_other_for_mounts(
     run_with: RunBody, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wasmtime
@@ -300,5 +338,339 @@ def test_wasmtimes_own_wasi_is_linked_only_for_a_run_with_mounts(
     monkeypatch.setattr(wasmtime.Store, "set_wasi", refuse)
     monkeypatch.setattr(wasmtime, "WasiConfig", refuse)
     assert run_with("return open('/x').read()", {"/x": b"x"}).func_return == "x"
+    if IS_SUPPORTED:
+        assert run_with("return open('/d/a.txt').read()", mounts={"/d": HostDir(shared)}).func_return == "text of a"
+    monkeypatch.setattr(host_files, "IS_SUPPORTED", False)
     with pytest.raises(AssertionError, match="asked for"):
         run_with("return 1", mounts={"/d": HostDir(shared)})
+
+
+# -- what could be waited for --------------------------------------------------------------------------------
+
+at_once = pytest.mark.timeout(20, func_only=True)
+needs_own_files = pytest.mark.skipif(not IS_SUPPORTED, reason="there is nothing to wait for")
+
+
+def _bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as unbound:
+        here = os.open(path.parent, os.O_RDONLY)
+        try:
+            unbound.bind(f"/proc/self/fd/{here}/{path.name}")  # a long path is none of a socket's
+        except OSError as error:
+            pytest.skip(f"a socket cannot be made there: {error}")
+        finally:
+            os.close(here)
+
+
+def _link_to_a_fifo(path: Path) -> None:
+    os.mkfifo(path.with_name("other"))
+    path.symlink_to("other")
+
+
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a link to a FIFO": _link_to_a_fifo,
+    "a socket": _bind,
+    "a device": lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3)),
+    "a device that gives for ever": lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)),
+    "a directory": lambda path: path.mkdir(),
+    "a link that leads out": lambda path: path.symlink_to("../secret"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "nothing": lambda path: None,
+}
+BLOCKING = tuple(SPECIAL)[:5]
+OPENING = {
+    "reading": "open('/d/x').read(5)",
+    "writing": "open('/d/x', 'w').write('x')",
+    "appending": "open('/d/x', 'a').write('x')",
+    "both": "open('/d/x', 'r+').read(5)",
+    "making": "open('/d/x', 'x').close()",
+    "as a directory": "os.open('/d/x', os.O_RDONLY | os.O_DIRECTORY)",
+    "cutting": "os.truncate('/d/x', 0)",
+    "setting times": "os.utime('/d/x', (1, 1))",
+    "setting times of the link": "os.utime('/d/x', (1, 1), follow_symlinks=False)",
+    "listing": "os.listdir('/d/x')",
+    "looking": "os.stat('/d/x').st_size",
+    "renaming": "os.rename('/d/x', '/d/y')",
+    "removing": "os.unlink('/d/x')",
+}
+
+
+def made(kind: str, path: Path) -> None:
+    try:
+        SPECIAL[kind](path)
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+@needs_own_files
+@at_once
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_nothing_of_what_is_no_file_is_waited_for(run_with: RunBody, shared: Path, kind: str) -> None:
+    for name, action in OPENING.items():
+        inside = shared / name.replace(" ", "-")
+        inside.mkdir()
+        (shared / "secret").write_text("SECRET")
+        made(kind, inside / "x")
+        body = f"{SAID}\nreturn said(lambda: {action})"
+        result = run_with(body, mounts={"/d": HostDir(inside, read_only=False)}, timeout_seconds=5)
+        assert result.error is None, (name, result.error)
+        assert "SECRET" not in str(result.func_return)
+        assert (shared / "secret").read_text() == "SECRET"
+        if kind in BLOCKING and name in ("reading", "writing", "appending", "both"):
+            assert result.func_return == "PermissionError", name
+
+
+@needs_own_files
+@at_once
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("action", ["reading", "writing", "appending", "both", "setting times", "as a directory"])
+def test_what_is_renamed_between_the_look_and_the_opening_is_not_waited_for(
+    run_with: RunBody, shared: Path, monkeypatch: pytest.MonkeyPatch, kind: str, action: str
+) -> None:
+    """The race, made certain: right after each look the name is another thing's."""
+    inside = shared / "sub"
+    (shared / "secret").write_text("SECRET")
+    (inside / "x").write_text("a file")
+    look = Mount.path_filestat
+
+    def look_and_lose(self: Mount, directory: int, lookup: int, path: str) -> tuple[int, bytes]:
+        found = look(self, directory, lookup, path)
+        if path == "x" and not os.path.lexists(inside / "was"):
+            (inside / "x").rename(inside / "was")
+            made(kind, inside / "x")
+        return found
+
+    monkeypatch.setattr(Mount, "path_filestat", look_and_lose)
+    body = f"{SAID}\nreturn said(lambda: {OPENING[action]})"
+    result = run_with(body, mounts={"/d": HostDir(inside, read_only=False)}, timeout_seconds=5)
+    assert result.error is None, result.error
+    assert "SECRET" not in str(result.func_return)
+    assert (shared / "secret").read_text() == "SECRET"
+    if kind in BLOCKING and action != "setting times":
+        assert result.func_return == ("NotADirectoryError" if action == "as a directory" else "PermissionError")
+
+
+@needs_own_files
+@at_once
+def test_a_name_that_is_now_a_file_and_now_a_fifo_is_opened_without_waiting(run_with: RunBody, shared: Path) -> None:
+    """The race itself, many times."""
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for made_as in (os.mkfifo, Path.touch):
+                made_as(shared / "next")
+                os.rename(shared / "next", shared / "x")
+
+    (shared / "x").touch()
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    body = """
+    import os
+    opened = refused = 0
+    for n in range(400):
+        for mode in ("r", "r+"):
+            try:
+                open("/d/x", mode).close()
+                opened += 1
+            except PermissionError:
+                refused += 1
+        try:
+            os.utime("/d/x", (1, 1))
+        except OSError:
+            pass
+    return opened + refused
+    """
+    try:
+        result = run_with(body, mounts={"/d": HostDir(shared, read_only=False)}, timeout_seconds=30)
+    finally:
+        stop.set()
+        swapping.join()
+    assert result.error is None, result.error
+    assert result.func_return == 800
+
+
+NAMES = st.sampled_from(["a", "b", "link", "d", "..", ".", "", "x"])
+TARGETS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+
+
+@needs_own_files
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["d/a", "d/link", "b", "d/b"]), TARGETS), TARGETS, st.booleans())
+def test_a_path_ends_where_the_system_says_or_is_refused(links: dict[str, str], path: str, follow: bool) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        outside = Path(directory).resolve()
+        top = outside / "top"
+        (top / "d" / "a").mkdir(parents=True)
+        (top / "x").write_text("x")
+        (outside / "x").write_text("outside")
+        for name, target in links.items():
+            with suppress(OSError):
+                if target and not target.startswith("/"):
+                    os.symlink(target, top / name)
+        base = os.open(top, os.O_RDONLY)
+        try:
+            with last_step(base, path, follow) as (here, name):
+                found = os.stat(name, dir_fd=here, follow_symlinks=False)
+                assert not (follow and stat.S_ISLNK(found.st_mode))
+                inside = [top, *top.rglob("*")]
+                assert any(os.path.samestat(os.stat(here), os.stat(each)) for each in inside if each.is_dir())
+        except (Refusal, OSError):
+            return  # `test_paths_that_stay_inside_are_followed_and_others_refused`
+        finally:
+            os.close(base)
+        if path and follow:
+            assert os.path.samestat(found, os.stat(os.path.join(top, path)))
+
+
+@needs_own_files
+def test_paths_that_stay_inside_are_followed_and_others_refused(shared: Path) -> None:
+    (shared / "in").symlink_to("sub/../a.txt")
+    (shared / "out").symlink_to("sub/../../secret")
+    (shared / "absolute").symlink_to(shared / "a.txt")
+    base = os.open(shared, os.O_RDONLY)
+    try:
+        for path in ("a.txt", "in", "sub/../in", "./sub/.././a.txt"):
+            with last_step(base, path, follow=True) as (here, name):
+                assert os.path.samestat(os.stat(name, dir_fd=here), os.stat(shared / "a.txt"))
+        with last_step(base, "in", follow=False) as (here, name):
+            assert os.readlink(name, dir_fd=here) == "sub/../a.txt"
+        for path in ("out", "absolute", "../secret", "sub/../../secret", ".."):
+            with pytest.raises(Refusal), last_step(base, path, follow=True):
+                pass
+    finally:
+        os.close(base)
+
+
+FILE_ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.binary(min_size=1, max_size=20)),
+        st.tuples(st.just("read"), st.integers(1, 30)),
+        st.tuples(st.just("seek"), st.integers(-30, 60), st.integers(0, 2)),
+        st.tuples(st.just("truncate"), st.integers(0, 60)),
+        st.tuples(st.just("pwrite"), st.binary(min_size=1, max_size=20), st.integers(0, 60)),
+        st.tuples(st.just("pread"), st.integers(1, 30), st.integers(0, 60)),
+        st.tuples(st.just("size")),
+    ),
+    max_size=25,
+)
+DO = """
+import os
+def do(path, flags, actions):
+    seen = []
+    f = os.open(path, flags, 0o666)
+    for name, *rest in actions:
+        try:
+            if name == "write": seen.append(os.write(f, rest[0]))
+            elif name == "read": seen.append(os.read(f, *rest))
+            elif name == "seek": seen.append(os.lseek(f, *rest))
+            elif name == "truncate": seen.append(os.ftruncate(f, *rest))
+            elif name == "pwrite": seen.append(os.pwrite(f, *rest))
+            elif name == "pread": seen.append(os.pread(f, *rest))
+            else: seen.append(os.fstat(f).st_size)
+        except OSError as error:
+            seen.append(type(error).__name__)
+    os.close(f)
+    with open(path, "rb") as file:
+        return seen, file.read()
+"""
+
+
+@needs_own_files
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(FILE_ACTIONS, st.sampled_from(["O_RDONLY", "O_WRONLY", "O_RDWR"]), st.sampled_from(["", "O_TRUNC", "O_APPEND"]))
+def test_an_open_file_does_what_it_does_on_the_host(
+    value_with: ValueWith, actions: list[Any], access: str, more: str
+) -> None:
+    if more == "O_APPEND":  # what a positioned write to the end means is each system's own
+        actions = [action for action in actions if action[0] != "pwrite"]
+    if more == "O_TRUNC" and access == "O_RDONLY":
+        more = ""
+    flags = " | ".join(f"os.{name}" for name in (access, "O_CREAT", more) if name)
+    with tempfile.TemporaryDirectory() as directory:
+        for side in ("here", "there"):
+            (Path(directory) / side).mkdir()
+            (Path(directory) / side / "x").write_bytes(b"0123456789")
+        scope: dict[str, Any] = {}
+        exec(DO, scope)
+        expected = scope["do"](f"{directory}/here/x", eval(flags), actions)
+        body = f"{DO}\nreturn do('/d/x', {flags}, {actions!r})"
+        found = value_with(body, mounts={"/d": HostDir(f"{directory}/there", read_only=False)})
+        assert found == expected
+        assert (Path(directory) / "there" / "x").read_bytes() == expected[1]
+
+
+@needs_own_files
+def test_a_file_is_the_same_by_its_name_and_by_its_descriptor(value_with: ValueWith, shared: Path) -> None:
+    body = """
+    import os
+    here = os.open("/d/sub", os.O_RDONLY | os.O_DIRECTORY)
+    f = os.open("b.bin", os.O_RDWR, dir_fd=here)
+    os.utime("b.bin", ns=(5, 7), dir_fd=here)
+    before = os.fstat(f)
+    os.utime(f, ns=(1_000, 2_000))
+    after, named = os.fstat(f), os.stat("/d/sub/b.bin")
+    return (
+        os.path.samestat(before, named), before.st_mtime_ns, after.st_mtime_ns, named.st_mtime_ns, named.st_size,
+        after.st_size, os.path.samefile("/d/sub/b.bin", "/d/sub/../sub/b.bin"),
+    )
+    """
+    size = (shared / "sub" / "b.bin").stat().st_size
+    found = value_with(body, mounts={"/d": HostDir(shared, read_only=False)})
+    assert found == (True, 7, 2_000, 2_000, size, size, True)
+
+
+@needs_own_files
+def test_a_large_listing_is_read_in_parts_and_from_any_place(value_with: ValueWith, tmp_path: Path) -> None:
+    names = sorted(f"{n:0150}" for n in range(1000))
+    for name in names:
+        (tmp_path / name).touch()
+    body = """
+    import os
+    first = os.listdir("/d")
+    entries = os.scandir("/d")
+    head = [next(entries).name for _ in range(3)]
+    again = [entry.name for entry in os.scandir("/d")]
+    rest = [entry.name for entry in entries]
+    kinds = {entry.is_file() for entry in os.scandir("/d")}
+    for name in os.listdir("/d"):
+        os.unlink("/d/" + name)
+    return first == again == head + rest, sorted(first), kinds, os.listdir("/d")
+    """
+    found = value_with(body, mounts={"/d": HostDir(tmp_path, read_only=False)}, timeout_seconds=60)
+    assert found == (True, names, {True}, [])
+
+
+@needs_own_files
+def test_a_listing_goes_on_from_every_cookie_in_parts_of_every_size(tmp_path: Path) -> None:
+    for n in range(20):
+        (tmp_path / f"{n}").touch()
+    files = host_files.HostFiles([str(tmp_path)], 65536)
+    try:
+
+        def part(cookie: int, size: int) -> list[tuple[int, bytes]]:
+            """The whole entries of an answer: next cookie and name of each."""
+            assert files.call("fd_readdir", 3, 1024, size, cookie, 0) == 0
+            data, found = files.read(1024, struct.unpack("<I", files.read(0, 4))[0]), []
+            while len(data) >= 24:
+                following, _, length, _ = struct.unpack_from("<QQIB", data)
+                if len(data) < 24 + length:
+                    break
+                found.append((following, data[24 : 24 + length]))
+                data = data[24 + length :]
+            return found
+
+        whole = part(0, 10_000)
+        assert len(whole) == 22
+        assert [following for following, _ in whole] == list(range(1, 23))
+        for cookie in [*range(23), 5, 22, 0, 7, 1]:
+            assert part(cookie, 10_000) == whole[cookie:]
+        for size in (24 + 2, 60, 100, 333):
+            found: list[tuple[int, bytes]] = []
+            while new := part(found[-1][0] if found else 0, size):
+                found += new
+            assert found == whole
+        assert part(1 << 60, 1000) == []
+    finally:
+        files.close()

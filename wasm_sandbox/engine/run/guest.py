@@ -159,8 +159,8 @@ class Guest:
         system = FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, self.world.now())
         mounts = None
         if everything.mounts:
-            engine, module = image.memory.engine, image.mounting
-            mounts = Mounts(engine, module, everything.mounts, limits.files_bytes, limits.file_count)
+            engine = image.memory.engine
+            mounts = Mounts(engine, lambda: image.mounting, everything.mounts, limits.files_bytes, limits.file_count)
         return Descriptors(self.world, self.streams, system, mounts)
 
     def call(

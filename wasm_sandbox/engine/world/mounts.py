@@ -1,7 +1,8 @@
-"""Mounts: directories of the host inside a guest, by wasmtime's own WASI. Loaded only for a run that has some.
+"""Mounts: directories of the host inside a guest. Loaded only for a run that has some.
 
-The guest is never linked to it. A tiny module of ours is: it passes calls on, and holds the paths and bytes on
-their way. So wasmtime sees paths and descriptors that we have looked at, and keeps them below the directory.
+Behind them is a file system of our own (`host_files`), and where the system lacks what that needs (Windows), wasmtime's
+own WASI. The guest is never linked to that. A tiny module of ours is: it passes calls on, and holds the paths and bytes
+on their way. So wasmtime sees paths and descriptors that we have looked at, and keeps them below the directory.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import wasmtime
 
 from wasm_sandbox.engine.binding import capi
+from wasm_sandbox.engine.world import host_files
 from wasm_sandbox.engine.world.file_system import ZEROS
 from wasm_sandbox.engine.world.preview1 import (
     APPEND,
@@ -71,12 +74,76 @@ def link_mounting(engine: wasmtime.Engine) -> wasmtime.InstancePre:
     return linker.instantiate_pre(wasmtime.Module(engine, bytes(wasmtime.wat2wasm(_module_text()))))
 
 
+class _Files(Protocol):
+    """Functions of preview 1 over directories of the host, and a memory for their arguments and results."""
+
+    def call(self, function: str, number: int, *arguments: int) -> int: ...
+    def address(self, offset: int) -> int: ...
+    def read(self, offset: int, size: int) -> bytes: ...
+    def write(self, offset: int, data: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class _WasmtimesFiles:
+    """An instance of the module, with a WASI context of wasmtime's.
+
+    Raises:
+        InvalidFiles: if a directory cannot be opened.
+    """
+
+    def __init__(
+        self, engine: wasmtime.Engine, module: wasmtime.InstancePre, directories: Mapping[str, HostDir]
+    ) -> None:
+        configuration = wasmtime.WasiConfig()
+        for guest_path, directory in directories.items():
+            host_path = os.path.abspath(directory.path)
+            try:
+                configuration.preopen_dir(host_path, guest_path, not directory.read_only)
+            except wasmtime.WasmtimeError:
+                raise _not_opened(directory, guest_path) from None
+        self._store = wasmtime.Store(engine)
+        self._store.set_wasi(configuration)
+        self._instance = capi.Instance(self._store, module)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def call(self, function: str, number: int, *arguments: int) -> int:
+        try:
+            return self._instance.call(function, number, *arguments) & 0xFFFF
+        except capi.GuestStopped:
+            return EIO  # wasmtime's WASI gave up
+
+    def address(self, offset: int) -> int:
+        return self._instance.memory()[0] + offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self._instance.read(offset, size)
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._instance.write(offset, data)
+
+
+def _our_files(directories: Mapping[str, HostDir]) -> host_files.HostFiles:
+    for guest_path, directory in directories.items():
+        if not os.path.isdir(directory.path):
+            raise _not_opened(directory, guest_path)
+    try:
+        return host_files.HostFiles([os.path.abspath(each.path) for each in directories.values()], _PAGES * 65536)
+    except OSError as error:
+        raise InvalidFiles(f"mounts: {error.filename} cannot be opened as a directory ({error.strerror})") from None
+
+
+def _not_opened(directory: HostDir, guest_path: str) -> InvalidFiles:
+    return InvalidFiles(f"mounts: {os.path.abspath(directory.path)} for {guest_path} cannot be opened as a directory")
+
+
 class Mounts:
-    """Mounts of one guest: an instance of the module, with a WASI context of wasmtime's.
+    """Mounts of one guest.
 
     Args:
         engine: engine of the module.
-        module: result of `link_mounting`.
+        module: function that gives the result of `link_mounting`, where it is needed.
         directories: path in the guest -> directory of the host.
         max_bytes: most bytes that the guest may write, or make the host's files grow by.
         max_created: most files and directories that the guest may create.
@@ -88,46 +155,26 @@ class Mounts:
     def __init__(
         self,
         engine: wasmtime.Engine,
-        module: wasmtime.InstancePre,
+        module: Callable[[], wasmtime.InstancePre],
         directories: Mapping[str, HostDir],
         max_bytes: int,
         max_created: int,
     ) -> None:
-        configuration = wasmtime.WasiConfig()
-        for guest_path, directory in directories.items():
-            host_path = os.path.abspath(directory.path)
-            try:
-                configuration.preopen_dir(host_path, guest_path, not directory.read_only)
-            except wasmtime.WasmtimeError:
-                raise InvalidFiles(f"mounts: {host_path} for {guest_path} cannot be opened as a directory") from None
-        self._store = wasmtime.Store(engine)
-        self._store.set_wasi(configuration)
-        self._instance = capi.Instance(self._store, module)
+        self._files: _Files
+        if host_files.IS_SUPPORTED:
+            self._files = _our_files(directories)
+        else:
+            self._files = _WasmtimesFiles(engine, module(), directories)
+        self.call, self.address = self._files.call, self._files.address
+        self.read, self.write = self._files.read, self._files.write
         self._bytes_left, self._creations_left = max_bytes, max_created
         self.each = tuple(
             Mount(self, ROOT + number, directory.read_only) for number, directory in enumerate(directories.values())
         )
 
     def close(self) -> None:
-        """Close the instance, with every file that is still open."""
-        self._store.close()
-
-    def call(self, function: str, *arguments: int) -> int:
-        """Call one of the functions, and return its errno."""
-        try:
-            return self._instance.call(function, *arguments) & 0xFFFF
-        except capi.GuestStopped:
-            return EIO  # wasmtime's WASI gave up
-
-    def address(self, offset: int) -> int:
-        """Address in this process of a byte of the module's memory."""
-        return self._instance.memory()[0] + offset
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._instance.read(offset, size)
-
-    def write(self, offset: int, data: bytes) -> None:
-        self._instance.write(offset, data)
+        """Close every file that is still open."""
+        self._files.close()
 
     def charge(self, size: int) -> None:
         """Charge growth of the host's files.
@@ -151,7 +198,7 @@ class Mounts:
 
 
 class Mount:
-    """Mounted directory of the host. Paths are relative and checked; errnos are wasmtime's."""
+    """Mounted directory of the host. Paths are relative and checked."""
 
     def __init__(self, mounts: Mounts, root: int, read_only: bool) -> None:
         self._mounts, self.root, self._read_only = mounts, root, read_only
@@ -175,7 +222,7 @@ class Mount:
         """Open a file or a directory, and return its number.
 
         Raises:
-            Refusal: if wasmtime's WASI refuses, the mount is read-only, or it is anything else, which could block.
+            Refusal: if the system refuses, the mount is read-only, or it is anything else, which could block.
         """
         if oflags & (CREATE | TRUNCATE) or rights & RIGHT_WRITE:
             self._refuse_if_read_only()
