@@ -12,6 +12,7 @@ import pytest
 from tests.support.engines import settled
 from tests.support.usage import counted
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, run_tool
+from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled import tool_codes
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, ToolCodes, key_of
 from wasm_sandbox.engine.engine import process_engine
@@ -242,3 +243,49 @@ def test_many_threads_that_call_many_tools_get_their_own_results(codes: ToolCode
     settle()
     assert [tuple(result.func_return) for result in results] == [(n, n % 5) for n in range(200)]
     assert len(known(codes)) == 5
+
+
+SECRET = "sesame-" * 3
+SEEN: dict[str, dict[str, Any]] = {
+    "an argument": {"args": {"x": SECRET}},
+    "a long argument": {"args": {"x": SECRET * 5000}},
+    "a name of an argument": {"args": {"x": {SECRET: 1}}},
+    "the agent's state": {"args": {"x": 1}, "agent_state": {"id": "a", "secret": SECRET}},
+    "a variable": {"args": {"x": 1}, "additional_env_vars": {"NAME": SECRET}},
+    "a file": {"args": {"x": 1}, "files": {"/f": SECRET.encode()}},
+    "a path": {"args": {"x": 1}, "files": {f"/{SECRET}": b""}},
+}
+
+
+@pytest.mark.parametrize("call_with", SEEN.values(), ids=SEEN.keys())
+@pytest.mark.parametrize(
+    "source", ["def f(x):\n    return 'its line'", "def f(x, agent_state):\n    return 'its line'"]
+)
+def test_what_compiles_ahead_has_the_lines_and_nothing_else_of_the_call(
+    call_with: dict[str, Any], source: str, codes: ToolCodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of its memory is looked at, when it begins and when it has done its work."""
+    memories: list[bytes] = []
+    really_call = capi.Instance.call
+
+    def look_and_call(instance: capi.Instance, name: str, *arguments: int) -> int:
+        if name != "sandbox_compile":
+            return really_call(instance, name, *arguments)
+        memories.append(instance.read(0, instance.memory()[1]))
+        result = really_call(instance, name, *arguments)
+        memories.append(instance.read(0, instance.memory()[1]))
+        return result
+
+    monkeypatch.setattr(capi.Instance, "call", look_and_call)
+    tool = Tool(name="f", source_code=source, json_schema=SCHEMA)
+    options: dict[str, Any] = {"agent_state": {"id": "a"}, **call_with}
+    arguments = options.pop("args")
+    for _ in range(3):
+        result = run_tool(tool, arguments, **options)
+        assert result.func_return == "its line", result.error
+        settle()
+    assert len(memories) == 2
+    assert len(known(codes)) == 1
+    for memory in memories:
+        assert b"return 'its line'" in memory
+        assert SECRET.encode() not in memory

@@ -2,8 +2,9 @@
 
 Half of what a guest computes for a short call is the compiler, and of the script only the arguments change from call to
 call. So when the same lines come a second time, a fresh instance compiles them, and later runs get the code beside the
-script. It is made from these lines alone, nothing of them is executed meanwhile, and it is only used for the same
-lines: whoever wrote them decides about nothing but their own runs.
+script. It is made from these lines alone: nothing else of a call, its arguments above all, is in that instance. Nothing
+of them is executed meanwhile, and the code is only used for the same lines: whoever wrote them decides about nothing
+but their own runs.
 """
 
 from __future__ import annotations
@@ -85,5 +86,10 @@ def key_of(request: ExecutionRequest) -> bytes | None:
     """Key of a script's lines from the tool's source on; None if they are not to be compiled ahead."""
     if not request.tool_line_count or request.limits.fuel is None or request.limits.deterministic:
         return None
-    lines = request.script.split("\n", request.tool_first_line - 1)[-1].encode()
+    lines = lines_of(request).encode()
     return hashlib.sha256(lines).digest() if len(lines) <= MAX_SOURCE_BYTES else None
+
+
+def lines_of(request: ExecutionRequest) -> str:
+    """A script's lines from the tool's source on."""
+    return request.script.split("\n", request.tool_first_line - 1)[-1]

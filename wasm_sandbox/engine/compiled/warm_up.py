@@ -99,15 +99,21 @@ def _constant_lines(first: str, second: str) -> tuple[str, str]:
     return "".join(line for line, _ in opening), "".join([line for line, _ in closing][::-1])
 
 
-def _template_registration() -> str:
-    """Script that prepares the guest for the shapes of generated scripts (see ``_sandbox_guest``)."""
+@cache
+def templates() -> tuple[tuple[str, str], ...]:
+    """Opening and closing of each shape of generated scripts, in the order in which the guest looks for them."""
     other = _tool("other", "def other(y):\n    return y")
     plain = (generate_script(_PLAIN_TOOL, {"x": 1, "y": {}}).text, generate_script(other, {"y": {"b": 2}}).text)
     stateful = (
         generate_script(_STATE_TOOL, {"x": 1, "y": {}}, agent_state={"id": "a"}).text,
         generate_script(_OTHER_STATE_TOOL, {"y": {"b": 2}}, agent_state={"name": "b"}, agent_id="c").text,
     )
-    return "import _sandbox_guest\n" + "".join(_registration(*_constant_lines(*texts)) for texts in (plain, stateful))
+    return _constant_lines(*plain), _constant_lines(*stateful)
+
+
+def _template_registration() -> str:
+    """Script that prepares the guest for the shapes of generated scripts (see ``_sandbox_guest``)."""
+    return "import _sandbox_guest\n" + "".join(_registration(*template) for template in templates())
 
 
 def _registration(opening: str, closing: str) -> str:
