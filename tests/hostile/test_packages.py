@@ -289,7 +289,7 @@ def test_a_wheel_that_unpacks_to_much_is_refused_by_way_of_an_installer(
     """uv unpacks it before it can be looked at."""
     monkeypatch.setattr(commands, "MAX_DISK_BYTES", 32 * MIB)
     monkeypatch.setattr(wheels, "MAX_PACKAGE_BYTES", 8 * MIB)
-    zeros = bytes(200 * MIB)
+    zeros = bytes(80 * MIB)
     path = trapped.directory / "a-1-py3-none-any.whl"
     path.write_bytes(wheel(Member("zeros.bin", zeros, DEFLATED)))
     trapped.index.add(path)
@@ -302,9 +302,9 @@ def test_metadata_that_unpack_to_much_take_no_more_memory_than_an_installer_may_
     trapped: Trapped, installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pip reads them whole."""
-    monkeypatch.setattr(commands, "MAX_PROCESS_BYTES", 256 * MIB)
+    monkeypatch.setattr(commands, "MAX_PROCESS_BYTES", 160 * MIB)
     path = trapped.directory / "a-1-py3-none-any.whl"
-    path.write_bytes(wheel(metadata="Metadata-Version: 2.1\nName: a\nVersion: 1\n\n" + "x" * (400 * MIB)))
+    path.write_bytes(wheel(metadata="Metadata-Version: 2.1\nName: a\nVersion: 1\n\n" + "x" * (200 * MIB)))
     trapped.index.add(path)
     with pytest.raises(PackageError, match=r"MemoryError|memory allocation|more than 4 MiB of metadata"):
         trapped.resolve(installer, "a")

@@ -204,6 +204,10 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "a wrong version": (wheel(metadata="Name: a\nVersion: one\n"), "metadata that are none"),
     "a version without an end": (wheel(metadata=f"Name: a\nVersion: {'9' * 5000}\n"), "no Version"),
     "metadata of two": (wheel(Member("b-1.dist-info/METADATA", b"Name: b\nVersion: 1\n")), "of one distribution"),
+    "requirements without an end": (
+        wheel(metadata="Name: a\nVersion: 1\n" + "Requires-Dist: b\n" * 30_000),
+        "Ki characters of requirements",
+    ),
     "metadata without an end": (wheel(metadata="Name: a\nVersion: 1\nX: " + "x" * (5 * MIB)), "MiB of metadata"),
 }
 

@@ -84,6 +84,8 @@ def read_members(path: Path, *, max_bytes: int, max_members: int) -> dict[str, b
                 members = archive.infolist()
                 if len(members) > max_members:
                     raise ArchiveError(f"it holds more than {max_members} files")
+                if sum(member.file_size for member in members) > max_bytes:
+                    raise ArchiveError(f"it takes more than {_mib(max_bytes)} unpacked")
                 _check_members(members)
                 _check_places(reader, members, archive.start_dir)
                 return _unpacked(archive, members, max_bytes)

@@ -24,6 +24,8 @@ MAX_PACKAGE_BYTES = 256 << 20
 """Of all files of one distribution together, unpacked."""
 MAX_PACKAGE_FILES = 50_000
 MAX_METADATA_BYTES = 4 << 20
+MAX_REQUIRES_CHARS = 256 << 10
+"""Of the requirements of one distribution: reading them takes up to three seconds for each million."""
 _LONGEST_FIELD = 255
 _LEFT_OUT = frozenset(
     {"RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
@@ -129,6 +131,8 @@ def _described(metadata: bytes, what: str) -> Distribution:
     except ValueError as error:  # InvalidName, InvalidVersion, InvalidSpecifier, and numbers that are too long
         raise PackageError(f"{what} has metadata that are none: {error}") from None
     requires = tuple(map(str, fields.get_all("Requires-Dist") or ()))
+    if sum(len(text) + len("Requires-Dist: ") for text in requires) > MAX_REQUIRES_CHARS:
+        raise PackageError(f"{what} has more than {MAX_REQUIRES_CHARS >> 10} Ki characters of requirements")
     return Distribution(str(name), version, requires, str(fields.get("Requires-Python") or ""))
 
 
