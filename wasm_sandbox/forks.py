@@ -69,3 +69,8 @@ def _page_of_no_child() -> mmap.mmap | None:
     except OSError:
         return None
     return page
+
+
+stack_size_lock = process_lock(fork_waits=True)
+"""Held while the stack size of new threads, which is one for the whole process, is another one: a child of a fork has
+the usual one."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ import wasm_sandbox
 from wasm_sandbox.cli.display import complain
 from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.sizes import read_size
+from wasm_sandbox.tool import TooCostly, parse_module, read_json
 
 if TYPE_CHECKING:
     from wasm_sandbox import Tool
@@ -91,7 +89,7 @@ def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
         tool = wasm_sandbox.Tool.from_source(text, name)
     except ToolSourceError as error:
         found = name or _last_function(text)
-        if not found or _parses(text):
+        if not found or not _may_be_newer(text):
             raise CommandError(f"{file}: {error}") from None
         # The guest's Python may be newer than this one: it decides, and shows the error at its place.
         parameters = {"type": "object", "properties": {argument: {} for argument in args}}
@@ -108,14 +106,15 @@ def tell_left_out(name: str, tool: Tool, args: Mapping[str, Any]) -> None:
         complain(f"{name}: there is no parameter {', '.join(unknown)}, so it is left out (it has: {has})")
 
 
-def _parses(text: str) -> bool:
+def _may_be_newer(text: str) -> bool:
+    """Whether this Python cannot parse a source that it may read, and the guest's, which may be newer, perhaps can."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        parse_module(text)
+    except TooCostly:
         return False
-    return True
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return True
+    return False
 
 
 def _last_function(text: str) -> str | None:
@@ -137,7 +136,7 @@ def read_json_object(option: str, text: str) -> dict[str, Any]:
         elif text.startswith("@"):
             source = f"{option} {text}"
             text = Path(text[1:]).read_bytes().decode("utf-8-sig")
-        value = json.loads(text)
+        value = read_json(text)
     except OSError as error:
         raise CommandError(f"{source}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import json
 import marshal
 import math
 import pathlib
@@ -17,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasm_sandbox.errors import BadArguments
+from wasm_sandbox.tool.parsing import read_json
 
 MAX_DEPTH = 100
 """Deepest nesting of an argument; CPython's parser refuses source that nests 200 brackets."""
@@ -34,6 +34,9 @@ _STATE_LEAVES = frozenset(
 
 
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_STATE_DEPTH = 200
+"""Deepest nesting of an agent state: what copies and pickles it recurses in C."""
+
 _LONG_TEXT = 1024
 _MANY_VALUES = 8
 _EMPTY: tuple[()] = ()  # there is only one of it
@@ -215,7 +218,7 @@ def _from_json(text: str, declared: str) -> Any:
     """Read a string given for a number, an array or an object; it is data, never source."""
     kinds: dict[str, tuple[type, ...]] = {"number": (int, float), "array": (list,), "object": (dict,)}
     try:
-        value = json.loads(text)
+        value = read_json(text)
     except (ValueError, RecursionError):
         value = text
     if value is None or (isinstance(value, kinds[declared]) and not isinstance(value, bool)):
@@ -310,22 +313,25 @@ def pickled_agent_state(state: Any) -> bytes | None:
     )
 
 
-def _state_data(value: Any, path: str) -> Any:
+def _state_data(value: Any, path: str, depth: int = _STATE_DEPTH) -> Any:
+    if depth == 0:
+        raise BadArguments("it is nested too deeply or contains itself", "agent_state")
+    depth -= 1
     kind = type(value)
     if kind in _STATE_LEAVES:
         return value
     if isinstance(value, enum.Enum):
-        return _state_data(value.value, path)
+        return _state_data(value.value, path, depth)
     if hasattr(kind, "model_dump"):
-        return _state_data(value.model_dump(mode="python"), path)
+        return _state_data(value.model_dump(mode="python"), path, depth)
     if dataclasses.is_dataclass(value):
         fields = dataclasses.fields(value)
-        return {field.name: _state_data(getattr(value, field.name), f"{path}.{field.name}") for field in fields}
+        return {field.name: _state_data(getattr(value, field.name), f"{path}.{field.name}", depth) for field in fields}
     if isinstance(value, Mapping):
-        return {_state_data(key, path): _state_data(item, f"{path}.{key}") for key, item in value.items()}
+        return {_state_data(key, path, depth): _state_data(item, f"{path}.{key}", depth) for key, item in value.items()}
     for container in (list, tuple, set, frozenset):
         if isinstance(value, container):
-            return container(_state_data(item, f"{path}[{index}]") for index, item in enumerate(value))
+            return container(_state_data(item, f"{path}[{index}]", depth) for index, item in enumerate(value))
     for plain in (str, int, float):
         if isinstance(value, plain):
             return plain(value)

@@ -19,6 +19,7 @@ from wasm_sandbox.environment import check_variable
 from wasm_sandbox.stores.database import Database, damaged, encoding
 from wasm_sandbox.stores.encryption import ValueCipher
 from wasm_sandbox.stores.organizations import organization_of
+from wasm_sandbox.tool.parsing import read_json
 from wasm_sandbox.twins import async_twin
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -129,7 +130,7 @@ class SandboxConfigManager:
                 id=row["id"],
                 type=row["type"],
                 organization_id=row["organization_id"],
-                config=json.loads(row["config"]),
+                config=read_json(row["config"]),
             )
 
     # --- Variables

@@ -12,6 +12,7 @@ from uuid import uuid4
 from wasm_sandbox.stores.database import Database, encoding
 from wasm_sandbox.stores.organizations import organization_of
 from wasm_sandbox.tool.definition import Tool
+from wasm_sandbox.tool.parsing import read_json
 from wasm_sandbox.twins import async_twin
 
 
@@ -120,7 +121,7 @@ class ToolManager:
 
     def _tool(self, row: sqlite3.Row) -> Tool:
         with self._database.decoding(f"the tool {row['name']!r}"):
-            return Tool.model_validate({**json.loads(row["body"]), "id": row["id"], "name": row["name"]})
+            return Tool.model_validate({**read_json(row["body"]), "id": row["id"], "name": row["name"]})
 
 
 def _body(tool: Tool) -> str:

@@ -10,7 +10,7 @@ import ctypes
 import sys
 import threading
 
-from wasm_sandbox.forks import process_lock
+from wasm_sandbox.forks import stack_size_lock
 
 NATIVE_STACK_BYTES = 8 << 20
 """The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
@@ -24,9 +24,6 @@ _SLACK_BYTES = 1 << 20
 
 _ATTRIBUTES_BYTES = 256
 """More than a ``pthread_attr_t`` of any system has."""
-
-_stack_size_lock = process_lock(fork_waits=True)
-"""Held while the stack size of the process, which all pools share, is another one: a child has the usual one."""
 
 
 def stack_bytes() -> int | None:
@@ -66,7 +63,7 @@ def start_with_stack(thread: threading.Thread, size: int) -> None:
     Raises:
         RuntimeError, MemoryError: if the system gives no thread.
     """
-    with _stack_size_lock:
+    with stack_size_lock:
         before = threading.stack_size(size)
         try:
             thread.start()
