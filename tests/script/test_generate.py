@@ -41,7 +41,7 @@ from wasm_sandbox.script.generate import (
     parse_function_arguments,
 )
 from wasm_sandbox.tool.definition import Tool
-from wasm_sandbox.tool.source import read_source
+from wasm_sandbox.tool.source import SOURCES, read_source
 
 UNTYPED = {"type": "object", "properties": {}}
 
@@ -666,11 +666,11 @@ def test_a_source_that_parses_but_does_not_compile_has_parameters_all_the_same()
 def test_a_source_is_read_once() -> None:
     """A run asks for parameters, asyncness and the script: one look serves them all."""
     source = "async def once(agent_id): ..."
-    read_source.cache_clear()
+    SOURCES.clear()
     assert parse_function_arguments(source, "once") == ["agent_id"]
     assert detect_async(source, "once")
     generate_script(make_tool(source, "once"), {})
-    assert (read_source.cache_info().misses, read_source.cache_info().hits) == (1, 2)
+    assert (SOURCES.misses, SOURCES.hits) == (1, 2)
 
 
 def test_the_look_at_a_source_takes_time_in_proportion_to_its_length() -> None:

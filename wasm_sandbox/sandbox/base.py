@@ -15,7 +15,7 @@ from wasm_sandbox.decode.frame import MARKER, FramedOutput
 from wasm_sandbox.decode.interpret import failed_before_running, interpret
 from wasm_sandbox.directories import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
-from wasm_sandbox.errors import ArgumentSchemaError, BadArguments, UnsupportedToolError
+from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
@@ -24,12 +24,13 @@ from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
     ExecutionScript,
+    ToolReading,
     detect_async,
     generate_script,
-    parse_function_arguments,
+    read_tool,
 )
 from wasm_sandbox.tool.definition import Tool
-from wasm_sandbox.tool.source import read_source
+from wasm_sandbox.tool.source import is_quickly_read, read_source
 from wasm_sandbox.tracing import trace_method, traced
 from wasm_sandbox.twins import async_twin
 
@@ -107,6 +108,7 @@ class AsyncToolSandboxBase(ABC):
         self.inject_letta_client = True
         self.is_async_function = False
         self._initialized = False
+        self._reading: tuple[Tool, ToolReading] | None = None
         self._sandbox_config_manager: SandboxConfigManager | None = None
 
     @property
@@ -129,18 +131,20 @@ class AsyncToolSandboxBase(ABC):
             from wasm_sandbox.stores import ToolManager  # lazy: only for a tool that is looked up
 
             self.tool = ToolManager().get_tool_by_name(tool_name=self.tool_name, actor=self.user)
-        schema = self._init_from_tool().args_json_schema
-        if schema:
-            from wasm_sandbox.script.argument_models import argument_models  # lazy: only for tools with a schema
-
-            with contextlib.suppress(ArgumentSchemaError):  # it belongs to the script, which comes to it again
-                argument_models(schema)  # may take a second; cached
+        tool = self._init_from_tool()
+        with contextlib.suppress(UnsupportedToolError):  # it belongs to the script, which comes to it again
+            if self._reading is None or self._reading[0] is not tool:
+                self._reading = tool, read_tool(tool)
 
     _init_async = async_twin(_init_sync, "_init_async", lambda self: self._init_blocks)
 
     @property
     def _init_blocks(self) -> bool:
-        return self.tool is None or bool(getattr(self.tool, "args_json_schema", None))
+        """Whether looking the tool up, or reading its source or its schema, may take long."""
+        if self.tool is None or getattr(self.tool, "args_json_schema", None):
+            return True
+        source, name = getattr(self.tool, "source_code", None), getattr(self.tool, "name", None)
+        return isinstance(source, str) and isinstance(name, str) and not is_quickly_read(source, name)
 
     def _init_from_tool(self) -> Tool:
         if self.tool is None:
@@ -152,21 +156,14 @@ class AsyncToolSandboxBase(ABC):
         if self.provided_sandbox_config is not None:
             _check_has(self.provided_sandbox_config, "sandbox_config", "SandboxConfig", ("id", "fingerprint"))
         if not self._initialized:
+            source = read_source(self.tool.source_code, self.tool.name)
             # The script also injects by keyword, which the list of parameters does not show.
-            injected = read_source(self.tool.source_code, self.tool.name).injected
-            names = [*self._parameter_names(self.tool), *injected]
+            names = [*(source.parameter_names or ()), *source.injected]
             self.inject_agent_state = "agent_state" in names
             self.inject_agent_id = "agent_id" in names
             self.is_async_function = self._detect_async_function()
             self._initialized = True
         return self.tool
-
-    @staticmethod
-    def _parameter_names(tool: Tool) -> list[str]:
-        try:
-            return parse_function_arguments(tool.source_code, tool.name)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return []  # the guest reports it, with the tool's own line
 
     def _detect_async_function(self) -> bool:
         return self.tool is not None and detect_async(self.tool.source_code, self.tool.name)
@@ -204,8 +201,9 @@ class AsyncToolSandboxBase(ABC):
                     f"args must map argument names to values; {name!r} is no name but {type(name).__name__}"
                 )
         with mark("script"):
+            tool = self._init_from_tool()
             return generate_script(
-                self._init_from_tool(),
+                tool,
                 self.args,
                 agent_state=agent_state,
                 agent_id=self.agent_id,
@@ -215,6 +213,7 @@ class AsyncToolSandboxBase(ABC):
                 apart=apart,
                 functions=self._function_names,
                 releases=releases,
+                reading=self._reading[1] if self._reading is not None and self._reading[0] is tool else None,
             )
 
     @property

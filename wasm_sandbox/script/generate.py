@@ -23,7 +23,7 @@ from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.script import blocks
 from wasm_sandbox.script.arguments import ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.script.blocks import RESULT_VAR_NAME, WORD
-from wasm_sandbox.tool.source import LINE_END, ToolSource, detect_async, parse_function_arguments, read_source
+from wasm_sandbox.tool.source import ToolSource, detect_async, parse_function_arguments, read_source
 
 if TYPE_CHECKING:
     from wasm_sandbox.script.argument_models import ArgumentModels
@@ -32,10 +32,12 @@ __all__ = [
     "RESULT_VAR_NAME",
     "ExecutionScript",
     "ToolDefinition",
+    "ToolReading",
     "UnsupportedToolError",
     "detect_async",
     "generate_script",
     "parse_function_arguments",
+    "read_tool",
 ]
 
 _LONG_BYTES = 4096
@@ -81,6 +83,30 @@ class ExecutionScript(NamedTuple):
     values: tuple[bytes, ...] = ()
 
 
+class ToolReading(NamedTuple):
+    """What a tool's texts come to, which may take a quarter of a second.
+
+    Attributes:
+        source: what its source shows.
+        models: the models of its argument schema, if it has one.
+    """
+
+    source: ToolSource
+    models: ArgumentModels | None
+
+
+def read_tool(tool: ToolDefinition) -> ToolReading:
+    """Read a tool's source and its argument schema.
+
+    Raises:
+        UnsupportedToolError: if the tool's name is no Python name, its source is no text, or no models can be
+            made of its argument schema.
+    """
+    _check_tool(tool)
+    source = read_source(tool.source_code, tool.name)
+    return ToolReading(source, _models(tool.args_json_schema, source) if tool.args_json_schema else None)
+
+
 def generate_script(
     tool: ToolDefinition,
     args: Mapping[str, Any],
@@ -93,6 +119,7 @@ def generate_script(
     apart: ValuesApart | None = None,
     functions: Collection[str] | None = None,
     releases: bool = False,
+    reading: ToolReading | None = None,
 ) -> ExecutionScript:
     """Write the script that runs one tool call.
 
@@ -116,6 +143,7 @@ def generate_script(
             the script, and all can be imported from their modules.
         releases: whether the script gives the memory of its request back, in a guest that is called again. It does
             that when it has fetched the last of ``apart``'s values, so there is one more.
+        reading: what `read_tool` gave for the tool, if it was called before.
 
     Returns:
         The script.
@@ -127,9 +155,7 @@ def generate_script(
     """
     if len(marker) != len(MARKER):
         raise ValueError(f"a marker has {len(MARKER)} bytes, not {len(marker)}")
-    _check_tool(tool)
-    source = read_source(tool.source_code, tool.name)
-    models = _models(tool.args_json_schema, source) if tool.args_json_schema else None
+    source, models = reading or read_tool(tool)
     # The injected value wins over an argument of that name.
     given = {name: value for name, value in args.items() if name not in source.injected}
     checks: list[str] = []
@@ -395,4 +421,4 @@ def _agent_id(agent_state: Any, agent_id: str | None) -> str | None:
 
 
 def _line_count(text: str) -> int:
-    return len(LINE_END.findall(text)) + 1 if text else 0
+    return text.count("\n") + text.count("\r") - text.count("\r\n") + 1 if text else 0

@@ -5,25 +5,27 @@ import __future__ as future_features
 
 import ast
 import re
-import symtable
-import warnings
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from wasm_sandbox.tool.bounds import cost_of
+from wasm_sandbox.tool.memo import SizedMemo, text_bytes
 from wasm_sandbox.tool.parsing import parse_module
-
-MAX_SOURCE_CHARACTERS = 256 << 10
-"""Longer sources are not looked at: a megabyte of short statements takes the host ten seconds and 600 MB to parse."""
+from wasm_sandbox.tool.scopes import all_nodes, children, global_names
 
 _BOM = "\ufeff"
 _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 _RESERVED = ("agent_state", "agent_id")
 LINE_END = re.compile(r"\r\n|\r|\n")
 
+_QUICK_CHARACTERS = 2_000
+"""A source that is no longer is read in less than 20 milliseconds, whatever it is."""
+
 _NAMESPACE_ACCESS = frozenset({"globals", "exec", "builtins", "__builtins__", "__main__"})
 _NAMESPACE_ATTRIBUTES = frozenset({"modules", "f_globals", "f_builtins", "__globals__", "__builtins__"})
 _ASYNC_WORDS = re.compile("async|await|coroutine")
+_DEFINITION = re.compile(r"\bdef\s+(?=(\w+))")
 _LOOP_RUNNERS = frozenset({"run", "run_until_complete"})
 _ASYNCIO_MAKERS = frozenset(
     {"create_task", "ensure_future", "gather", "shield", "sleep", "to_thread", "wait", "wait_for"}
@@ -63,50 +65,74 @@ class ToolSource(NamedTuple):
     changes_globals: bool = True
 
 
-@lru_cache(maxsize=128)
+_MEMO_BYTES = 32 << 20
+_NAME_BYTES = 200
+"""Of a name in the sets of a `ToolSource`, with its text."""
+
+SOURCES: SizedMemo[tuple[str, str], ToolSource] = SizedMemo(_MEMO_BYTES)
+"""What was read of sources, by source and name."""
+
+
 def read_source(source_code: str, tool_name: str) -> ToolSource:
-    """Look at a tool's source without running it.
+    """Look at a tool's source without running it; memoised by size.
+
+    It takes 0.25 seconds of processor time at most, and holds the interpreter lock for 20 milliseconds at most.
 
     Args:
         source_code: The source; a leading byte order mark and trailing blanks are dropped.
         tool_name: The name by which the tool is called.
 
     Returns:
-        What can be seen. Of a source that this Python cannot parse nothing is known, except a guess
-        which reserved parameters the tool has.
+        What can be seen. Of a source that this Python cannot parse, or that would cost it too much
+        (`wasm_sandbox.tool.bounds`), nothing is known, except a guess which reserved parameters the tool has.
+
+    Raises:
+        HostError: if the source nests deeply and the system gives no thread to read it on.
     """
+    key = (source_code, tool_name)
+    found = SOURCES.get(key)
+    if found is None:
+        found = _looked_at(source_code, tool_name)
+        names = len(found.binds) + len(found.reads) + len(found.parameter_names or ())
+        SOURCES.put(key, found, text_bytes(source_code) + text_bytes(tool_name) + names * _NAME_BYTES)
+    return found
+
+
+def is_quickly_read(source_code: str, tool_name: str) -> bool:
+    """Whether `read_source` takes so little time that an event loop can wait: it has been read, or is small."""
+    return len(source_code) <= _QUICK_CHARACTERS or (source_code, tool_name) in SOURCES
+
+
+def _looked_at(source_code: str, tool_name: str) -> ToolSource:
     text = source_code.removeprefix(_BOM).rstrip()
-    listed: tuple[str, ...] | None = None
-    has_async_definition = False
     try:
         tree = _parse(text)
-        everywhere = _functions_named(tool_name, ast.walk(tree))
-        listed = tuple(_listed_parameters(everywhere))
-        has_async_definition = any(isinstance(node, ast.AsyncFunctionDef) for node in everywhere)
-        table = _symbols(text)
     except _UNPARSABLE:
-        guess = _guessed_reserved(text, tool_name)
-        return ToolSource(text, injected=guess, parameter_names=listed, has_async_definition=has_async_definition)
-    definitions = _functions_named(tool_name, _module_scope(tree))
+        return ToolSource(text, injected=_guessed_reserved(text, tool_name))
+    nodes = all_nodes(tree)
+    everywhere = _functions_named(tool_name, nodes)
+    listed = tuple(_listed_parameters(everywhere))
+    in_module = [*_module_scope(tree)]
+    definitions = _functions_named(tool_name, in_module)
     parameters = definitions[-1].args if definitions else None
     names: Iterable[str] = listed
     if parameters is not None:
         names = [p.arg for p in (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs)]
-    imported, renamed, has_star_import = _imports(tree)
-    assigned, reads = _globals_used(table)
+    imported, renamed, has_star_import = _imports(nodes)
+    assigned, reads = global_names(tree)
     future_names, text_without = _without_futures(tree, text)
     return ToolSource(
         text=text_without,
         futures=future_names,
-        kind=_kind(tree, text, tool_name, definitions, assigned | imported),
+        kind=_kind(tree, nodes, in_module, text, tool_name, definitions, assigned | imported),
         injected=tuple(name for name in _RESERVED if name in names),
         positional_only=tuple(p.arg for p in parameters.posonlyargs) if parameters else (),
         parameter_names=listed,
-        has_async_definition=has_async_definition,
+        has_async_definition=any(isinstance(node, ast.AsyncFunctionDef) for node in everywhere),
         binds=assigned | imported,
         rebinds=assigned | renamed,
         reads=reads,
-        changes_globals=has_star_import or any(_reaches_namespaces(node) for node in ast.walk(tree)),
+        changes_globals=has_star_import or any(map(_reaches_namespaces, nodes)),
     )
 
 
@@ -158,26 +184,17 @@ def _listed_parameters(functions: list[_Function]) -> list[str]:
 
 
 def _guessed_reserved(text: str, tool_name: str) -> tuple[str, ...]:
-    definition = re.search(rf"\bdef\s+{re.escape(tool_name)}\b", text)
-    if definition is None:
+    ends = (found.end(1) for found in _DEFINITION.finditer(text) if found[1] == tool_name)
+    end = next(ends, None)
+    if end is None:
         return ()
-    header = re.split(r"\)\s*(?:->|:)", text[definition.end() :][:2000], maxsplit=1)[0]
+    header = re.split(r"\)\s*(?:->|:)", text[end : end + 2000], maxsplit=1)[0]
     words = re.findall(r"\w+", header)
     return tuple(name for name in _RESERVED if name in words)
 
 
 def _parse(source_code: str) -> ast.Module:
-    if len(source_code) > MAX_SOURCE_CHARACTERS:
-        raise ValueError(f"the source is longer than {MAX_SOURCE_CHARACTERS:,} characters")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tool's invalid escapes are no business of the host's log
-        return parse_module(source_code)
-
-
-def _symbols(source_code: str) -> symtable.SymbolTable:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return symtable.symtable(source_code, "<tool>", "exec")
+    return parse_module(source_code, cost_of(source_code))
 
 
 def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
@@ -187,13 +204,13 @@ def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
         node = pending.pop()
         yield node
         if not isinstance(node, _Function | ast.ClassDef | ast.Lambda):
-            pending += reversed([*ast.iter_child_nodes(node)])
+            pending += reversed(children(node))
 
 
-def _imports(tree: ast.Module) -> tuple[frozenset[str], frozenset[str], bool]:
+def _imports(nodes: Iterable[ast.AST]) -> tuple[frozenset[str], frozenset[str], bool]:
     """Names bound by imports; those bound to something else than the module so named; is there a star."""
     bound, renamed, has_star = set(), set(), False
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound.add(alias.asname or alias.name.partition(".")[0])
@@ -205,23 +222,6 @@ def _imports(tree: ast.Module) -> tuple[frozenset[str], frozenset[str], bool]:
             bound |= names
             renamed |= names
     return frozenset(bound), frozenset(renamed), has_star
-
-
-def _globals_used(module: symtable.SymbolTable) -> tuple[frozenset[str], frozenset[str]]:
-    """Global names that a module assigns or deletes, and those it reads, in whatever scope."""
-    # From Python 3.12 on, `[name := …  for …]` at the top shows as a declaration alone.
-    assigned = {s.get_name() for s in module.get_symbols() if s.is_assigned() or s.is_declared_global()}
-    reads = {symbol.get_name() for symbol in module.get_symbols() if symbol.is_referenced()}
-    pending = module.get_children()
-    while pending:
-        scope = pending.pop()
-        pending += scope.get_children()
-        for symbol in scope.get_symbols():
-            if symbol.is_declared_global() and symbol.is_assigned():
-                assigned.add(symbol.get_name())
-            if symbol.is_global() and symbol.is_referenced():
-                reads.add(symbol.get_name())
-    return frozenset(assigned), frozenset(reads)
 
 
 def _reaches_namespaces(node: ast.AST) -> bool:
@@ -244,25 +244,31 @@ def _reaches_namespaces(node: ast.AST) -> bool:
 
 
 def _kind(
-    tree: ast.Module, text: str, tool_name: str, definitions: list[_Function], bound: frozenset[str]
+    tree: ast.Module,
+    nodes: Iterable[ast.AST],
+    in_module: Iterable[ast.AST],
+    text: str,
+    tool_name: str,
+    definitions: list[_Function],
+    bound: frozenset[str],
 ) -> Literal["sync", "async", "unknown"]:
     if not _ASYNC_WORDS.search(text):
         return "sync"
     others = [
         node
-        for node in ast.walk(tree)
+        for node in nodes
         if (isinstance(node, ast.Global) and tool_name in node.names)
         or (isinstance(node, ast.alias) and tool_name == (node.asname or node.name))
     ] + [
         node
-        for node in _module_scope(tree)
+        for node in in_module
         if (isinstance(node, ast.Name) and node.id == tool_name and not isinstance(node.ctx, ast.Load))
         or (isinstance(node, ast.ClassDef) and node.name == tool_name)
     ]
     is_plain = definitions and not others and not any(node.decorator_list for node in definitions)
     if not is_plain and tool_name in bound:
         return "unknown"
-    makers = _awaitable_makers(tree)
+    makers = _awaitable_makers(tree, nodes)
     if not any(isinstance(node, ast.AsyncFunctionDef) for node in definitions):
         return "unknown" if tool_name.rpartition(".")[2] in makers else "sync"
     is_async = all(isinstance(node, ast.AsyncFunctionDef) for node in definitions)
@@ -276,48 +282,73 @@ def _returns_call_of(names: set[str], function: _Function) -> bool:
         and isinstance(node.value, ast.Call)
         and isinstance(node.value.func, ast.Name)
         and node.value.func.id in names
-        for node in ast.walk(function)
+        for node in all_nodes(function)
     )
 
 
-def _awaitable_makers(tree: ast.Module) -> set[str]:
+def _awaitable_makers(tree: ast.Module, nodes: Iterable[ast.AST]) -> set[str]:
     """Names of functions whose call may give an awaitable: async ones, and those that hand one on."""
     makers = {"<asyncio>"}
-    users: dict[str, list[str]] = {}
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.AsyncFunctionDef):
             makers.add(node.name)
-        elif isinstance(node, ast.FunctionDef):
-            for name in _names_handed_on(node):
-                users.setdefault(name, []).append(node.name)
         elif isinstance(node, ast.ImportFrom) and node.module == "asyncio":
             makers |= {alias.asname or alias.name for alias in node.names} - _LOOP_RUNNERS
+    users, around = _users(tree)
     pending = [*makers]
+    seen = {*makers}
+    done: set[ast.FunctionDef] = set()
     while pending:
-        found = {*users.get(pending.pop(), ())} - makers
-        makers |= found
-        pending += found
+        for user in users.get(pending.pop(), ()):
+            function: ast.FunctionDef | None = user
+            while function is not None and function not in done:  # and so do all around it
+                done.add(function)
+                makers.add(function.name)
+                if function.name not in seen:
+                    seen.add(function.name)
+                    pending.append(function.name)
+                function = around[function]
     return makers
 
 
-def _names_handed_on(function: ast.FunctionDef) -> set[str]:
-    """Names that a function uses other than by running a coroutine to its end."""
-    names: set[str] = set()
-    pending: list[ast.AST] = [*function.body]
+def _users(
+    tree: ast.Module,
+) -> tuple[dict[str, list[ast.FunctionDef]], dict[ast.FunctionDef, ast.FunctionDef | None]]:
+    """Functions in whose bodies a name is used other than by running a coroutine to its end.
+
+    Returns:
+        Name to the innermost functions that use it; and each function to the one around it, if that one contains
+        what this one uses.
+    """
+    users: dict[str, list[ast.FunctionDef]] = {}
+    around: dict[ast.FunctionDef, ast.FunctionDef | None] = {}
+    pending: list[tuple[ast.AST, ast.FunctionDef | None]] = [(tree, None)]
     while pending:
-        match pending.pop():
+        node, function = pending.pop()
+        name = None
+        match node:
             case ast.AsyncFunctionDef():
+                function = None
+            case ast.FunctionDef():
+                around[node] = function
+                inner = {*node.body}
+                pending += [(child, node if child in inner else function) for child in children(node)]
                 continue
-            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in _LOOP_RUNNERS:
-                continue
-            case ast.Attribute(value=ast.Name(id="asyncio"), attr=name):
-                names.add("<asyncio>" if name in _ASYNCIO_MAKERS else name)
-            case ast.Name(id=name):
-                names.add(name)
-            case node:
-                names |= {node.attr} if isinstance(node, ast.Attribute) else set()
-                pending += ast.iter_child_nodes(node)
-    return names
+            case ast.Call(func=ast.Attribute(attr=runner) | ast.Name(id=runner)) if runner in _LOOP_RUNNERS:
+                function = None
+            case ast.Attribute(value=ast.Name(id="asyncio"), attr=attribute):
+                name = "<asyncio>" if attribute in _ASYNCIO_MAKERS else attribute
+                node = ast.Pass()  # `asyncio` itself is no use of a name
+            case ast.Name(id=identifier):
+                name = identifier
+            case ast.Attribute(attr=attribute):
+                name = attribute
+            case _:
+                pass
+        if name is not None and function is not None:
+            users.setdefault(name, []).append(function)
+        pending += [(child, function) for child in children(node)]
+    return users, around
 
 
 def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]:
@@ -335,12 +366,12 @@ def _without_futures(tree: ast.Module, text: str) -> tuple[tuple[str, ...], str]
     if not futures:
         return (), text
     lines = [line.encode() for line in LINE_END.split(text)]  # the tree counts bytes
-    for node in reversed(futures):
+    starts = [*accumulate(map(len, lines), lambda start, length: start + length + 1, initial=0)]
+    whole = b"\n".join(lines)
+    kept, position = [], 0
+    for node in futures:
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
-        head, tail = lines[first][: node.col_offset], lines[last][node.end_col_offset :]
-        if first == last:
-            lines[first] = head + b"pass" + tail
-        else:
-            lines[first : last + 1] = [head, *([b""] * (last - first - 1)), b"pass" + tail]
+        kept += [whole[position : starts[first] + node.col_offset], b"\n" * (last - first), b"pass"]
+        position = starts[last] + (node.end_col_offset or 0)
     names = dict.fromkeys(alias.name for node in futures for alias in node.names)
-    return tuple(names), b"\n".join(lines).decode()
+    return tuple(names), b"".join([*kept, whole[position:]]).decode()
