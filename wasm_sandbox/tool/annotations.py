@@ -10,6 +10,7 @@ import ast
 import builtins
 import enum
 import importlib
+import re
 import typing
 import warnings
 from collections.abc import Iterator
@@ -58,8 +59,16 @@ _ENUM_BASES = {"enum.Enum", "enum.IntEnum", "enum.StrEnum"}
 _RECORD_BASES = {"pydantic.BaseModel", "typing.TypedDict", "typing_extensions.TypedDict"}
 _DATACLASS_DECORATORS = {"dataclasses.dataclass", "pydantic.dataclasses.dataclass"}
 _MAX_DEPTH = 50
-_MAX_NODES = 2000
-"""Expressions read for one source: aliases of aliases could else grow without bound."""
+_MAX_NODES = 1000
+"""Parts of types, literals and classes read for one source, as often as they are used: 0.1 seconds of processor time
+for reading them and for pydantic's schemas of them."""
+
+_CLASS_NODES = 15
+"""What a class costs as much as."""
+
+_MAX_PATTERN_STEPS = 3000
+"""Size of all regular expressions of a source: pydantic compiles them, and holds the interpreter lock while it does:
+6 microseconds for each part, as often as it is repeated. A class of characters is as large as ten."""
 
 
 class UnknownAnnotation(ValueError):
@@ -83,9 +92,11 @@ class AnnotationReader:
     def __init__(self, module: ast.Module) -> None:
         self._imports: dict[str, str] = {}
         self._definitions: dict[str, ast.stmt] = {}
-        self._classes: dict[str, Any] = {}
+        self._classes: dict[str, tuple[Any, int]] = {}  # and how many nodes it came to
+        self._written: set[str] = set()  # classes that the annotation has
         self._in_progress: list[str] = []
         self._nodes_left = _MAX_NODES
+        self._pattern_steps_left = _MAX_PATTERN_STEPS
         for statement in module.body:
             self._learn(statement)
 
@@ -95,10 +106,14 @@ class AnnotationReader:
         Raises:
             UnknownAnnotation: if the annotation as a whole cannot be understood.
         """
+        self._written.clear()
         return self._read(annotation, _MAX_DEPTH)
 
     def default_of(self, expression: ast.expr) -> Default:
-        """The default that an expression means; it is not evaluated unless it is a literal."""
+        """The default that an expression means; it is not evaluated unless it is a literal.
+
+        One that has more parts than are read counts as none.
+        """
         try:
             return Default(True, ast.literal_eval(expression))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -135,12 +150,17 @@ class AnnotationReader:
             case ast.Attribute(value=value, attr=name):
                 return f"{self._qualified(value)}.{name}"
             case _:
-                raise UnknownAnnotation(f"not a name: {ast.dump(node)[:80]}")
+                raise UnknownAnnotation(f"not a name but {type(node).__name__}")
+
+    def _spend(self, nodes: int) -> None:
+        self._nodes_left -= nodes
+        if self._nodes_left <= 0:
+            raise UnknownAnnotation("the source's types have too many parts")
 
     def _read(self, node: ast.expr, depth: int) -> Any:
-        self._nodes_left -= 1
-        if depth <= 0 or self._nodes_left <= 0:
-            raise UnknownAnnotation("nested too deeply or too long")
+        self._spend(1)
+        if depth <= 0:
+            raise UnknownAnnotation("nested too deeply")
         try:
             return self._meaning(node, depth)
         except UnknownAnnotation:
@@ -153,6 +173,7 @@ class AnnotationReader:
             case ast.Constant(value=None):
                 return None
             case ast.Constant(value=str(text)):
+                self._spend(1 + len(text) // 100)
                 return self._read(parse_expression(text), depth - 1)
             case ast.Name(id=name) if name in self._definitions:
                 return self._defined(name, depth)
@@ -165,7 +186,7 @@ class AnnotationReader:
             case ast.Call():
                 return self._called(node, depth)
             case _:
-                raise UnknownAnnotation(f"not understood: {ast.dump(node)[:80]}")
+                raise UnknownAnnotation(f"not understood: {type(node).__name__}")
 
     def _part(self, node: ast.expr, depth: int) -> Any:
         try:
@@ -186,6 +207,7 @@ class AnnotationReader:
         parts = parameters.elts if isinstance(parameters, ast.Tuple) else [parameters]
         base = self._read(value, depth - 1)
         if base is typing.Literal:
+            self._spend(len(parts))
             return base[tuple(ast.literal_eval(part) for part in parts)]
         if base is typing.Annotated:
             metadata = [known for part in parts[1:] if (known := self._metadata(part, depth)) is not None]
@@ -213,6 +235,7 @@ class AnnotationReader:
         qualified = self._qualified(node.func)
         if qualified not in _FACTORIES:
             raise UnknownAnnotation(f"unknown call {qualified!r}")
+        self._spend(len(node.args) + len(node.keywords))
         module = annotated_types if qualified.startswith("annotated_types.") else pydantic
         name = qualified.rpartition(".")[2]
         takes_type = name in ("conlist", "conset")
@@ -230,6 +253,11 @@ class AnnotationReader:
             for keyword in node.keywords
             if keyword.arg and (literal := self.default_of(keyword.value)).is_literal
         }
+        for text in [*(args if name != "Field" else ()), keywords.get("pattern")]:
+            if isinstance(text, str):
+                self._pattern_steps_left -= _pattern_steps(text)
+        if self._pattern_steps_left < 0:
+            raise UnknownAnnotation("the source's regular expressions are too large")
         if name == "Field":
             if args and args[0] is ...:
                 args = []
@@ -241,14 +269,21 @@ class AnnotationReader:
     def _defined(self, name: str, depth: int) -> Any:
         """The type that a class statement or an alias of the source defines."""
         if name in self._classes:
-            return self._classes[name]
+            kind, nodes = self._classes[name]
+            self._spend(1 if name in self._written else nodes)  # once in the schema of each parameter
+            self._written.add(name)
+            return kind
         if name in self._in_progress:
             return Any  # recursion: the schema says nothing about the inner occurrence
         self._in_progress.append(name)
         try:
             match self._definitions[name]:
                 case ast.ClassDef() as definition:
-                    return self._classes.setdefault(name, self._class(definition, depth - 1))
+                    before = self._nodes_left
+                    self._spend(_CLASS_NODES + len(definition.body))
+                    kind = self._class(definition, depth - 1)
+                    self._written.add(name)
+                    return self._classes.setdefault(name, (kind, before - self._nodes_left))[0]
                 case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
                     # Read anew for every use: it is written out for every use, and so must be counted.
                     return self._read(value, depth - 1)
@@ -315,11 +350,17 @@ class AnnotationReader:
         for statement in definition.body:
             match statement:
                 case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
-                    is_constant = "ClassVar" in ast.dump(annotation)
+                    is_constant = self._is_class_variable(annotation)
                     if not name.startswith("_") and name != "model_config" and not is_constant:
                         yield _Field(name, self._part(annotation, depth), self._field_default(value, depth))
                 case _:
                     pass
+
+    def _is_class_variable(self, annotation: ast.expr) -> bool:
+        parts = [*ast.walk(annotation)]
+        self._spend(len(parts) // 4)
+        texts = [getattr(part, name, "") for part in parts for name in ("id", "attr", "value")]
+        return any(isinstance(text, str) and "ClassVar" in text for text in texts)
 
     def _field_default(self, value: ast.expr | None, depth: int) -> Any:
         """A pydantic field that says what the class statement says; ``None`` if it says nothing."""
@@ -346,6 +387,29 @@ _FIELD_KEYWORDS = frozenset(
         *("gt", "ge", "lt", "le", "min_length", "max_length", "max_digits", "decimal_places"),
     }
 )
+
+
+_PATTERN_PART = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+
+
+def _pattern_steps(pattern: str) -> int:
+    """How large a regular expression is once its counted repetitions are written out."""
+    outer: list[tuple[int, int]] = []
+    total, last = 0, 0
+    for found in _PATTERN_PART.finditer(pattern):
+        part = found[0]
+        if found[1]:
+            last *= max(int(found[1]), int(found[2] or 0), 1)
+        elif part == "(":
+            outer.append((total, last))
+            total, last = 0, 1
+        elif part == ")" and outer:
+            group = total + last
+            total, last = outer.pop()
+            total, last = total + last, group
+        else:
+            total, last = total + last, 10 if part[0] in "\\[." else 1
+    return total + last + sum(map(sum, outer))
 
 
 def _has_keyword(node: ast.Call, *names: str) -> bool:

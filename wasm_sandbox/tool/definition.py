@@ -7,8 +7,8 @@ import contextlib
 import inspect
 import textwrap
 import typing
-import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -17,9 +17,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from wasm_sandbox.errors import ToolSourceError
 from wasm_sandbox.limits import DEFER_BUILD
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
+from wasm_sandbox.tool.bounds import Cost, TooCostly, cost_of
+from wasm_sandbox.tool.docstrings import read_docstring
+from wasm_sandbox.tool.own_stack import TooSlow, on_own_stack
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.quick_schema import quick_schema
-from wasm_sandbox.tool.source import MAX_SOURCE_CHARACTERS
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
 
@@ -106,30 +108,41 @@ class Tool(BaseModel):
             The tool, its JSON schema derived as by ``from_function``.
 
         Raises:
-            ToolSourceError: if the source is no text, does not parse or has no such function.
+            ToolSourceError: if the source is no text, does not parse, has no such function, or would take too long
+                to read: it takes 0.25 seconds of processor time at most.
+            HostError: if the source is more than plain and the system gives no thread to read it on.
         """
         if not isinstance(text, str):
             raise ToolSourceError(f"the source must be text, not {type(text).__name__}; decode it")
-        if len(text) > MAX_SOURCE_CHARACTERS:
-            raise ToolSourceError(
-                f"the source has {len(text):,} characters, at most {MAX_SOURCE_CHARACTERS:,} are read for a schema: "
-                "shorten it, or make the Tool with a json_schema of your own"
-            )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # invalid escapes and the like are the source's own affair
-                module = parse_module(text.removeprefix("\ufeff"))
+            cost = cost_of(text.removeprefix("\ufeff"))
+            module = parse_module(text.removeprefix("\ufeff"), cost)
+        except TooCostly as error:
+            raise ToolSourceError(f"{error}; {_ADVICE}") from None
         except SyntaxError as error:
             raise ToolSourceError(f"the source does not parse: {error.msg} (line {error.lineno})") from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise ToolSourceError(f"the source does not parse: {error}") from None
         function = _chosen(module, name)
-        parameters = [*_static_parameters(function, AnnotationReader(module))]
-        return cls._described(function.name, text, ast.get_docstring(function), parameters)
+
+        def described() -> Tool:
+            parameters = [*_static_parameters(function, AnnotationReader(module))]
+            return cls._described(function.name, text, ast.get_docstring(function), parameters)
+
+        if _is_plain(function, cost):
+            return described()
+        _load_pydantic()
+        try:
+            return on_own_stack(described, MAX_SECONDS)
+        except TooSlow:
+            raise ToolSourceError(
+                f"the parameters of {function.name} take more than {MAX_SECONDS:g} seconds of processor time to "
+                f"describe; {_ADVICE}"
+            ) from None
 
     @classmethod
     def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
-        description, described = _read_docstring(doc) if doc else ("", {})
+        description, described = read_docstring(doc) if doc else ("", {})
         shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
         # What is put together here needs no validation, and the first of a process is slow; a subclass may have rules.
         make = cls.model_construct if cls is Tool else cls
@@ -145,8 +158,14 @@ class Tool(BaseModel):
         )
 
 
-_DOCSTRING_LIMIT = 20_000
-"""Most characters of a hostile docstring that are read."""
+MAX_SECONDS = 0.15
+"""Processor time that types, defaults and docstring of a source may take. What they are made of is counted, so that
+they take less; this is for what is not known to be slow."""
+
+_ADVICE = "shorten it, or make the Tool with a json_schema of your own"
+_PLAIN_NAMES = frozenset({"Any", "None", "Optional", "bool", "dict", "float", "int", "list", "object", "str"})
+_PLAIN_NODES = (ast.Name, ast.Load, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr)
+_MANY_NODES = 200
 
 _UNTYPED: Any = inspect.Parameter.empty
 _NO_DEFAULT: Any = inspect.Parameter.empty
@@ -178,16 +197,6 @@ def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         }
 
 
-def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """Descriptions of the function and of each parameter in a docstring."""
-    # Loading it costs more than the rest, and only tools made of documented functions need it.
-    from docstring_parser import parse  # lazy: not for a tool that is given its schema
-
-    docstring = parse(doc[:_DOCSTRING_LIMIT])
-    described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
-    return "\n\n".join(filter(None, (docstring.short_description, docstring.long_description))), described
-
-
 def _chosen(module: ast.Module, name: str | None) -> ast.FunctionDef | ast.AsyncFunctionDef:
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     if name is None:
@@ -200,6 +209,29 @@ def _chosen(module: ast.Module, name: str | None) -> ast.FunctionDef | ast.Async
     if not candidates:
         raise ToolSourceError(missing)
     return candidates[-1]
+
+
+def _is_plain(function: ast.FunctionDef | ast.AsyncFunctionDef, cost: Cost) -> bool:
+    """Whether the function's parameters are quickly described, on any stack: few, of a few built-in types."""
+    arguments = function.args
+    annotations = [one.annotation for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    nodes = [node for annotation in annotations if annotation is not None for node in ast.walk(annotation)]
+    return (
+        cost.is_small
+        and len(nodes) + len(annotations) <= _MANY_NODES
+        and all(
+            isinstance(node, _PLAIN_NODES) or (isinstance(node, ast.Constant) and node.value is None) for node in nodes
+        )
+        and all(node.id in _PLAIN_NAMES for node in nodes if isinstance(node, ast.Name))
+    )
+
+
+@cache
+def _load_pydantic() -> None:
+    """Have pydantic load what it loads at its first use, which is no source's fault."""
+    import docstring_parser  # noqa: F401  # lazy: not for a tool that is given its schema
+
+    TypeAdapter(list[int]).json_schema(schema_generator=_QuietSchema)
 
 
 def _static_parameters(
