@@ -35,10 +35,13 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=DEFER_BUILD)
 
     fuel: PositiveInt | None = 60_000_000_000
-    """Units of work: about one for ten WebAssembly instructions, or for 64 bytes moved at once. The same for the
-    same run with the same image. The default is roughly a minute of computing. With None no fuel is counted and
-    only the deadline ends a run that computes: a tenth quicker, in an image of its own that is compiled when it is
-    first asked for (``wasm-sandbox warm --no-fuel``)."""
+    """Units of work: about one for ten WebAssembly instructions, or for 64 bytes moved at once. With
+    ``deterministic`` it is the same for the same run with the same image. Otherwise it is about the same: clocks and
+    entropy change it by less than 0.5 percent; and from its third call on a tool is not compiled again but charged at
+    what compiling it had cost elsewhere, which moves its fuel once, by up to 5 percent. So a limit that near to what a
+    call takes may end one call and not the next. The default is roughly a minute of computing. With None no fuel is
+    counted and only the deadline ends a run that computes: a tenth quicker, in an image of its own that is compiled
+    when it is first asked for (``wasm-sandbox warm --no-fuel``)."""
     memory_bytes: Annotated[int, Field(strict=True, ge=MIN_MEMORY_BYTES, le=4096 * MIB)] = 256 * MIB
     """Ceiling of the guest's linear memory in bytes, 64 MiB to 4 GiB; the interpreter itself needs about 40 MiB."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 180.0
