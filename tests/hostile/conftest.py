@@ -1,14 +1,30 @@
-"""How hostile tools are run: in the real guest, through the public functions."""
+"""How hostile tools are run: in the real guest, through the public functions; and under which conditions.
+
+The whole suite can be run under harder ones, in one process (``-p no:xdist``):
+
+- ``HOSTILE_LOOP_METER=1``: the longest gap of all event loops is measured, and told at the end;
+- ``HOSTILE_RECURSION_LIMIT=1000000``: with that recursion limit of the host;
+- ``HOSTILE_STACK_BYTES=262144``: each test on a thread with so much native stack; those that need the main thread
+  are skipped.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests.support.loop_meter import LoopMeter, meter_every_loop
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
+
+METER = LoopMeter() if os.environ.get("HOSTILE_LOOP_METER") else None
+RECURSION_LIMIT = int(os.environ.get("HOSTILE_RECURSION_LIMIT", "0"))
+STACK_BYTES = int(os.environ.get("HOSTILE_STACK_BYTES", "0"))
 
 RunBody = Callable[..., ToolExecutionResult]
 
@@ -26,3 +42,51 @@ def run_body() -> RunBody:
 
     run("return 1")  # the image is loaded: no test's time holds it
     return run
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hard_conditions() -> Iterator[None]:
+    """What the variables of the environment ask for, for the whole process."""
+    limit = sys.getrecursionlimit()
+    with pytest.MonkeyPatch.context() as patch:
+        if METER is not None:
+            meter_every_loop(METER, patch)
+        sys.setrecursionlimit(RECURSION_LIMIT or limit)
+        yield
+        sys.setrecursionlimit(limit)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Call a test on a thread with a small stack, if that is asked for."""
+    if METER is not None:
+        METER.now = pyfuncitem.nodeid
+    if not STACK_BYTES:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            pyfuncitem.obj(**arguments)
+        except BaseException as error:
+            errors.append(error)
+
+    before = threading.stack_size(STACK_BYTES)
+    thread = threading.Thread(target=call)
+    try:
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    if errors:
+        if "main thread" in str(errors[0]):
+            pytest.skip("needs the main thread")
+        raise errors[0]
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if METER is not None:
+        gap = f"longest gap of an event loop: {METER.longest * 1000:.1f} ms, in {METER.name or 'none'}"
+        terminalreporter.write_line(gap)
