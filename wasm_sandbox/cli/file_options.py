@@ -11,14 +11,12 @@ import click
 from wasm_sandbox.cli.display import complain
 from wasm_sandbox.cli.inputs import read_pairs
 from wasm_sandbox.cli.options import options_of
+from wasm_sandbox.cli.saving import save_below
 from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.files import HostDir
 
 if TYPE_CHECKING:
     from wasm_sandbox import ToolExecutionResult
-
-_UNSAFE_CHARACTERS = frozenset('\\:*?"<>|')
-"""Parts of paths, or of nothing, on some systems."""
 
 
 def _pairs(option: str, values: Sequence[str]) -> list[tuple[str, str]]:
@@ -79,7 +77,7 @@ def save_files(result: ToolExecutionResult, output_dir: str | None, *, quiet: bo
     """Write a result's files below a directory, or tell that there are some.
 
     Raises:
-        InvalidFiles: if one has a name that is not safe here, or cannot be written; those before it are saved.
+        InvalidFiles: if one has a name that is not safe, then none is saved; or if one cannot be written.
     """
     if not result.files:
         return
@@ -87,19 +85,4 @@ def save_files(result: ToolExecutionResult, output_dir: str | None, *, quiet: bo
         if not quiet:
             complain(f"files written in memory: {', '.join(result.files)}; save them with --output-dir DIR")
         return
-    for path, content in result.files.items():
-        target = Path(output_dir, *_safe_names(path))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        except OSError as error:
-            raise InvalidFiles(f"{target}: cannot be written: {error.strerror or error}") from None
-
-
-def _safe_names(path: str) -> list[str]:
-    """The names in a path of the guest, none of which may mean anything but a name here."""
-    names = path.strip("/").split("/")
-    for name in names:
-        if not name.isprintable() or _UNSAFE_CHARACTERS & set(name) or name in ("", ".", "..") or name[-1] in " .":
-            raise InvalidFiles(f"--output-dir: {path!r} is not saved: it is no safe name on every system")
-    return names
+    save_below(output_dir, result.files)
