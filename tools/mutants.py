@@ -193,10 +193,13 @@ class Tree:
         return "" if process.returncode == 0 else FAIL, failed, printed
 
     def prepare(self) -> None:
-        """Prepare the guest's image in the cache."""
-        environ = {**os.environ, "PYTHONPATH": str(self.root), CACHE_VARIABLE: str(self.cache)}
+        """Fill the cache: with the image of the default cache, where it is prepared if it is not there."""
+        environ = {**os.environ, "PYTHONPATH": str(self.root)}
         command = [sys.executable, "-m", "wasm_sandbox", "warm"]
-        subprocess.run(command, cwd=self.root, env=environ, stdout=subprocess.DEVNULL, check=True)
+        done = subprocess.run(command, cwd=self.root, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+        image = Path(done.stdout.rstrip("\n").rpartition(": ")[2])
+        for file in image.parent.glob(f"{image.stem}.*"):
+            shutil.copy2(file, self.cache)
 
     @contextmanager
     def without(self, row: Row) -> Iterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -12,7 +13,7 @@ import click
 
 import wasm_sandbox
 from wasm_sandbox.cli.bench import bench
-from wasm_sandbox.cli.display import complain
+from wasm_sandbox.cli.display import complain, write
 from wasm_sandbox.cli.images import cache_verbs, image_verbs
 from wasm_sandbox.cli.inputs import EXIT_BAD_USAGE, EXIT_HOST, EXIT_INTERRUPTED, CommandError, HostUnfit
 from wasm_sandbox.cli.run import doctor, execute, run, script, warm
@@ -103,7 +104,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise KeyboardInterrupt from error
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
-            raise
+            write(sys.stderr, traceback.format_exc())  # it may quote a tool
+            return 1
         if isinstance(error, OSError):  # files are read with care, so it is an output that cannot be written
             complain(f"the output cannot be written: {error.strerror or error}")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from wasm_sandbox.sandbox import Output
 
 MAX_LINE_CHARACTERS = 600
+
+_TERMINAL_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd"
+    "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+"""Characters that a terminal obeys instead of showing them, or that change what others look like: controls but for line
+feed and tab, direction and format but for joiners, separators of lines, lone surrogates."""
 
 _LIMIT_OPTIONS = {
     "out_of_fuel": "--fuel",
@@ -75,10 +84,30 @@ def complain(message: str) -> None:
         write(sys.stderr, f"wasm-sandbox: {line}\n")
 
 
+def for_terminal(text: str) -> str:
+    """Text that a terminal only shows: what it would obey is spelled out, as in a string of JSON."""
+    return _TERMINAL_CONTROLS.sub(_spelled, text.replace("\r\n", "\n"))
+
+
+def _spelled(control: re.Match[str]) -> str:
+    character = control[0]
+    if character < " ":
+        return f"\\x{ord(character):02x}"
+    if "\ud800" <= character <= "\udfff":
+        return f"\\u{ord(character):04x}"
+    units = character.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 def write(stream: TextIO | None, data: str | bytes) -> None:
-    """Write to a standard stream at once; a reader that has gone away is no error."""
+    """Write to a standard stream at once; a reader that has gone away is no error.
+
+    What is written may be a stranger's words: to a terminal goes `for_terminal` of them, to all else the bytes.
+    """
     if stream is None or not data:
         return
+    if stream.isatty():
+        data = for_terminal(data.decode(errors="replace") if isinstance(data, bytes) else data)
     if isinstance(data, str):
         data = data.encode(stream.encoding or "utf-8", "backslashreplace")
     try:
@@ -90,8 +119,15 @@ def write(stream: TextIO | None, data: str | bytes) -> None:
 
 
 def print_line(text: str) -> None:
-    """Write a line to stdout."""
+    """Write a line to stdout, or several."""
     write(sys.stdout, text + "\n")
+
+
+def print_row(text: str) -> None:
+    """Write a row of a table to stdout: on a terminal it is one line, whatever is in it."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        text = text.replace("\n", "\\n")
+    print_line(text)
 
 
 def print_json(value: Any) -> None:

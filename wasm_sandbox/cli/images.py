@@ -12,7 +12,7 @@ import click
 
 import wasm_sandbox
 from wasm_sandbox import images
-from wasm_sandbox.cli.display import print_json, print_line
+from wasm_sandbox.cli.display import print_json, print_line, print_row
 from wasm_sandbox.cli.inputs import CommandError, parse_size, read_pairs, read_source
 from wasm_sandbox.cli.options import json_option
 from wasm_sandbox.cli.progress import in_sight
@@ -84,7 +84,7 @@ def build_image(
         )
     )
     contents = ", ".join(f"{one} {version}" for one, version in sorted(image.distributions.items()))
-    print_line(f"{name}: image {image.id[:12]}" + (f" with {contents}" if contents else ""))
+    print_row(f"{name}: image {image.id[:12]}" + (f" with {contents}" if contents else ""))
 
 
 @image_verbs.command("list")
@@ -98,7 +98,7 @@ def list_images(*, as_json: bool) -> None:
     for kept, description in rows:
         names = ", ".join(kept.names) or "-"
         contents = ", ".join(kept.recipe.requirements) or "no packages"
-        print_line(f"{names}  {description['id'][:12]}  {_sizes(description)}  {contents}")
+        print_row(f"{names}  {description['id'][:12]}  {_sizes(description)}  {contents}")
 
 
 @image_verbs.command("show")
@@ -127,7 +127,7 @@ def show_image(*, name: str, as_json: bool) -> None:
         ("a run needs", f"--memory {needed >> 20}M or more" if needed else ""),
     ):
         if text:
-            print_line(f"{title}: {text}")
+            print_row(f"{title}: {text}")
 
 
 @image_verbs.command("remove")
@@ -137,7 +137,7 @@ def remove_images(*, names: Sequence[str]) -> None:
     for name in names:
         others = images.remove_image(name)
         left = f"; the image is still {', '.join(others)}" if others else ""
-        print_line(f"{name}: removed{left}")
+        print_row(f"{name}: removed{left}")
 
 
 @image_verbs.command("export")

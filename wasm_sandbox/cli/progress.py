@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox import images
-from wasm_sandbox.cli.display import complain
+from wasm_sandbox.cli.display import complain, for_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -61,7 +61,7 @@ class PreparationDisplay:
                 self._spinner.start()
                 self._task = self._spinner.add_task("", total=None)
         if self._spinner is not None:
-            self._spinner.update(self._task, description=f"preparing the guest image, once: {words}")
+            self._spinner.update(self._task, description=_shown(f"preparing the guest image, once: {words}"))
         else:
             complain(f"preparing the guest image, once: {words}")
 
@@ -72,6 +72,13 @@ class PreparationDisplay:
             self._spinner.stop()
         if self._started is not None and error is None:
             complain(f"the guest image is ready ({time.monotonic() - self._started:.1f} s)")
+
+
+def _shown(text: str) -> str:
+    """Text for the spinner: names in it may be a stranger's."""
+    from rich.markup import escape  # lazy: where there is a terminal
+
+    return escape(for_terminal(text).replace("\n", " "))
 
 
 def _spinner() -> Progress | None:

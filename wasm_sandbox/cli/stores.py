@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wasm_sandbox import images, stores
-from wasm_sandbox.cli.display import print_json, print_line
+from wasm_sandbox.cli.display import print_json, print_line, print_row
 from wasm_sandbox.cli.inputs import CommandError, load_tool
 from wasm_sandbox.cli.options import json_option, requirement_option, tool_option
 from wasm_sandbox.environment import check_variable, merge_environment
@@ -59,7 +59,7 @@ def add_tool(*, file: str, name: str | None, requirements: Sequence[str]) -> Non
         tool = tool.model_copy(update={"pip_requirements": list(images.tool_requirements(requirements))})
     word = "stored" if tools.get_tool_by_name(tool.name, user) is None else "replaced"
     tools.create_or_update_tool(tool, user)
-    print_line(f"{tool.name}: {word}")
+    print_row(f"{tool.name}: {word}")
 
 
 @tool_verbs.command("list")
@@ -92,7 +92,7 @@ def remove_tools(*, names: Sequence[str]) -> None:
     for name in names:
         tool, user = stored_tool(name)
         stores.ToolManager().delete_tool_by_id(str(tool.id), user)
-        print_line(f"{name}: removed")
+        print_row(f"{name}: removed")
 
 
 # --- Variables ------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def set_variables(*, variables: Sequence[str]) -> None:
     config = configs.get_or_create_default_sandbox_config("wasm", user)
     for name, value in values.items():
         made = configs.create_or_update_sandbox_env_var(name, value, config.id, user)
-        print_line(f"{name}: set, {_kept(made.is_encrypted)}")
+        print_row(f"{name}: set, {_kept(made.is_encrypted)}")
 
 
 @environment_verbs.command("list")
@@ -145,7 +145,7 @@ def unset_variables(*, names: Sequence[str]) -> None:
         check_variable(name, "")
         if config is None or not configs.delete_sandbox_env_var(name, config.id, user):
             raise CommandError(f"{name}: there is no such variable (see wasm-sandbox env list)")
-        print_line(f"{name}: removed")
+        print_row(f"{name}: removed")
 
 
 def _asked(name: str) -> str:
@@ -170,4 +170,4 @@ def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """Print rows as aligned columns, a line each."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_row("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
