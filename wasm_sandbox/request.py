@@ -54,7 +54,7 @@ class Peer(Protocol):
     def handle(self, op: int, ident: int, payload: bytes, wait: Wait) -> Answer:
         """Serve a request, whose bytes are hostile."""
 
-    def refuse(self, ident: int, size: int) -> Answer:
+    def refuse(self, ident: int, size: int, wait: Wait) -> Answer:
         """Answer to a request that is too long to be read."""
 
     def close(self) -> None:

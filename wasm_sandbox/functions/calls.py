@@ -131,7 +131,7 @@ class RunCalls:
         """Whether the deadline stands still while host functions work."""
         return not self._limits.host_time_counts
 
-    def refuse(self, ident: int, size: int) -> Answer:
+    def refuse(self, ident: int, size: int, wait: Wait) -> Answer:
         """Answer to a request that is longer than the run may hand over."""
         message = f"{size} bytes: this run may hand {self._limits.host_bytes} to host functions (Limits.host_bytes)"
         return _failure(ident, "HostBudgetError", message)

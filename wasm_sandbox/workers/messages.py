@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import fields
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -20,7 +20,7 @@ from wasm_sandbox.errors import InvalidFiles
 from wasm_sandbox.files import MAX_PATH_BYTES, GivenFiles, check_path
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
-from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.request import Answer, ExecutionRequest
 
 MAX_HEAD_BYTES = 4 << 10
 """Of a reply, which is of numbers and a few words, so that nothing in it can be many: texts are in the body."""
@@ -36,6 +36,8 @@ BODY_SLACK_BYTES = 4 << 20
 _SIZES = struct.Struct(">IQ")
 _FILE = struct.Struct(">HQ")  # bytes of a path, and of its file
 _CHUNK_BYTES = 1 << 20
+_ORDER = struct.Struct(">cQ?")  # in front of a request: its kind, the number of the run, whether it has a channel
+_ANSWER = struct.Struct(">cQBI")  # head of an answer: its kind, and kind and number of the answer
 
 
 class MessageError(Exception):
@@ -104,8 +106,19 @@ class Ended(_Reply):
         return [*before, *exception, self.paths_bytes, self.contents_bytes]
 
 
+class Called(_Reply):
+    """The guest asks something of the host; the body is the request's."""
+
+    kind: Literal["called"] = "called"
+    run: _Count
+    op: Annotated[int, Field(ge=0, lt=2**8)]
+    ident: Annotated[int, Field(ge=0, lt=2**32)]
+    too_long: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """Size of a request that was too long to be sent."""
+
+
 _before = TypeAdapter[Ready | Failed](Annotated[Ready | Failed, Field(discriminator="kind")])
-_after = TypeAdapter[Ended | Failed](Annotated[Ended | Failed, Field(discriminator="kind")])
+_after = TypeAdapter[Ended | Failed | Called](Annotated[Ended | Failed | Called, Field(discriminator="kind")])
 
 Buffer = bytes | bytearray
 
@@ -186,6 +199,50 @@ def _contents(listed: list[tuple[str, int]], data: memoryview) -> dict[str, byte
     return files
 
 
+class Order(NamedTuple):
+    """Run that the host wants."""
+
+    run: int
+    """Number of the run on this worker, from 1."""
+    has_channel: bool
+    request: ExecutionRequest
+
+
+class Answered(NamedTuple):
+    """Answer of the host's to a request of a guest."""
+
+    run: int
+    answer: Answer
+
+
+def encode_order(run: int, request: ExecutionRequest) -> tuple[bytes, bytes]:
+    """Head and body of a request, with the number of its run."""
+    head, body = encode_request(request)
+    return _ORDER.pack(b"R", run, request.peer is not None) + head, body
+
+
+def encode_answer(run: int, answer: Answer) -> tuple[bytes, bytes]:
+    """Head and body of an answer."""
+    return _ANSWER.pack(b"A", run, answer.kind, answer.ident), answer.data
+
+
+def decode_order(head: Buffer, body: Buffer) -> Order | Answered:
+    """What the host sends, which is trusted."""
+    if head[:1] == b"A":
+        _, run, kind, ident = _ANSWER.unpack(head)
+        return Answered(run, Answer(kind, ident, bytes(body)))
+    _, run, has_channel = _ORDER.unpack_from(head)
+    return Order(run, has_channel, decode_request(head[_ORDER.size :], body))
+
+
+def encode_call(
+    run: int, op: int, ident: int, payload: bytes = b"", too_long: int | None = None
+) -> tuple[bytes, bytes]:
+    """Head and body of what a guest asks of the host."""
+    size = "null" if too_long is None else too_long
+    return f'{{"kind":"called","run":{run},"op":{op},"ident":{ident},"too_long":{size}}}'.encode(), payload
+
+
 def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
     """Head and body of the reply to a request."""
     exception, files = outcome.exception, outcome.files or {}
@@ -240,10 +297,26 @@ def read_ready(stream: Any) -> tuple[Ready | Failed, str]:
     return reply, _text(_read(stream, size))
 
 
-def read_outcome(stream: Any, limits: Limits) -> Outcome:
+class Calls(Protocol):
+    """Who takes what a guest asks of the host."""
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Most bytes of the next request."""
+
+    def ask(self, request: Called, payload: bytes) -> None:
+        """Take a request; MessageError, if it is not due."""
+
+
+def read_outcome(stream: Any, limits: Limits, calls: Calls | None = None) -> Outcome:
     """The outcome that a worker replies with to a request.
 
     Nothing is read that the limits do not allow, and nothing but a head before its sizes have been compared.
+
+    Args:
+        stream: pipe from the worker.
+        limits: limits of the run.
+        calls: takes what the guest asks until then, if it may ask anything.
 
     Raises:
         EOFError: if the stream ends first.
@@ -251,8 +324,16 @@ def read_outcome(stream: Any, limits: Limits) -> Outcome:
         MessageError: if it says anything else; a file has no proper path, or is there twice; or there is more than an
             honest worker sends within these limits.
     """
-    head, size = _read_head(stream, MAX_HEAD_BYTES, max_output_bytes(limits))
-    reply = _decoded(_after, head)
+    most_asked = calls.max_request_bytes if calls else 0
+    most = max(max_output_bytes(limits), most_asked)
+    while True:
+        head, size = _read_head(stream, MAX_HEAD_BYTES, most)
+        reply = _decoded(_after, head)
+        if not isinstance(reply, Called):
+            break
+        if calls is None or size > most_asked:
+            raise MessageError(f"a request of {size} bytes; {most_asked} are allowed")
+        calls.ask(reply, bytes(_read(stream, size)))
     if isinstance(reply, Failed):
         if size != reply.message_bytes or size > 4 * MAX_TEXT_CHARACTERS:
             raise MessageError(f"a message of {size} bytes of a worker that failed")

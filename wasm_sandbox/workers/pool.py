@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
 from wasm_sandbox.workers import messages
+from wasm_sandbox.workers.serving import Serving
 
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
 """Size of the pool. Further runs wait for a worker; their deadlines start when they get one."""
@@ -33,6 +34,9 @@ OVERDUE_SECONDS = 10.0
 
 ABANDONED_SECONDS = 0.05
 """Interval of the looks at a run whose caller may go without saying so."""
+
+HELD_SECONDS = 1.0
+"""Interval of the looks at a run that is overdue, but for the time in which its guest waited for the host."""
 
 EXIT_GRACE_SECONDS = 1.0
 
@@ -46,7 +50,8 @@ _log = logging.getLogger(__name__)
 
 
 # Guarantees: any thread may `kill` the process or ask whether it is `alive` at any time; all else is for the thread
-# that has the worker. Locks: none but those of `subprocess.Popen`.
+# that has the worker, but for answers to a guest. Locks: `_writing`, held while a message is written to the worker; and
+# those of `subprocess.Popen`.
 class WorkerProcess:
     """Worker process, seen from the host.
 
@@ -81,6 +86,8 @@ class WorkerProcess:
             )
         except OSError as error:
             raise HostError(f"no worker process can be started: {error.strerror or error}") from error
+        self._writing = threading.Lock()
+        self._runs = 0
         self.killed = False
         self.restrictions: list[str] = []
         self.lacking: list[str] = []
@@ -121,14 +128,39 @@ class WorkerProcess:
         look.register(stdout, select.POLLIN)
         return not look.poll(0)
 
-    def run(self, request: ExecutionRequest) -> Outcome:
+    def run(
+        self, request: ExecutionRequest, threads: GuestThreads, held: Callable[[], AbstractContextManager[None]]
+    ) -> Outcome:
         """Run a request.
+
+        Args:
+            request: the script, its environment, its limits, and the other end of its channel.
+            threads: threads to serve what the guest asks on.
+            held: keeps the run's time from passing.
 
         Raises:
             EOFError, OSError, MessageError: if the worker died, failed, or sends what it should not.
+            BaseException: a defect of the other end of the channel.
         """
-        messages.write_message(self._process.stdin, *messages.encode_request(request))
-        return messages.read_outcome(self._process.stdout, request.limits)
+        self._runs += 1
+        calls = None
+        if request.peer is not None:
+            calls = Serving(self._runs, request.peer, threads, self._write, held, self.kill)
+        try:
+            self._write(*messages.encode_order(self._runs, request))
+            return messages.read_outcome(self._process.stdout, request.limits, calls)
+        except (EOFError, OSError) as error:
+            if calls is not None and calls.failure is not None:
+                raise calls.failure from error
+            raise
+        finally:
+            if calls is not None:
+                calls.close()
+
+    def _write(self, head: bytes, body: bytes) -> None:
+        with self._writing:
+            _block_sigpipe()
+            messages.write_message(self._process.stdin, head, body)
 
     def kill(self) -> None:
         """Kill the process; `close` waits for its end."""
@@ -140,7 +172,8 @@ class WorkerProcess:
         """End the worker, and wait until it has ended."""
         self.kill()
         self._process.wait()
-        self.close_pipes()
+        with self._writing:  # whoever writes fails now; the descriptor must not become another's under its hands
+            self.close_pipes()
 
     def close_pipes(self) -> None:
         """Close the host's ends of the pipes.
@@ -216,6 +249,7 @@ class _Run:
         self.request = request
         self.stopped: Ending | None = None
         self._abandoned = abandoned
+        self._held_since: float | None = None
         self._lock = threading.Lock()
         self._worker: WorkerProcess | None = None
         self._overdue = 0.0
@@ -244,15 +278,26 @@ class _Run:
         """Stop the run if its time is over or nobody waits any more, else return the time of the next look."""
         if self._abandoned is not None and self._abandoned():
             self.stop()
-        elif time.monotonic() > self._overdue:
+        elif self._held_since is None and time.monotonic() > self._overdue:
             self.stop(Ending.DEADLINE)
         return None if self.stopped is not None else self.next_look()
 
     def next_look(self) -> float:
         """Time of the next look, on the clock of `time.monotonic`."""
-        if self._abandoned is None:
-            return self._overdue
-        return min(self._overdue, time.monotonic() + ABANDONED_SECONDS)
+        now = time.monotonic()
+        overdue = self._overdue if self._held_since is None else max(self._overdue, now + HELD_SECONDS)
+        return overdue if self._abandoned is None else min(overdue, now + ABANDONED_SECONDS)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the run's time from passing inside the block."""
+        began = self._held_since = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._overdue += time.monotonic() - began
+            self._held_since = None
 
     def outcome_without_worker(self, detail: str, wall_seconds: float) -> Outcome:
         """Outcome of a run whose worker reports none."""
@@ -275,6 +320,8 @@ class ProcessPool:
         self._program = program
         self._watchdog = Watchdog()
         self._threads = GuestThreads(self._watchdog, MAX_PROCESSES)
+        self._calls = GuestThreads(self._watchdog)
+        """Threads for host functions, which may block for longer than their run lasts."""
         self._lock = threading.Lock()
         self._all: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
@@ -324,7 +371,6 @@ class ProcessPool:
         if run.stopped is not None:
             deliver(run.outcome_without_worker("stopped before it started", 0.0))
             return
-        _block_sigpipe()
         worker = self._take()
         began = time.monotonic()
         try:
@@ -348,7 +394,7 @@ class ProcessPool:
             self._running += 1
         try:
             with self._watchdog.watch(run.next_look(), run.look):
-                outcome = worker.run(run.request)
+                outcome = worker.run(run.request, self._calls, run.held)
             self._ready_since = self._ready_since or time.monotonic()
             return outcome
         finally:
@@ -401,6 +447,7 @@ class ProcessPool:
         for worker in workers:
             worker.kill()
         self._threads.close(time.monotonic() + EXIT_GRACE_SECONDS)
+        self._calls.close(time.monotonic())
         self._watchdog.close()
         for worker in workers:
             worker.close()

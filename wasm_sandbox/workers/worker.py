@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from wasm_sandbox.engine import GuestEngine, process_engine, surroundings_for
@@ -12,6 +14,7 @@ from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.workers import messages
+from wasm_sandbox.workers.relay import Relay
 from wasm_sandbox.workers.restriction import restrict
 
 MAX_REQUEST_BYTES = 1 << 32
@@ -32,15 +35,22 @@ def main() -> NoReturn:
         os._exit(1)
     _write(replies, *messages.encode_ready(taken.done, taken.lacking))
     _silence_errors()
+    relay: Relay | None = None
     while True:
         try:
-            head, body = messages.read_message(requests, MAX_REQUEST_BYTES, MAX_REQUEST_BYTES)
+            order = messages.decode_order(*messages.read_message(requests, MAX_REQUEST_BYTES, MAX_REQUEST_BYTES))
         except EOFError:
             os._exit(0)
-        request = messages.decode_request(head, body)
-        # This thread goes on reading: that is how it notices the end of the host.
+        if isinstance(order, messages.Answered):
+            if relay is not None:
+                relay.give(order.run, order.answer)
+            continue
+        # This thread goes on reading: that is how it gets answers, and notices the end of the host.
+        replied, request = _Replies(replies), order.request
+        relay = Relay(order.run, request.limits, replied.send) if order.has_channel else None
+        request = replace(request, peer=relay)
         future = engine.start(request, surroundings_for(request.limits), default_source())
-        future.add_done_callback(lambda future: _reply(replies, future))
+        future.add_done_callback(replied.end)
 
 
 def _take_streams() -> tuple[Any, Any]:
@@ -63,13 +73,30 @@ def _try(engine: GuestEngine) -> None:
         engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits()), default_source()).result()
 
 
-def _reply(replies: Any, future: Future[Outcome]) -> None:
-    try:
-        error = future.exception()
-        message = messages.encode_outcome(future.result()) if error is None else messages.encode_failure(error)
-    except BaseException as error:  # for want of memory: the host must not wait for ever
-        message = messages.encode_failure(error)
-    _write(replies, *message)
+# Guarantees: each message is whole, and the outcome is the last one of its run: the watchdog may deliver it while the
+# guest is about to ask something. Locks: `_lock`, held while a message is written, which the host always reads.
+class _Replies:
+    """What is said of one run."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._lock, self._is_over = stream, threading.Lock(), False
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """Send what the guest asks, unless the run has ended."""
+        with self._lock:
+            if not self._is_over:
+                _write(self._stream, head, body)
+
+    def end(self, future: Future[Outcome]) -> None:
+        """Send the outcome."""
+        try:
+            error = future.exception()
+            message = messages.encode_outcome(future.result()) if error is None else messages.encode_failure(error)
+        except BaseException as error:  # for want of memory: the host must not wait for ever
+            message = messages.encode_failure(error)
+        with self._lock:
+            self._is_over = True
+            _write(self._stream, *message)
 
 
 def _fail(replies: Any, error: BaseException) -> None:

@@ -86,7 +86,7 @@ class Channel:
     def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
         self._rest = b""
         if size > self.peer.max_request_bytes:
-            return self.peer.refuse(ident, size)
+            return self.peer.refuse(ident, size, self._wait)
         payload = ctypes.string_at(address + _HEAD.size, size)
         self._world.check()
         with self._world.deadline_held() if self.peer.holds_deadline else nullcontext():
