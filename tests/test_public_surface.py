@@ -19,7 +19,9 @@ from wasm_sandbox.limits import DEFER_BUILD
 NAMES = [
     "ArgumentSchemaError",
     "ArtifactError",
+    "AsyncPaused",
     "AsyncSandbox",
+    "AsyncSession",
     "AsyncToolSandboxBase",
     "BadArguments",
     "CacheError",

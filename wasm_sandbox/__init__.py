@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.results import ToolError as ToolError
     from wasm_sandbox.results import ToolExecutionResult as ToolExecutionResult
     from wasm_sandbox.results import Usage as Usage
+    from wasm_sandbox.sandbox.async_session import AsyncPaused as AsyncPaused
+    from wasm_sandbox.sandbox.async_session import AsyncSession as AsyncSession
     from wasm_sandbox.sandbox.base import AsyncToolSandboxBase as AsyncToolSandboxBase
     from wasm_sandbox.sandbox.boxes import AsyncSandbox as AsyncSandbox
     from wasm_sandbox.sandbox.boxes import Sandbox as Sandbox
@@ -57,7 +59,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "ArgumentSchemaError": "errors",
     "ArtifactError": "errors",
+    "AsyncPaused": "sandbox.async_session",
     "AsyncSandbox": "sandbox.boxes",
+    "AsyncSession": "sandbox.async_session",
     "AsyncToolSandboxBase": "sandbox.base",
     "BadArguments": "errors",
     "CacheError": "errors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from wasm_sandbox.functions import Functions
 from wasm_sandbox.options import CallOptions, RunOptions, checked
@@ -21,6 +21,9 @@ from wasm_sandbox.sandbox.session import (
 )
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
 from wasm_sandbox.tool.definition import Tool
+
+if TYPE_CHECKING:
+    from wasm_sandbox.sandbox.async_session import AsyncPaused, AsyncSession
 
 
 class _Box:
@@ -202,6 +205,49 @@ class AsyncSandbox(_Box):
             return await run_async(prepare_code(code, inputs, functions, options, loop))
         prepared = await asyncio.to_thread(prepare_code, code, inputs, functions, options, loop)
         return await run_async(prepared)
+
+    async def session(
+        self, *, idle_seconds: float = IDLE_SECONDS, lifetime_seconds: float = LIFETIME_SECONDS
+    ) -> AsyncSession:
+        """Make a session; see `Sandbox.session`. It is an ``async with`` block's, or closed by hand."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        from wasm_sandbox.sandbox.async_session import AsyncSession  # lazy: it imports asyncio
+
+        made = await asyncio.to_thread(Session, self, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
+        return AsyncSession(made)
+
+    async def load_session(
+        self,
+        blob: bytes,
+        key: bytes | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> AsyncSession:
+        """Make a session out of bytes; see `Sandbox.load_session`."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        from wasm_sandbox.sandbox.async_session import AsyncSession  # lazy: it imports asyncio
+
+        seconds = {"idle_seconds": idle_seconds, "lifetime_seconds": lifetime_seconds}
+        return AsyncSession(await asyncio.to_thread(load_session, self, blob, key, **seconds))
+
+    async def load_paused(
+        self,
+        blob: bytes,
+        key: bytes | None = None,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> AsyncPaused:
+        """Make a program that waits out of bytes; see `Sandbox.load_paused`."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        from wasm_sandbox.sandbox.async_session import AsyncPaused  # lazy: it imports asyncio
+
+        seconds = {"idle_seconds": idle_seconds, "lifetime_seconds": lifetime_seconds}
+        return AsyncPaused(await asyncio.to_thread(load_paused, self, blob, key, **seconds))
 
 
 def run_code(code: str, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> CodeResult:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
 
 from wasm_sandbox import images
 from wasm_sandbox.decode.cells import interpret_session_cell
@@ -31,9 +32,19 @@ from wasm_sandbox.script.cells import CellScript, cell_name, resume_script, sess
 from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from wasm_sandbox.outcome import Outcome
 
 IDLE_SECONDS, LIFETIME_SECONDS = 900.0, 3600.0
+
+LOCK_SECONDS = 0.001
+"""Interval at which an async caller looks whether another call of the session has ended."""
+
+S = TypeVar("S")
+
+Steps = Generator[tuple[ExecutionRequest, RunCalls], "Outcome", S]
+"""Steps of a call, for callers that wait and for those that await: written once."""
 
 _OWN_OPTIONS = frozenset({"image", "files", "mounts", "isolation", "build_images", "network"})
 """Options of a session itself, which no call of it can have other ones of."""
@@ -170,18 +181,21 @@ class Session:
         self.close()
 
     @contextmanager
-    def _using(self, paused: Paused | None = None) -> Iterator[None]:
+    def using(self, paused: Paused | None = None, *, is_held: bool = False) -> Iterator[None]:
         """Hold the session for one call.
+
+        Args:
+            paused: the program that is to be resumed, if one is.
+            is_held: whether the caller has locked it already (`lock_async`).
 
         Raises:
             SessionError: if it cannot be called.
         """
-        if not registry.are_ours():
-            raise SessionError("the session is of the process that this one was forked from: dump it, and load it here")
-        if id(self) in _inside.get():
-            raise SessionError("a host function cannot call the session that called it: take another one")
-        with self._lock:
-            self.expire_now()
+        if not is_held:
+            self.check_caller()
+            self._lock.acquire()
+        try:
+            self._expire_now()
             if self._closed_because:
                 raise SessionError(f"the session cannot be called: {self._closed_because}")
             if self._paused is not paused:
@@ -192,8 +206,29 @@ class Session:
             finally:
                 _inside.reset(token)
                 self._used = time.monotonic()
+        finally:
+            self._lock.release()
 
-    def expire_now(self) -> None:
+    def check_caller(self) -> None:
+        """Refuse a caller who could only wait for itself, or is another process.
+
+        Raises:
+            SessionError: if it is one.
+        """
+        if not registry.are_ours():
+            raise SessionError("the session is of the process that this one was forked from: dump it, and load it here")
+        if id(self) in _inside.get():
+            raise SessionError("a host function cannot call the session that called it: take another one")
+
+    async def lock_async(self) -> None:
+        """Lock it as `using` does, with the event loop free."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        self.check_caller()
+        while not self._lock.acquire(blocking=False):  # noqa: ASYNC110 - a lock of threads tells no event loop
+            await asyncio.sleep(LOCK_SECONDS)
+
+    def _expire_now(self) -> None:
         """Close it if its time is over; the caller holds it."""
         if not self._closed_because and self.expires() <= time.monotonic():
             self._end("its time is over (idle_seconds, lifetime_seconds)")
@@ -246,25 +281,42 @@ class Session:
     def _cell(
         self, code: str, inputs: Mapping[str, Any] | None, overrides: Mapping[str, Any], may_defer: bool
     ) -> CodeResult | Paused:
-        functions, options, environ = self._settings(overrides)
-        with self._using():
-            names = functions.names if functions else None
-            try:
-                script = session_cell_script(
-                    code, inputs, names, name=cell_name(self._cells + 1), is_fork=self._is_fork
-                )
-            except BadArguments as error:
-                return refused(error)
-            calls = calls_of(functions, options, may_defer=may_defer)
-            return self._ran(script, calls, options, environ)
+        return self._done(self.cell_steps(code, inputs, overrides, may_defer))
 
-    def _ran(
+    def _done(self, steps: Steps[S], paused: Paused | None = None) -> S:
+        """Take the steps of a call, and wait for the guest between them."""
+        with self.using(paused):
+            try:
+                request, calls = next(steps)
+                steps.send(self._outcome(request, calls))
+            except StopIteration as end:
+                return cast(S, end.value)
+        raise AssertionError("a call has one guest")
+
+    def cell_steps(
+        self,
+        code: str,
+        inputs: Mapping[str, Any] | None,
+        overrides: Mapping[str, Any],
+        may_defer: bool,
+        loop: AbstractEventLoop | None = None,
+    ) -> Steps[CodeResult | Paused]:
+        """Steps of a cell: gives what a guest is to run, takes its outcome, returns the result."""
+        functions, options, environ = self._settings(overrides)
+        names = functions.names if functions else None
+        try:
+            script = session_cell_script(code, inputs, names, name=cell_name(self._cells + 1), is_fork=self._is_fork)
+        except BadArguments as error:
+            return refused(error)
+        calls = calls_of(functions, options, loop, may_defer=may_defer)
+        return (yield from self._script_steps(script, calls, options, environ))
+
+    def _script_steps(
         self, script: CellScript, calls: RunCalls, options: RunOptions, environ: Mapping[str, str]
-    ) -> CodeResult | Paused:
-        """Run a script of cells; the caller holds the session."""
+    ) -> Steps[CodeResult | Paused]:
         limits = cast(Limits, options["limits"])
         request = ExecutionRequest(script.text, environ, limits, given=self._given, values=script.values, peer=calls)
-        outcome = self._outcome(request, calls)
+        outcome = yield request, calls
         result, is_paused = interpret_session_cell(outcome, limits)
         if not outcome.is_over:
             self._is_fork = False
@@ -275,13 +327,17 @@ class Session:
         self._paused = Paused(self, dict(calls.deferred), result, options)
         return self._paused
 
-    def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
+    def begin(self, request: ExecutionRequest) -> tuple[Future[Outcome], Callable[[], None]]:
+        """Start the guest: a future of its outcome, and a function that stops it; the caller holds the session."""
         call = CallOfKept(request.limits)
-        future = process_engine().start_in(self._kept, request, call)
+        return process_engine().start_in(self._kept, request, call), call.cancel
+
+    def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
+        future, cancel = self.begin(request)
         try:
             return wait_for(future)
         except BaseException:
-            call.cancel()
+            cancel()
             raise
         finally:
             calls.settle()
@@ -307,17 +363,28 @@ class Session:
             SessionError: as `run_code`.
             SandboxError: if the run cannot be made.
         """
+        return self._done(self.tool_steps(tool, args, agent_state, overrides))
+
+    def tool_steps(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None,
+        agent_state: Any,
+        overrides: Mapping[str, Any],
+        loop: AbstractEventLoop | None = None,
+    ) -> Steps[ToolExecutionResult]:
+        """Steps of a tool call, as `cell_steps`."""
         functions, options, environ = self._settings(overrides)
         made = as_tool(tool)
-        with self._using():
-            limits = cast(Limits, options["limits"])
-            sandbox = WasmToolSandbox(made.name, args or {}, None, None, tool_object=made, **options)
-            try:
-                script = sandbox.session_script(agent_state)
-            except (BadArguments, UnsupportedToolError) as error:
-                return sandbox.refused(error)
-            calls = calls_of(functions, options)
-            request = ExecutionRequest(
+        limits = cast(Limits, options["limits"])
+        sandbox = WasmToolSandbox(made.name, args or {}, None, None, tool_object=made, **options)
+        try:
+            script = sandbox.session_script(agent_state)
+        except (BadArguments, UnsupportedToolError) as error:
+            return sandbox.refused(error)
+        calls = calls_of(functions, options, loop)
+        outcome = yield (
+            ExecutionRequest(
                 script.text,
                 environ,
                 limits,
@@ -327,17 +394,18 @@ class Session:
                 given=self._given,
                 values=script.values,
                 peer=calls,
-            )
-            outcome = self._outcome(request, calls)
-            result = interpret(
-                outcome,
-                limits,
-                made.name,
-                agent_state=agent_state,
-                injects_agent_state=script.injects_agent_state,
-                argument_lines=script.argument_lines,
-            )
-            return with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
+            ),
+            calls,
+        )
+        result = interpret(
+            outcome,
+            limits,
+            made.name,
+            agent_state=agent_state,
+            injects_agent_state=script.injects_agent_state,
+            argument_lines=script.argument_lines,
+        )
+        return with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
 
     def set(self, **values: Any) -> None:
         """Set variables.
@@ -346,11 +414,7 @@ class Session:
             BadArguments: if a value cannot be handed to a guest.
             SessionError: as `run_code`; or if a limit ended it.
         """
-        result = self.run_code("", values)
-        if result.error is not None:
-            if result.error.kind is ErrorKind.BAD_ARGUMENTS:
-                raise BadArguments(result.error.message)
-            raise SessionError(f"the variables were not set: {result.error.message}")
+        check_set(self.run_code("", values))
 
     def get(self, name: str) -> Any:
         """Value of a variable, as plain data.
@@ -360,22 +424,13 @@ class Session:
             TypeError: if its value is no plain data.
             SessionError: as `run_code`; or if a limit ended it.
         """
-        if not isinstance(name, str) or not name.isidentifier():
-            raise KeyError(name)
-        result = self.run_code(name)
-        if result.error is not None:
-            if result.error.exception_name == "NameError":
-                raise KeyError(name)
-            raise SessionError(f"{name} cannot be had: {result.error.message}")
-        if result.value is None and result.text != "None":
-            raise TypeError(f"{name} is no plain data: {(result.text or '')[:200]}")
-        return result.value
+        return value_got(name, self.run_code(variable(name)))
 
     # -- points ----------------------------------------------------------------------------------
 
     def checkpoint(self) -> SessionPoint:
         """Point of its life to which `rollback` takes it back, as often as wanted."""
-        with self._using(self._paused):
+        with self.using(self._paused):
             return SessionPoint(self._kept.checkpoint(), self._cells, self._family)
 
     def rollback(self, point: SessionPoint) -> None:
@@ -386,14 +441,14 @@ class Session:
         """
         if not isinstance(point, SessionPoint) or point._owner is not self._family:
             raise SessionError("the point is of another session")
-        with self._using(self._paused):
+        with self.using(self._paused):
             self._kept.go_back(point._point)
             self._cells = point._cells
             self._paused = None
 
     def fork(self) -> Session:
         """Make another session that is what this one is now; they go on apart, and draw other random numbers."""
-        with self._using():
+        with self.using():
             point = self._kept.checkpoint()
             loaded = None if point is None else Loaded(point, self._cells, ())
             return Session(
@@ -415,7 +470,7 @@ class Session:
         return self._dumped(key, ())
 
     def _dumped(self, key: bytes | None, pending: tuple[Pending, ...], paused: Paused | None = None) -> bytes:
-        with self._using(paused):
+        with self.using(paused):
             point = self._kept.checkpoint()
             if point is None:  # nothing has run in it
                 self._touch()
@@ -425,18 +480,58 @@ class Session:
 
     def _touch(self) -> None:
         script = session_cell_script("", None, None, name=cell_name(0), is_fork=False)
-        self._ran(script, calls_of(self._functions, self._options), self._options, self._environ)
+        steps = self._script_steps(script, calls_of(self._functions, self._options), self._options, self._environ)
+        request, calls = next(steps)
+        self._outcome(request, calls)
 
-    def resumed(self, paused: Paused, answers: list[Answer], options: RunOptions) -> CodeResult | Paused:
+    def resumed(self, paused: Paused, answers: list[Answer]) -> CodeResult | Paused:
         """Go on with a paused program; for `Paused.resume`."""
-        with self._using(paused):
-            given = [(answer.ident, answer.kind, answer.data) for answer in answers]
-            script = resume_script(given, is_fork=self._is_fork)
-            calls = calls_of(self._functions, options, may_defer=True)
-            left = {ident: d for ident, d in paused.deferred.items() if ident not in {a.ident for a in answers}}
-            calls.deferred.update(left)
+        return self._done(self.resume_steps(paused, answers), paused)
+
+    def resume_steps(
+        self, paused: Paused, answers: list[Answer], loop: AbstractEventLoop | None = None
+    ) -> Steps[CodeResult | Paused]:
+        """Steps of going on with a paused program, as `cell_steps`; what ends the guest leaves the program paused."""
+        options = paused.options
+        given = [(answer.ident, answer.kind, answer.data) for answer in answers]
+        script = resume_script(given, is_fork=self._is_fork)
+        calls = calls_of(self._functions, options, loop, may_defer=True)
+        answered = {answer.ident for answer in answers}
+        calls.deferred.update({ident: d for ident, d in paused.deferred.items() if ident not in answered})
+        found = yield from self._script_steps(script, calls, options, merge_environment(options["env"]))
+        if isinstance(found, CodeResult) and not found.rolled_back:
             self._paused = None
-            return self._ran(script, calls, options, merge_environment(options["env"]))
+        return found
+
+
+def variable(name: str) -> str:
+    """Name of a variable, to be evaluated.
+
+    Raises:
+        KeyError: if it is none.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise KeyError(name)
+    return name
+
+
+def value_got(name: str, result: CodeResult) -> Any:
+    """Value of a variable, from the result of evaluating it; see `Session.get`."""
+    if result.error is not None:
+        if result.error.exception_name == "NameError":
+            raise KeyError(name)
+        raise SessionError(f"{name} cannot be had: {result.error.message}")
+    if result.value is None and result.text != "None":
+        raise TypeError(f"{name} is no plain data: {(result.text or '')[:200]}")
+    return result.value
+
+
+def check_set(result: CodeResult) -> None:
+    """Raise what is wrong with setting variables; see `Session.set`."""
+    if result.error is not None:
+        if result.error.kind is ErrorKind.BAD_ARGUMENTS:
+            raise BadArguments(result.error.message)
+        raise SessionError(f"the variables were not set: {result.error.message}")
 
 
 class Paused:
@@ -448,7 +543,7 @@ class Paused:
     """
 
     def __init__(self, session: Session, deferred: dict[int, Any], so_far: CodeResult, options: RunOptions) -> None:
-        self.session, self.deferred, self._so_far, self._options = session, deferred, so_far, options
+        self.session, self.deferred, self._so_far, self.options = session, deferred, so_far, options
         self.calls: list[Call] = [found.call for found in deferred.values()]
 
     @property
@@ -480,13 +575,16 @@ class Paused:
             TypeError: if a value cannot be handed to a guest.
             SessionError: if the session is closed, or the program was resumed already.
         """
+        return self.session.resumed(self, self.checked(answers))
+
+    def checked(self, answers: Mapping[int, Any]) -> list[Answer]:
+        """Answers as the guest takes them; see `resume` for what is raised."""
         if not answers:
             raise ValueError("there is no answer to resume with")
         known = {call.id for call in self.calls}
         if unknown := sorted(set(answers) - known, key=repr):
             raise ValueError(f"the program waits for no call {unknown[0]!r} (it waits for {sorted(known)})")
-        made = [answer_of(self.deferred[ident].function, ident, value) for ident, value in answers.items()]
-        return self.session.resumed(self, made, self._options)
+        return [answer_of(self.deferred[ident].function, ident, value) for ident, value in answers.items()]
 
     def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the program as it waits, for `Sandbox.load_paused`; see `Session.dump`."""

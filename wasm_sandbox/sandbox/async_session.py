@@ -1,0 +1,168 @@
+"""`AsyncSession`: a session whose calls are awaited; its host functions run on the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar, Unpack
+
+from wasm_sandbox.decode.interpret import QUICK_BYTES
+from wasm_sandbox.functions import RunCalls
+from wasm_sandbox.options import RunOptions
+from wasm_sandbox.outcome import Outcome
+from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.results import Call, CodeResult, ToolExecutionResult
+from wasm_sandbox.sandbox.session import Paused, Session, SessionPoint, Steps, check_set, value_got, variable
+from wasm_sandbox.sandbox.waiting import delivered
+from wasm_sandbox.tool.definition import Tool
+
+S = TypeVar("S")
+
+
+class AsyncSession:
+    """Guest that stays, as `Session`, awaited. Made by `AsyncSandbox.session`.
+
+    Cancelling a task stops the guest, and takes the session back to what it was before that call.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or its time is over."""
+        return self._session.is_closed
+
+    async def run_code(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> CodeResult:
+        """Run a cell; see `Session.run_code`."""
+        loop = asyncio.get_running_loop()
+        found = await self._done(self._session.cell_steps(code, inputs, overrides, False, loop))
+        assert isinstance(found, CodeResult)
+        return found
+
+    async def start(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> CodeResult | AsyncPaused:
+        """Run a cell that may be paused; see `Session.start`."""
+        loop = asyncio.get_running_loop()
+        return wrapped(await self._done(self._session.cell_steps(code, inputs, overrides, True, loop)))
+
+    async def run_tool(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        agent_state: Any = None,
+        **overrides: Unpack[RunOptions],
+    ) -> ToolExecutionResult:
+        """Run a tool in the session's guest; see `Session.run_tool`."""
+        loop = asyncio.get_running_loop()
+        return await self._done(self._session.tool_steps(tool, args, agent_state, overrides, loop))
+
+    async def set(self, **values: Any) -> None:
+        """Set variables; see `Session.set`."""
+        check_set(await self.run_code("", values))
+
+    async def get(self, name: str) -> Any:
+        """Value of a variable; see `Session.get`."""
+        return value_got(name, await self.run_code(variable(name)))
+
+    async def _done(self, steps: Steps[S], paused: Paused | None = None) -> S:
+        """Take the steps of a call, and await the guest between them."""
+        session = self._session
+        await session.lock_async()
+        with session.using(paused, is_held=True):
+            try:
+                request, calls = next(steps)
+                outcome = await self._outcome(request, calls)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]  # of this call's type
+            if len(outcome.stdout) > QUICK_BYTES:
+                return await asyncio.to_thread(_result, steps, outcome)
+            return _result(steps, outcome)
+
+    async def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
+        future, cancel = self._session.begin(request)
+        try:
+            return await delivered(future)
+        except BaseException:
+            future.cancel()
+            cancel()
+            raise
+        finally:
+            await calls.settle_async()
+
+    async def fork(self) -> AsyncSession:
+        """Make another session that is what this one is now; see `Session.fork`."""
+        return AsyncSession(await asyncio.to_thread(self._session.fork))
+
+    async def checkpoint(self) -> SessionPoint:
+        """Point to which `rollback` takes it back; see `Session.checkpoint`."""
+        return await asyncio.to_thread(self._session.checkpoint)
+
+    async def rollback(self, point: SessionPoint) -> None:
+        """Take it back to a point; see `Session.rollback`."""
+        await asyncio.to_thread(self._session.rollback, point)
+
+    async def dump(self, key: bytes | None = None) -> bytes:
+        """Bytes of the session as it is; see `Session.dump`."""
+        return await asyncio.to_thread(self._session.dump, key)
+
+    async def close(self) -> None:
+        """Give its memory back; see `Session.close`."""
+        await asyncio.to_thread(self._session.close)
+
+    async def __aenter__(self) -> AsyncSession:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncPaused:
+    """Program that waits for answers, as `Paused`, awaited."""
+
+    def __init__(self, paused: Paused) -> None:
+        self._paused = paused
+
+    @property
+    def calls(self) -> list[Call]:
+        """Calls that it waits for; each has an ``id``."""
+        return self._paused.calls
+
+    @property
+    def session(self) -> AsyncSession:
+        """Session that it runs in."""
+        return AsyncSession(self._paused.session)
+
+    @property
+    def stdout(self) -> list[str]:
+        """What it printed since it was started or resumed."""
+        return self._paused.stdout
+
+    async def resume(self, answers: Mapping[int, Any]) -> CodeResult | AsyncPaused:
+        """Go on with answers; see `Paused.resume`."""
+        paused = self._paused
+        steps = paused.session.resume_steps(paused, paused.checked(answers), asyncio.get_running_loop())
+        return wrapped(await AsyncSession(paused.session)._done(steps, paused))
+
+    async def dump(self, key: bytes | None = None) -> bytes:
+        """Bytes of the program as it waits; see `Paused.dump`."""
+        return await asyncio.to_thread(self._paused.dump, key)
+
+
+def _result(steps: Steps[S], outcome: Outcome) -> S:
+    try:
+        steps.send(outcome)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # of this call's type
+    raise AssertionError("a call has one guest")
+
+
+def wrapped(found: CodeResult | Paused) -> CodeResult | AsyncPaused:
+    """A result as it is; a paused program to be awaited."""
+    return AsyncPaused(found) if isinstance(found, Paused) else found
