@@ -299,7 +299,7 @@ def test_any_fields_make_a_checked_outcome_or_are_refused(change: dict[str, Any]
     except messages.MessageError:
         return
     assert {type(getattr(found, f.name)) for f in fields(Outcome)} <= {
-        Ending, int, float, str, bytes, dict, GuestException, type(None),
+        Ending, bool, int, float, str, bytes, dict, GuestException, type(None),
     }  # fmt: skip
 
 
