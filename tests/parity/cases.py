@@ -448,6 +448,30 @@ ASYNC = [
         "runs a loop itself",
         "import asyncio\ndef f():\n    async def g():\n        await asyncio.sleep(0)\n        return 'ran'\n    return asyncio.run(g())\n",
     ),
+    Case(
+        "starts a thread",
+        "import threading\ndef f():\n    t = threading.Thread(target=lambda: print(threading.current_thread().name))\n    t.start()\n    t.join()\n    return t.is_alive()\n",
+    ),
+    Case(
+        "uses a thread",
+        "import asyncio\nasync def f():\n    return await asyncio.to_thread(lambda: 1)\n",
+    ),
+    Case(
+        "uses a thread pool",
+        "from concurrent.futures import ThreadPoolExecutor\ndef f():\n    with ThreadPoolExecutor(1, 'name') as pool:\n        return list(pool.map(lambda n: 6 // n, [1, 2])), str(pool.submit(divmod, 1, 0).exception())\n",
+    ),
+    Case(
+        "uses another thread pool",
+        "from multiprocessing.pool import ThreadPool\ndef f():\n    with ThreadPool(2) as pool:\n        return pool.map(lambda n: n * n, range(5)), list(pool.imap(str, range(2)))\n",
+    ),
+    Case(
+        "fails in a thread pool",
+        "from concurrent.futures import ThreadPoolExecutor\ndef f():\n    with ThreadPoolExecutor() as pool:\n        return pool.submit(int, 'x').result()\n",
+    ),
+    Case(
+        "has values of a thread's own",
+        "import threading\nown = threading.local()\ndef f():\n    own.x = 1\n    found = []\n    t = threading.Thread(target=lambda: found.append(hasattr(own, 'x')))\n    t.start()\n    t.join()\n    return found, own.x\n",
+    ),
     Case("returns an awaitable", "def f():\n    async def g():\n        return 'awaited'\n    return g()\n"),
     Case("async generator tool", "async def f():\n    yield 1\n"),
     Case(
@@ -559,13 +583,13 @@ DIFFERENT = [
         differs="Instances of the tool's own classes",
     ),
     Case(
-        "starts a thread",
-        "import threading\ndef f():\n    t = threading.Thread(target=print, args=('in a thread',))\n    t.start()\n    t.join()\n    return 1\n",
+        "starts a thread that waits for the main one",
+        "import threading\ndef f():\n    event = threading.Event()\n    t = threading.Thread(target=event.wait)\n    t.start()\n    event.set()\n    t.join()\n    return 1\n",
         differs="Threads and processes",
     ),
     Case(
-        "uses a thread pool",
-        "import asyncio\nasync def f():\n    return await asyncio.to_thread(lambda: 1)\n",
+        "waits for ever",
+        "import threading\ndef f():\n    return threading.current_thread().join()\n",
         differs="Threads and processes",
     ),
     Case(

@@ -130,14 +130,37 @@ def closing_scripts() -> list[str]:
 @cache
 def live_script() -> str:
     """Script that gives a guest its side of code of a user's own, of host functions and of displays."""
-    source = (Path(__file__).parents[2] / "inside" / "_sandbox_live.py").read_text(encoding="utf-8")
+    return _installation("_sandbox_live")
+
+
+@cache
+def threads_script() -> str:
+    """Script that gives a guest threads which run where they are started; it follows that of `live_script`."""
+    return _installation("_sandbox_threads") + _POOLS
+
+
+def _installation(name: str) -> str:
+    """Script that makes a module of a text of ours, and installs it."""
+    source = (Path(__file__).parents[2] / "inside" / f"{name}.py").read_text(encoding="utf-8")
     return (
         "import sys, types\n"
-        "_module = types.ModuleType('_sandbox_live')\n"
-        "sys.modules['_sandbox_live'] = _module\n"
-        f"exec(compile({source!r}, '_sandbox_live.py', 'exec'), _module.__dict__)\n"
+        f"_module = types.ModuleType({name!r})\n"
+        f"sys.modules[{name!r}] = _module\n"
+        f"exec(compile({source!r}, '{name}.py', 'exec'), _module.__dict__)\n"
         "_module.install()\n"
     )
+
+
+_POOLS = """
+import asyncio, itertools, threading
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(str, range(3)))
+thread = threading.Thread(target=str)
+thread.start(), thread.join()
+asyncio.run(asyncio.to_thread(str))
+threading._counter, ThreadPoolExecutor._counter = itertools.count(1).__next__, itertools.count().__next__
+"""
 
 
 _CELLS = (
@@ -168,5 +191,5 @@ def warm_up_scripts() -> list[str]:
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
     tools = [*[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
-    whole = [live_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
+    whole = [live_script(), threads_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
     return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]
