@@ -134,6 +134,12 @@ def live_script() -> str:
 
 
 @cache
+def output_script() -> str:
+    """Script that makes a guest write its output a line at a time."""
+    return _installation("_sandbox_output")
+
+
+@cache
 def threads_script() -> str:
     """Script that gives a guest threads which run where they are started; it follows that of `live_script`."""
     return _installation("_sandbox_threads") + _POOLS
@@ -191,5 +197,5 @@ def warm_up_scripts() -> list[str]:
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
     tools = [*[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
-    whole = [live_script(), threads_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
+    whole = [output_script(), live_script(), threads_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
     return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]
