@@ -29,6 +29,7 @@ NAMES = [
     "CodeResult",
     "Deny",
     "ErrorKind",
+    "Event",
     "HostDir",
     "HostError",
     "HostFunction",

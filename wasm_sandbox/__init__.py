@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.results import Call as Call
     from wasm_sandbox.results import CodeResult as CodeResult
     from wasm_sandbox.results import ErrorKind as ErrorKind
+    from wasm_sandbox.results import Event as Event
     from wasm_sandbox.results import ToolError as ToolError
     from wasm_sandbox.results import ToolExecutionResult as ToolExecutionResult
     from wasm_sandbox.results import Usage as Usage
@@ -69,6 +70,7 @@ _HOMES = {
     "CodeResult": "results",
     "Deny": "functions.gates",
     "ErrorKind": "results",
+    "Event": "results",
     "HostDir": "files",
     "HostError": "errors",
     "HostFunction": "functions.declared",

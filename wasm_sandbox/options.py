@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, cast, get_args
@@ -10,7 +11,7 @@ from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.errors import UnsupportedIsolation
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import Call
+from wasm_sandbox.results import Call, Event
 
 Isolation = Literal["thread", "process"]
 """``"thread"``: WebAssembly alone holds the guest, on a thread of this process. ``"process"``: the same in a worker
@@ -47,6 +48,9 @@ class RunOptions(TypedDict, total=False):
     gate: Callable[[Call], Any] | None
     """Function, plain or async, that is asked before each call of such a function: ``None`` lets it pass, `Deny`
     refuses it, and so does anything else."""
+    on_event: Callable[[Event], object] | None
+    """Function that is called with each `Event` of the run, in order and one at a time, on the thread of the guest or
+    of whoever caused it; the guest waits meanwhile. What it raises ends the run, and is raised to the caller."""
     build_images: bool
     """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads packages
     that the tool names, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
@@ -71,7 +75,7 @@ def checked(options: RunOptions) -> RunOptions:
     """Check options, and fill in defaults; the result is read-only, its limits are `Limits`.
 
     Raises:
-        TypeError: if there is no option of a name.
+        TypeError: if there is no option of a name, or ``on_event`` cannot be called.
         UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
         ValueError: if limits are out of range (`pydantic.ValidationError`).
     """
@@ -79,6 +83,7 @@ def checked(options: RunOptions) -> RunOptions:
         known = ", ".join(sorted(_NAMES))
         raise TypeError(f"there is no option {', '.join(sorted(unknown))} (options: {known})")
     check_isolation(options.get("isolation", "thread"), image=options.get("image"), mounts=options.get("mounts"))
+    check_events(options.get("on_event"), options.get("isolation", "thread"))
     limits = options.get("limits")
     settled = Limits.default() if limits is None else Limits.model_validate(limits)
     return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled}))
@@ -112,4 +117,23 @@ def check_isolation(isolation: str, *, image: object = None, mounts: object = No
     if mounts:
         raise UnsupportedIsolation(
             'isolation="process" has no mounts, for its workers can open nothing: give files instead, or take "thread"'
+        )
+
+
+def check_events(on_event: object, isolation: str) -> None:
+    """Refuse a listener that cannot be one, and what tells of no events.
+
+    Raises:
+        TypeError: if it is not callable, or async.
+        UnsupportedIsolation: if a worker process is to run the guest.
+    """
+    if on_event is None:
+        return
+    if not callable(on_event):
+        raise TypeError(f"on_event must be callable, not a {type(on_event).__name__}")
+    if inspect.iscoroutinefunction(on_event):
+        raise TypeError("on_event must be a plain function; with AsyncSandbox.stream_code events can be awaited")
+    if isolation == "process":
+        raise UnsupportedIsolation(
+            'isolation="process" tells of no events while a guest runs: leave out on_event, or take "thread"'
         )

@@ -61,6 +61,16 @@ class Peer(Protocol):
         """End what is under way; the guest has ended. May be called again, from any thread."""
 
 
+class Tap(Protocol):
+    """Listener to what a guest writes, called on the guest's thread (`wasm_sandbox.sandbox.streams.Events`)."""
+
+    def begin(self, wait: Wait) -> None:
+        """Take note of the guest's way to wait, before it runs."""
+
+    def output(self, fd: int, data: bytes) -> None:
+        """Take what was written to standard output or error; the guest may have to wait for that."""
+
+
 @dataclass(frozen=True)
 class ExecutionRequest:
     """Script to run, with its environment, limits and files."""
@@ -79,6 +89,8 @@ class ExecutionRequest:
     """Values that the script fetches instead of spelling them out (`ExecutionScript.values`): only in our own guest."""
     peer: Peer | None = None
     """Other end of the guest's channel; with None it has no channel."""
+    tap: Tap | None = None
+    """Listener to the guest's output, if there is one."""
 
     def encode(self, code: bytes = b"") -> bytes:
         """Encode the request for ``sandbox_run`` (``struct request`` in ``reactor.c``).

@@ -172,6 +172,24 @@ class ToolExecutionResult(BaseModel):
         return self.status == "success"
 
 
+class Event(BaseModel):
+    """Event of a run that is under way, and its result at last."""
+
+    model_config = ConfigDict(
+        frozen=True, ser_json_bytes="base64", val_json_bytes="base64", defer_build=DEFER_BUILD, extra="forbid"
+    )
+
+    kind: Literal["stdout", "stderr", "display", "progress", "call", "result"]
+    text: str | None = None
+    """Piece of output; of progress, what is being done."""
+    data: dict[str, Any] | None = None
+    """Bundle that was shown, MIME type -> text or bytes; of progress ``done`` and ``total``, which may be None."""
+    call: Call | None = None
+    """Call of a host function, as it was then: ``"pending"`` when it began, and with its outcome when it had ended."""
+    result: CodeResult | ToolExecutionResult | None = None
+    """Result of the run: in the last event, and in no other."""
+
+
 def document(result: ToolExecutionResult) -> str:
     """JSON document of a whole result."""
     fields = result.model_dump()

@@ -165,7 +165,8 @@ def test_memory_of_any_content_harms_its_own_guest_alone(kind: str, blob: bytes)
         chance.shuffle(pages)
         memory = b"".join(pages)
     else:
-        memory = {"random": chance.randbytes, "zeros": bytes, "ones": lambda n: b"\xff" * n}[kind](len(memory))
+        size = len(memory)
+        memory = chance.randbytes(size) if kind == "random" else (b"\xff" if kind == "ones" else b"\0") * size
     survives(put_together(head, memory + rest))
 
 

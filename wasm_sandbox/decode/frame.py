@@ -120,6 +120,17 @@ def split_frames(data: bytes, *, max_payload: int, marker: bytes = MARKER) -> Fr
     return FramedOutput(payload, text, damage, declared)
 
 
+def could_be_frame(header: bytes, max_payload: int) -> bool:
+    """Whether a header, marker included, could begin a valid frame.
+
+    Args:
+        header: its `HEADER_BYTES` bytes.
+        max_payload: longest accepted payload, in bytes.
+    """
+    refused, _ = _inspect_header(header, 0, max_payload)
+    return refused in (None, FrameDamage.CUT) and _is_hex(header[MARKER_BYTES + LENGTH_BYTES :])
+
+
 def _inspect_header(data: bytes, start: int, max_payload: int) -> tuple[FrameDamage | None, int | None]:
     """What the header alone tells about the frame at ``start``: damage, and the declared length if known."""
     length_start = start + MARKER_BYTES
@@ -132,9 +143,13 @@ def _inspect_header(data: bytes, start: int, max_payload: int) -> tuple[FrameDam
         return FrameDamage.OVERSIZED, length
     if len(data) < body + length:
         return FrameDamage.CUT, length
-    if data[checksum_start:body].strip(_HEX_DIGITS):
+    if not _is_hex(data[checksum_start:body]):
         return FrameDamage.CHECKSUM, length
     return None, length
+
+
+def _is_hex(checksum: bytes) -> bool:
+    return not checksum.strip(_HEX_DIGITS)
 
 
 def _checksum(payload: bytes) -> bytes:

@@ -40,6 +40,7 @@ except ImportError:  # a guest of another build
     def to_json(value, **_options):
         return json.dumps(value, ensure_ascii=False, default=str).encode()
 
+
 try:
     from _sandbox_output import flush as _flush_lines
 except ImportError:  # a guest of another build, where nothing waits

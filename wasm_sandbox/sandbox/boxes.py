@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from wasm_sandbox.functions import Functions
-from wasm_sandbox.options import CallOptions, RunOptions, checked
+from wasm_sandbox.limits import Limits
+from wasm_sandbox.options import CallOptions, RunOptions, check_events, checked
 from wasm_sandbox.results import CodeResult, ToolExecutionResult
-from wasm_sandbox.sandbox.code import prepare_code, run, run_async
+from wasm_sandbox.sandbox.code import CodeRun, prepare_code, run, run_async
 from wasm_sandbox.sandbox.hosting import functions_of
 from wasm_sandbox.sandbox.session import (
     IDLE_SECONDS,
@@ -19,6 +20,7 @@ from wasm_sandbox.sandbox.session import (
     load_paused,
     load_session,
 )
+from wasm_sandbox.sandbox.streams import AsyncEventStream, Events, EventStream
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
 from wasm_sandbox.tool.definition import Tool
 
@@ -67,7 +69,7 @@ class _Box:
 
     def run_function_tool(self, tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
         """Run a tool that a guest calls as a host function: in the same image, with none itself."""
-        options: dict[str, Any] = {**self._options, "functions": None, "gate": None}
+        options: dict[str, Any] = {**self._options, "functions": None, "gate": None, "on_event": None}
         return run_tool(tool, args, **options)
 
     def _merged(self, overrides: Mapping[str, Any]) -> tuple[Functions, RunOptions]:
@@ -172,6 +174,36 @@ class Sandbox(_Box):
         """
         return load_paused(self, blob, key, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
 
+    def stream_code(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> EventStream:
+        """Run a program as `run_code`, and iterate over what it does: the result comes in the last event.
+
+        The guest is started by the first step, and stopped when the iterator is left. If events are taken more slowly
+        than they come, the guest waits, and its deadline runs on.
+
+        Raises:
+            TypeError: if there is no option of a name, or ``on_event`` is given.
+            UnsupportedIsolation: if a worker process is to run the guest.
+            ValueError: if limits are out of range. The iterator raises what `run_code` raises.
+        """
+        functions, options = self._merged(_streamed(overrides, self._options))
+        return EventStream(
+            cast(Limits, options["limits"]),
+            lambda events: prepare_code(code, inputs, functions, options, events=events),
+        )
+
+    def stream_tool(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        agent_state: Any = None,
+        **overrides: Unpack[CallOptions],
+    ) -> EventStream:
+        """Run a tool as `run_tool`, and iterate over what it does, as `stream_code`."""
+        sandbox, additional = _tool_sandbox(tool, args, self._tool_options(_streamed(overrides, self._options)))
+        return EventStream(sandbox.limits, lambda events: sandbox.streamed(agent_state, additional, events))
+
 
 class AsyncSandbox(_Box):
     __doc__ = f"Sandbox of certain options, awaited.\n{(_Box.__doc__ or '').partition(chr(10))[2]}"
@@ -186,11 +218,7 @@ class AsyncSandbox(_Box):
         **overrides: Unpack[CallOptions],
     ) -> ToolExecutionResult:
         """Run a tool as `Sandbox.run_tool`; the event loop stays free, and cancelling the task stops the guest."""
-        options = self._tool_options(overrides)
-        additional = options.pop("additional_env_vars", None)
-        made = as_tool(tool)
-        user, tool_id = options.pop("user", None), options.pop("tool_id", None)
-        sandbox = WasmToolSandbox(made.name, args or {}, user, tool_id, tool_object=made, **options)
+        sandbox, additional = _tool_sandbox(tool, args, self._tool_options(overrides))
         return await sandbox.run(agent_state, additional)
 
     async def run_code(
@@ -248,6 +276,54 @@ class AsyncSandbox(_Box):
 
         seconds = {"idle_seconds": idle_seconds, "lifetime_seconds": lifetime_seconds}
         return AsyncPaused(await asyncio.to_thread(load_paused, self, blob, key, **seconds))
+
+    def stream_code(
+        self, code: str, inputs: Mapping[str, Any] | None = None, **overrides: Unpack[RunOptions]
+    ) -> AsyncEventStream:
+        """Run a program as `Sandbox.stream_code`: an async iterator over what it does."""
+        functions, options = self._merged(_streamed(overrides, self._options))
+
+        async def prepare(events: Events) -> CodeRun | CodeResult:
+            import asyncio  # lazy: 20 ms, only for async callers
+
+            loop = asyncio.get_running_loop()
+            return await asyncio.to_thread(prepare_code, code, inputs, functions, options, loop, events)
+
+        return AsyncEventStream(cast(Limits, options["limits"]), prepare)
+
+    def stream_tool(
+        self,
+        tool: Tool | Callable[..., Any],
+        args: Mapping[str, Any] | None = None,
+        agent_state: Any = None,
+        **overrides: Unpack[CallOptions],
+    ) -> AsyncEventStream:
+        """Run a tool as `Sandbox.stream_tool`: an async iterator over what it does."""
+        sandbox, additional = _tool_sandbox(tool, args, self._tool_options(_streamed(overrides, self._options)))
+        return AsyncEventStream(sandbox.limits, lambda events: sandbox.streamed_async(agent_state, additional, events))
+
+
+def _streamed(overrides: Any, options: RunOptions) -> dict[str, Any]:
+    """Overrides of a stream.
+
+    Raises:
+        TypeError: if there is an ``on_event`` besides.
+        UnsupportedIsolation: if a worker process is to run the guest.
+    """
+    if {**options, **overrides}.get("on_event") is not None:
+        raise TypeError("a stream gives the events itself: leave out on_event")
+    check_events(print, {**options, **overrides}["isolation"])
+    return dict(overrides)
+
+
+def _tool_sandbox(
+    tool: Tool | Callable[..., Any], args: Mapping[str, Any] | None, options: dict[str, Any]
+) -> tuple[WasmToolSandbox, Mapping[str, str] | None]:
+    """Sandbox of one call, and its own environment variables."""
+    additional = options.pop("additional_env_vars", None)
+    made = as_tool(tool)
+    user, tool_id = options.pop("user", None), options.pop("tool_id", None)
+    return WasmToolSandbox(made.name, args or {}, user, tool_id, tool_object=made, **options), additional
 
 
 def run_code(code: str, inputs: Mapping[str, Any] | None = None, **options: Unpack[RunOptions]) -> CodeResult:

@@ -23,6 +23,7 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
 from wasm_sandbox.sandbox.executors import start_guest
 from wasm_sandbox.sandbox.hosting import calls_of, with_calls
+from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.script.cells import cell_script
 
@@ -41,12 +42,14 @@ class CodeRun:
         calls: calls of host functions.
         image: image to run it in; None for the default one.
         options: options of the run, checked.
+        events: what is told of it, if anybody listens.
     """
 
     request: ExecutionRequest
     calls: RunCalls
     image: Image | None
     options: RunOptions
+    events: Events | None = None
 
     def start(self, abandoned: Callable[[], bool] | None = None) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
@@ -65,7 +68,7 @@ def prepare_code(
     functions: Functions,
     options: RunOptions,
     loop: AbstractEventLoop | None = None,
-    **listeners: Any,
+    events: Events | None = None,
 ) -> CodeRun | CodeResult:
     """Prepare a run of code.
 
@@ -75,7 +78,7 @@ def prepare_code(
         functions: host functions.
         options: options of the run, checked.
         loop: event loop of the caller, if it has one that is free.
-        listeners: as of `hosting.calls_of`.
+        events: what is told of the run while it goes on; by default what the option ``on_event`` asks for.
 
     Returns:
         The run; or, if an input is refused, the result that says so.
@@ -85,6 +88,8 @@ def prepare_code(
         SandboxError: if an option is refused, of the classes that `WasmToolSandbox.run` raises.
     """
     limits = cast(Limits, options["limits"])
+    if events is None:
+        events = events_of(options)
     given = check_files(options["files"], options["mounts"], limits)
     environ = merge_environment(options["env"])
     image = None if options["image"] is None else images.choose_image(options["image"], None, may_build=False)
@@ -93,10 +98,10 @@ def prepare_code(
         preamble = "" if image is None or image.has_own_guest else live_script()
         script = cell_script(code, inputs, functions.names if functions else None, preamble=preamble)
     except BadArguments as error:
-        return refused(error)
-    calls = calls_of(functions, options, loop, **listeners)
-    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls)
-    return CodeRun(request, calls, image, options)
+        return told(refused(error), events)
+    calls = calls_of(functions, options, loop, **listeners(events))
+    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls, tap=events)
+    return CodeRun(request, calls, image, options, events)
 
 
 def refused(error: BadArguments) -> CodeResult:
@@ -110,13 +115,16 @@ def run(prepared: CodeRun | CodeResult) -> CodeResult:
     if isinstance(prepared, CodeResult):
         return prepared
     future, cancel = prepared.start()
+    if prepared.events is not None:
+        prepared.events.stop_with(cancel)
     try:
-        return prepared.result(wait_for(future))
+        result = prepared.result(wait_for(future))
     except BaseException:
         cancel()
         raise
     finally:
         prepared.calls.settle()
+    return told(result, prepared.events)
 
 
 async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
@@ -126,6 +134,8 @@ async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
     import asyncio  # lazy: 20 ms, only for async callers
 
     future, cancel = prepared.start(abandoned=asyncio.get_running_loop().is_closed)
+    if prepared.events is not None:
+        prepared.events.stop_with(cancel)
     try:
         outcome = await delivered(future)
     except BaseException:  # cancelled, or thrown away
@@ -135,6 +145,7 @@ async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
     finally:
         await prepared.calls.settle_async()
     try:
-        return prepared.result(outcome, quick=True)
+        result = prepared.result(outcome, quick=True)
     except TakesLonger:
-        return await asyncio.to_thread(prepared.result, outcome)
+        result = await asyncio.to_thread(prepared.result, outcome)
+    return result if prepared.events is None else await asyncio.to_thread(told, result, prepared.events)

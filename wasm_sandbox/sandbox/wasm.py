@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from wasm_sandbox.functions import Functions, RunCalls
     from wasm_sandbox.images import Image
+    from wasm_sandbox.sandbox.streams import Events
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,10 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             return call
         assert isinstance(call, _WasmCall)
         loop = asyncio.get_running_loop()
-        calls = self._calls(loop)
-        future, cancel = self._start(call, calls, loop.is_closed)
+        run = self._tool_run(call, self._events(), loop)
+        future, cancel = run.start(loop.is_closed)
+        if run.events is not None:
+            run.events.stop_with(cancel)
         try:
             outcome = await delivered(future)
         except BaseException:  # cancelled, or thrown away
@@ -146,12 +149,15 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             cancel()
             raise
         finally:
-            if calls is not None:
-                await calls.settle_async()
+            if run.calls is not None:
+                await run.calls.settle_async()
         try:
-            return self._result(call, calls, outcome, quick=True)
+            result = run.result(outcome, quick=True)
         except TakesLonger:  # seconds, if a tool means it: not on the event loop
-            return await asyncio.to_thread(self._result, call, calls, outcome)
+            result = await asyncio.to_thread(run.result, outcome)
+        if run.events is not None:
+            await asyncio.to_thread(run.events.finish, result)
+        return result
 
     @trace_method
     @naming_exhaustion()
@@ -166,30 +172,68 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         if isinstance(call, ToolExecutionResult):
             return call
         assert isinstance(call, _WasmCall)
-        calls = self._calls(None)
-        future, cancel = self._start(call, calls)
+        run = self._tool_run(call, self._events())
+        future, cancel = run.start()
+        if run.events is not None:
+            run.events.stop_with(cancel)
         try:
-            return self._result(call, calls, wait_for(future))
+            result = run.result(wait_for(future))
         except BaseException:
             cancel()
             raise
         finally:
-            if calls is not None:
-                calls.settle()
+            if run.calls is not None:
+                run.calls.settle()
+        if run.events is not None:
+            run.events.finish(result)
+        return result
 
-    def _calls(self, loop: AbstractEventLoop | None) -> RunCalls | None:
-        """Calls of host functions, if the tool may call any."""
-        if not self._functions:
+    def streamed(
+        self, agent_state: Any, additional_env_vars: Mapping[str, str] | None, events: Events
+    ) -> ToolRun | ToolExecutionResult:
+        """Prepare a run whose events are taken; the result instead, if the tool is refused."""
+        with naming_exhaustion():
+            call = self.prepare_call_sync(agent_state, additional_env_vars)
+        if isinstance(call, ToolExecutionResult):
+            return call
+        assert isinstance(call, _WasmCall)
+        return self._tool_run(call, events)
+
+    async def streamed_async(
+        self, agent_state: Any, additional_env_vars: Mapping[str, str] | None, events: Events
+    ) -> ToolRun | ToolExecutionResult:
+        """Prepare a run as `streamed`, whose async host functions run on the event loop."""
+        import asyncio  # lazy: 20 ms, only for async callers
+
+        with naming_exhaustion():
+            call = await self.prepare_call(agent_state, additional_env_vars)
+        if isinstance(call, ToolExecutionResult):
+            return call
+        assert isinstance(call, _WasmCall)
+        return self._tool_run(call, events, asyncio.get_running_loop())
+
+    def _events(self) -> Events | None:
+        """Events of the run, if somebody listens."""
+        if self.options["on_event"] is None:
             return None
-        from wasm_sandbox.sandbox.hosting import calls_of  # lazy: only for runs with host functions
+        from wasm_sandbox.sandbox.streams import events_of  # lazy: only for runs that are listened to
 
-        return calls_of(self._functions, self.options, loop)
+        return events_of(self.options)
+
+    def _tool_run(self, call: _WasmCall, events: Events | None, loop: AbstractEventLoop | None = None) -> ToolRun:
+        if not self._functions and events is None:
+            return ToolRun(self, call)
+        from wasm_sandbox.sandbox.hosting import calls_of  # lazy: only for runs with host functions, or listeners
+        from wasm_sandbox.sandbox.streams import listeners  # lazy: as above
+
+        functions = self._functions or _functions(None)
+        return ToolRun(self, call, calls_of(functions, self.options, loop, **listeners(events)), events)
 
     def _result(
         self, call: _WasmCall, calls: RunCalls | None, outcome: Outcome, quick: bool = False
     ) -> ToolExecutionResult:
         result = self._interpreted(call, outcome, self.limits, quick=quick)
-        if calls is None:
+        if calls is None or not self._functions:
             return result
         from wasm_sandbox.sandbox.hosting import with_calls  # lazy: as above
 
@@ -251,7 +295,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         )
 
     def _start(
-        self, call: _WasmCall, calls: RunCalls | None, abandoned: Callable[[], bool] | None = None
+        self,
+        call: _WasmCall,
+        calls: RunCalls | None,
+        abandoned: Callable[[], bool] | None = None,
+        events: Events | None = None,
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
         request = ExecutionRequest(
@@ -264,9 +312,35 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             given=call.given,
             values=call.script.values,
             peer=calls,
+            tap=events,
         )
         source = call.image.source if call.image else None
         return start_guest(request, self.options["isolation"], abandoned, source)
+
+
+@dataclass(frozen=True)
+class ToolRun:
+    """Run of a tool that is ready to begin.
+
+    Attributes:
+        sandbox: its sandbox.
+        call: the tool's call.
+        calls: calls of host functions, if it may call any or somebody listens.
+        events: what is told of it, if somebody listens.
+    """
+
+    sandbox: WasmToolSandbox
+    call: _WasmCall
+    calls: RunCalls | None = None
+    events: Events | None = None
+
+    def start(self, abandoned: Callable[[], bool] | None = None) -> tuple[Future[Outcome], Callable[[], None]]:
+        """Start the guest: a future of its outcome, and a function that stops it."""
+        return self.sandbox._start(self.call, self.calls, abandoned, self.events)
+
+    def result(self, outcome: Outcome, quick: bool = False) -> ToolExecutionResult:
+        """Interpret the outcome."""
+        return self.sandbox._result(self.call, self.calls, outcome, quick=quick)
 
 
 def as_tool(tool: Tool | Callable[..., Any]) -> Tool:

@@ -34,7 +34,7 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending
-from wasm_sandbox.request import ExecutionRequest, Peer
+from wasm_sandbox.request import ExecutionRequest, Peer, Tap
 
 NEAR_CEILING_BYTES = 1 << 20
 
@@ -195,6 +195,7 @@ class Guest:
         world, surroundings = self.world, self.world.surroundings
         world.deadline, world.turn = deadline, turn
         self.streams.stdout, self.streams.stderr = _pipes(request.limits)
+        self.streams.tap = None if request.tap is None else self._tapped(request.tap)
         self.ended, self.detail = _NOTHING, ""
         self._process.environ = entries(self.image.start.environ(request.environ))
         self._process.arguments = self.image.start.arguments(request)
@@ -220,6 +221,16 @@ class Guest:
             told = self.image.start.exception(self.ended.exit_code, self.streams.stderr.contents(), request)
             self.ended = self.ended._replace(exception=told)
         return self._ending
+
+    def _tapped(self, tap: Tap) -> Callable[[int, bytes], None]:
+        """A tap that ends the guest, if that is to end, before more of its memory is looked at."""
+        tap.begin(self.world.wait)
+
+        def output(fd: int, data: bytes) -> None:
+            tap.output(fd, data)
+            self.world.check()
+
+        return output
 
     def _refused(self, limits: Limits) -> capi.GuestStopped | None:
         """Reason not to begin the guest at all, if there is one."""

@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import ctypes
 import struct
-import threading
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, REGULAR_FILE, RIGHT_READ, SUCCESS, Imported, vectors
 from wasm_sandbox.engine.world.world import World
 from wasm_sandbox.request import Answer, Peer
-
-T = TypeVar("T")
 
 CHANNEL = 1000
 """Number of the descriptor: above all that a guest can open."""
@@ -86,48 +82,17 @@ class Channel:
     def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
         self._rest = b""
         if size > self.peer.max_request_bytes:
-            return self.peer.refuse(ident, size, self._wait)
+            return self.peer.refuse(ident, size, self._world.wait)
         payload = ctypes.string_at(address + _HEAD.size, size)
         self._world.check()
         with self._world.deadline_held() if self.peer.holds_deadline else nullcontext():
-            answer = self.peer.handle(op, ident, payload, self._wait)
+            answer = self.peer.handle(op, ident, payload, self._world.wait)
         self._world.check()
         return answer
 
     def _rest_of(self, wanted: int) -> Answer:
         part, self._rest = self._rest[:wanted], self._rest[wanted:]
         return Answer(0, 0, part)
-
-    def _wait(self, ready: Callable[[], T | None], seconds: float, changed: threading.Condition) -> T | None:
-        """Wait until something is ready, without the guest's turn; None when the time, or the run, is over."""
-        world = self._world
-        with changed:
-            found = ready()
-        if found is not None or seconds <= 0:
-            return found
-        end = time.monotonic() + seconds
-        surroundings = world.surroundings
-
-        def wake() -> None:
-            with changed:
-                changed.notify_all()
-
-        surroundings.wake_with(wake)
-        if world.turn is not None:
-            world.turn.give_up()
-        try:
-            with changed:
-                while (found := ready()) is None and not surroundings.cancelled:
-                    left = min(end - time.monotonic(), world.seconds_left())
-                    if left <= 0:
-                        break
-                    changed.wait(min(left, threading.TIMEOUT_MAX))
-        finally:
-            surroundings.wake_with(None)
-            if world.turn is not None:
-                world.turn.ask_again()
-        world.check()
-        return found
 
     def fd_fdstat_get(self, fd: int, result: int) -> int:
         if fd != CHANNEL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from wasm_sandbox.engine.world.pipe import OutputPipe
@@ -44,6 +44,10 @@ FILE_FUNCTIONS = STREAM_FUNCTIONS | {
 """Imports that files serve; without files, no path exists and no descriptor above the streams'."""
 
 
+PIECE_BYTES = 64 << 10
+"""Most bytes of a write that are handed to a tap at a time: a write may name gigabytes."""
+
+
 class Streams:
     """Capability of standard input, output and error.
 
@@ -57,6 +61,8 @@ class Streams:
 
     def __init__(self, memory: GuestMemory, stdout: OutputPipe, stderr: OutputPipe) -> None:
         self._memory, self.stdout, self.stderr = memory, stdout, stderr
+        self.tap: Callable[[int, bytes], None] | None = None
+        """Listener to what is written; it ends the guest if that is to end."""
         self.stdin = b""
         """Rest of standard input: empty, except while an image is prepared."""
 
@@ -75,6 +81,10 @@ class Streams:
         total = sum(size for _, size in spans)
         self._memory.store(written, struct.pack("<I", total))
         pipe.write_all(spans, total)
+        if self.tap is not None:
+            for address, size in spans:
+                for at in range(0, size, PIECE_BYTES):
+                    self.tap(fd, ctypes.string_at(address + at, min(PIECE_BYTES, size - at)))
         return SUCCESS
 
     def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache
+from typing import TypeVar
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.threads.turns import Turn
@@ -25,6 +27,8 @@ from wasm_sandbox.engine.world.surroundings import (
     LiveSurroundings,
     Surroundings,
 )
+
+T = TypeVar("T")
 
 REST_SECONDS = 0.001
 """Shortest sleep for which a guest gives up its turn."""
@@ -154,6 +158,36 @@ class World:
         else:
             self.surroundings.sleep(seconds)
         self.check()
+
+    def wait(self, ready: Callable[[], T | None], seconds: float, changed: threading.Condition) -> T | None:
+        """Wait for something of the host's, without the guest's turn; see `wasm_sandbox.request.Wait`."""
+        with changed:
+            found = ready()
+        if found is not None or seconds <= 0:
+            return found
+        end = time.monotonic() + seconds
+        surroundings = self.surroundings
+
+        def wake() -> None:
+            with changed:
+                changed.notify_all()
+
+        surroundings.wake_with(wake)
+        if self.turn is not None:
+            self.turn.give_up()
+        try:
+            with changed:
+                while (found := ready()) is None and not surroundings.cancelled:
+                    left = min(end - time.monotonic(), self.seconds_left())
+                    if left <= 0:
+                        break
+                    changed.wait(min(left, threading.TIMEOUT_MAX))
+        finally:
+            surroundings.wake_with(None)
+            if self.turn is not None:
+                self.turn.ask_again()
+        self.check()
+        return found
 
     # -- its memory ------------------------------------------------------------------------------
 
