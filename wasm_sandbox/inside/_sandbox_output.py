@@ -19,7 +19,8 @@ class _File(io.FileIO):
         return super().write(data)
 
     def fileno(self):
-        sys.__stdout__.reconfigure(write_through=True)  # whoever asks may write past this: no text waits any more
+        with contextlib.suppress(ValueError):  # closed
+            _out.reconfigure(write_through=True)  # whoever asks may write past this: no text waits any more
         return super().fileno()
 
 

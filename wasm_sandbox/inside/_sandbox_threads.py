@@ -18,6 +18,7 @@ import contextvars
 import importlib.machinery
 import itertools
 import logging
+import os
 import queue
 import sys
 import threading
@@ -517,7 +518,7 @@ def _change_pool(module):
         """As `multiprocessing.pool.ThreadPool`, one task after the other."""
 
         def __init__(self, processes=None, initializer=None, initargs=()):
-            processes = 1 if processes is None else processes
+            processes = os.process_cpu_count() or 1 if processes is None else processes
             if processes < 1:
                 raise ValueError("Number of processes must be at least 1")
             if initializer is not None and not callable(initializer):
