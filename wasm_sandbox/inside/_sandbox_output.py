@@ -14,9 +14,9 @@ import sys
 class _File(io.FileIO):
     """File below a standard stream, which text that waits for the end of its line goes out before."""
 
-    def write(self, data):
+    def write(self, data, _before=io.FileIO.write):
         flush()
-        return super().write(data)
+        return _before(self, data)
 
     def fileno(self):
         with contextlib.suppress(ValueError):  # closed
@@ -25,9 +25,9 @@ class _File(io.FileIO):
 
 
 class _ErrorFile(_File):
-    def flush(self):
+    def flush(self, _before=io.FileIO.flush):
         flush()
-        super().flush()
+        _before(self)
 
 
 def _stream(kind, fd, name, **options):
@@ -44,8 +44,10 @@ _err = _stream(_ErrorFile, 2, "<stderr>", errors="backslashreplace", write_throu
 
 def flush(_flush=_out.flush):
     """Let text go out that waits for the end of its line."""
-    with contextlib.suppress(ValueError):  # closed
+    try:
         _flush()
+    except ValueError:  # closed
+        return
 
 
 def _write(fd, data, /, _before=posix.write):
