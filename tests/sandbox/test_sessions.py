@@ -22,6 +22,7 @@ from wasm_sandbox import (
     CodeResult,
     Deny,
     ErrorKind,
+    Event,
     HostDir,
     HostFunction,
     Sandbox,
@@ -158,6 +159,23 @@ def test_many_calls_of_tools_and_cells_keep_their_memory_level(session: Session)
     assert before is not None
     assert after is not None
     assert after.peak_memory_bytes - before.peak_memory_bytes <= 8 << 20
+
+
+def test_what_a_call_does_is_told_while_it_runs(session: Session) -> None:
+    heard: list[Event] = []
+    session.run_code("print('a'); add(1)", on_event=heard.append)
+    assert [event.kind for event in heard] == ["stdout", "call", "call", "result"]
+    heard.clear()
+    session.run_tool(Tool.from_source("def f():\n    print('b')"), on_event=heard.append)
+    assert [event.kind for event in heard] == ["stdout", "result"]
+
+    def fail(event: Event) -> None:
+        raise ZeroDivisionError
+
+    session.set(x=1)
+    with pytest.raises(ZeroDivisionError):
+        session.run_code("x = 2\nprint('c')\nwhile True: pass", on_event=fail)
+    assert session.get("x") == 1
 
 
 # --- Errors ---------------------------------------------------------------------------------------------

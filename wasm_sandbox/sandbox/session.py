@@ -27,6 +27,7 @@ from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.code import refused
 from wasm_sandbox.sandbox.hosting import calls_of, functions_of, with_calls
 from wasm_sandbox.sandbox.snapshots import Loaded, Pending, dump, load
+from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool
 from wasm_sandbox.script.cells import CellScript, cell_name, resume_script, session_cell_script
 from wasm_sandbox.tool.definition import Tool
@@ -308,14 +309,22 @@ class Session:
             script = session_cell_script(code, inputs, names, name=cell_name(self._cells + 1), is_fork=self._is_fork)
         except BadArguments as error:
             return refused(error)
-        calls = calls_of(functions, options, loop, may_defer=may_defer)
-        return (yield from self._script_steps(script, calls, options, environ))
+        events = events_of(options)
+        calls = calls_of(functions, options, loop, may_defer=may_defer, **listeners(events))
+        return (yield from self._script_steps(script, calls, options, environ, events))
 
     def _script_steps(
-        self, script: CellScript, calls: RunCalls, options: RunOptions, environ: Mapping[str, str]
+        self,
+        script: CellScript,
+        calls: RunCalls,
+        options: RunOptions,
+        environ: Mapping[str, str],
+        events: Events | None = None,
     ) -> Steps[CodeResult | Paused]:
         limits = cast(Limits, options["limits"])
-        request = ExecutionRequest(script.text, environ, limits, given=self._given, values=script.values, peer=calls)
+        request = ExecutionRequest(
+            script.text, environ, limits, given=self._given, values=script.values, peer=calls, tap=events
+        )
         outcome = yield request, calls
         result, is_paused = interpret_session_cell(outcome, limits)
         if not outcome.is_over:
@@ -323,13 +332,16 @@ class Session:
             self._cells += 1
         result = with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
         if not is_paused:
-            return result
+            return told(result, events)
+        told(result, events)
         self._paused = Paused(self, dict(calls.deferred), result, options)
         return self._paused
 
     def begin(self, request: ExecutionRequest) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it; the caller holds the session."""
         call = CallOfKept(request.limits)
+        if isinstance(request.tap, Events):
+            request.tap.stop_with(call.cancel)
         return process_engine().start_in(self._kept, request, call), call.cancel
 
     def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
@@ -382,7 +394,8 @@ class Session:
             script = sandbox.session_script(agent_state)
         except (BadArguments, UnsupportedToolError) as error:
             return sandbox.refused(error)
-        calls = calls_of(functions, options, loop)
+        events = events_of(options)
+        calls = calls_of(functions, options, loop, **listeners(events))
         outcome = yield (
             ExecutionRequest(
                 script.text,
@@ -394,6 +407,7 @@ class Session:
                 given=self._given,
                 values=script.values,
                 peer=calls,
+                tap=events,
             ),
             calls,
         )
@@ -405,7 +419,7 @@ class Session:
             injects_agent_state=script.injects_agent_state,
             argument_lines=script.argument_lines,
         )
-        return with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
+        return told(with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over}), events)
 
     def set(self, **values: Any) -> None:
         """Set variables.
@@ -495,10 +509,12 @@ class Session:
         options = paused.options
         given = [(answer.ident, answer.kind, answer.data) for answer in answers]
         script = resume_script(given, is_fork=self._is_fork)
-        calls = calls_of(self._functions, options, loop, may_defer=True)
+        events = events_of(options)
+        calls = calls_of(self._functions, options, loop, may_defer=True, **listeners(events))
         answered = {answer.ident for answer in answers}
         calls.deferred.update({ident: d for ident, d in paused.deferred.items() if ident not in answered})
-        found = yield from self._script_steps(script, calls, options, merge_environment(options["env"]))
+        environ = merge_environment(options["env"])
+        found = yield from self._script_steps(script, calls, options, environ, events)
         if isinstance(found, CodeResult) and not found.rolled_back:
             self._paused = None
         return found
