@@ -16,6 +16,7 @@ from wasm_sandbox.cli.bench import bench
 from wasm_sandbox.cli.display import complain, write
 from wasm_sandbox.cli.images import cache_verbs, image_verbs
 from wasm_sandbox.cli.inputs import EXIT_BAD_USAGE, EXIT_HOST, EXIT_INTERRUPTED, CommandError, HostUnfit
+from wasm_sandbox.cli.repl import repl
 from wasm_sandbox.cli.run import doctor, execute, run, script, warm
 from wasm_sandbox.cli.stores import environment_verbs, tool_verbs
 from wasm_sandbox.errors import (
@@ -63,7 +64,7 @@ def cli() -> None:
     """
 
 
-for _verb in (run, execute, script, warm, doctor, bench):
+for _verb in (run, execute, repl, script, warm, doctor, bench):
     cli.add_command(_verb)
 for _verbs in (tool_verbs, environment_verbs, image_verbs, cache_verbs):
     cli.add_command(_verbs)
