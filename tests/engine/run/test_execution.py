@@ -167,7 +167,7 @@ def test_an_endless_loop_runs_out_of_fuel(run_script: RunScript) -> None:
 )
 def test_the_deadline_ends_whatever_the_guest_does(run_script: RunScript, script: str) -> None:
     outcome = run_script(
-        f"import sys\nsys.stdout.write('started')\n{script}", timeout_seconds=0.3, memory_bytes=1024 * MIB
+        f"import sys\nsys.stdout.write('started\\n')\n{script}", timeout_seconds=0.3, memory_bytes=1024 * MIB
     )
     assert ending(outcome) == "DEADLINE"
     assert outcome.stdout.startswith(b"started")

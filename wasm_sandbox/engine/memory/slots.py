@@ -34,7 +34,7 @@ MOST_KEPT_BYTES = 4 << 20
 1 to 2 MiB."""
 
 SCANNED_BYTES = 2 << 20
-"""Range of one scan for changed pages: it has no more ranges of pages than a scan tells."""
+"""Part of a memory that has no more ranges of pages than a scan tells."""
 
 COMPARED_BYTES = 64 << 10
 """Size of the ranges that are compared where no scan tells."""
@@ -226,16 +226,18 @@ class Slot(Memories):
         return found
 
     def _touched(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Ranges of offsets that may have been written to, in order."""
+        """Ranges of offsets that were written to, in order; all of a part in which there are more than a scan tells."""
+        assert self._scanner is not None
         base = self.linear.address
-        for at in range(start, end, SCANNED_BYTES):
-            size = min(SCANNED_BYTES, end - at)
-            assert self._scanner is not None
-            written = self._scanner.written(base + at, size, SCANNED_BYTES // SYSTEM_PAGE_BYTES)
-            if written is None:
-                yield at, at + size
-            else:
-                yield from ((first - base, last - base) for first, last in written)
+        written = self._scanner.written(base + start, end - start, (end - start) // SYSTEM_PAGE_BYTES)
+        if written is not None:
+            yield from ((first - base, last - base) for first, last in written)
+        elif end - start <= SCANNED_BYTES:
+            yield start, end
+        else:
+            middle = start + (end - start) // 2 // SYSTEM_PAGE_BYTES * SYSTEM_PAGE_BYTES
+            yield from self._touched(start, middle)
+            yield from self._touched(middle, end)
 
     def restore(self) -> None:
         """Make the memory equal to the image's again, to the last byte. The guest that had it must be gone.

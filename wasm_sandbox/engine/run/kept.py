@@ -89,6 +89,8 @@ class KeptGuest:
         self.point = point
         self.lock = threading.Lock()
         self._guest: Guest | None = None
+        self._is_at_point = False
+        """Whether the guest has run nothing since `point`."""
         self._calls = point.calls if point else 0
         self._elapsed = point.elapsed if point else NONE_ELAPSED
         self._is_closed = False
@@ -110,6 +112,7 @@ class KeptGuest:
             raise RuntimeError("the guest was closed")
         assert request.peer is not None
         self._calls += 1
+        self._is_at_point = False
         if self._guest is not None:
             self._guest.renew(surroundings, request.peer)
             return self._guest
@@ -150,12 +153,13 @@ class KeptGuest:
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
         with self.lock:
-            if self._guest is not None and self._guest.is_at_rest:
+            if self._guest is not None and self._guest.is_at_rest and not self._is_at_point:
                 self.point = self._taken(self._guest)
             return self.point
 
     def _taken(self, guest: Guest) -> Checkpoint:
         files = guest.files.state() if guest.files is not None else None
+        self._is_at_point = True
         return Checkpoint(self.image.id, guest.snapshot(), files, self._elapsed, self._calls)
 
     def go_back(self, point: Checkpoint | None) -> None:
