@@ -15,7 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wasm_sandbox import AsyncSandbox, Call, ErrorKind, Event, Limits, Sandbox, Tool, UnsupportedIsolation, run_code
+from wasm_sandbox import (
+    AsyncSandbox,
+    Call,
+    CodeResult,
+    ErrorKind,
+    Event,
+    Limits,
+    Sandbox,
+    Tool,
+    ToolExecutionResult,
+    UnsupportedIsolation,
+    run_code,
+)
 from wasm_sandbox.decode.frame import MARKER, encode_frame
 from wasm_sandbox.engine import process_engine
 from wasm_sandbox.events import Mark, listening
@@ -101,7 +113,7 @@ def test_events_come_in_order_and_the_result_last(taker: str) -> None:
         ("result", "success"),
     ]
     result = events[-1].result
-    assert result is not None
+    assert isinstance(result, CodeResult)
     assert (result.value, result.stdout) == (42, [text(events)])
     assert not any(event.result for event in events[:-1])
     assert [event.data for event in events if event.kind == "progress"] == [{"done": 1.0, "total": 2.0}]
@@ -119,7 +131,7 @@ def test_a_tool_is_streamed_like_a_program(is_async: bool) -> None:
 
     events = asyncio.run(iterate()) if is_async else list(Sandbox(functions=[add]).stream_tool(tool, {"n": 3}))
     assert [kind for kind, _ in seen(events)] == ["stdout", "display", "progress", "call", "call", "result"]
-    assert events[-1].result is not None
+    assert isinstance(events[-1].result, ToolExecutionResult)
     assert (events[-1].result.func_return, text(events)) == (4, "n 3\n")
     heard: list[Event] = []
     result = Sandbox(on_event=heard.append).run_tool(
@@ -433,7 +445,14 @@ def test_a_listener_that_cannot_be_one_is_refused(options: Any, error: type[Exce
 @pytest.mark.parametrize("kind", [Sandbox, AsyncSandbox])
 def test_a_stream_refuses_what_it_cannot_do_before_it_begins(kind: Any) -> None:
     tool = Tool.from_source("def f():\n    return 1\n")
-    for begin in (lambda **o: kind().stream_code("1", **o), lambda **o: kind().stream_tool(tool, **o)):
+
+    def stream_code(**options: Any) -> object:
+        return kind().stream_code("1", **options)
+
+    def stream_tool(**options: Any) -> object:
+        return kind().stream_tool(tool, **options)
+
+    for begin in (stream_code, stream_tool):
         with pytest.raises(UnsupportedIsolation, match="events"):
             begin(isolation="process")
         with pytest.raises(TypeError, match="leave out on_event"):

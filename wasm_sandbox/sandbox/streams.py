@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextvars
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -33,6 +34,7 @@ JOINED_CHARACTERS = 16 << 10
 """Longest text that pieces of output which nobody has taken yet are joined to."""
 
 STDOUT = 1
+_FIRST = MARKER[:1]
 
 
 class _Errors:
@@ -68,6 +70,8 @@ class _Output(_Errors):
         self._is_frame = False
 
     def text(self, data: bytes) -> str:
+        if not self._held and _FIRST not in data:
+            return self._decoder.decode(data)
         self._held += data[: self._most - len(self._held)]  # past that it is dropped, as a result's is
         if self._is_frame:
             return ""
@@ -86,9 +90,10 @@ class _Output(_Errors):
                 self._is_frame = True
                 return at
             at = self._held.find(MARKER, at + 1)
-        longest = min(len(MARKER) - 1, len(self._held))
-        begun = next((n for n in range(longest, 0, -1) if self._held.endswith(MARKER[:n])), 0)
-        return len(self._held) - begun
+        at = self._held.find(_FIRST, max(0, len(self._held) - len(MARKER) + 1))
+        while at >= 0 and not MARKER.startswith(bytes(self._held[at:])):
+            at = self._held.find(_FIRST, at + 1)
+        return at if at >= 0 else len(self._held)
 
     def rest(self) -> str:
         data = split_frames(bytes(self._held), max_payload=self._limits.result_bytes).text
@@ -113,6 +118,7 @@ class Events:
 
     def __init__(self, limits: Limits, deliver: Callable[[Event], object] | None = None) -> None:
         self._deliver = deliver
+        self._context = contextvars.copy_context()
         self._out, self._err = _Output(limits), _Errors()
         self._decoding = threading.Lock()
         self.changed = threading.Condition()
@@ -227,7 +233,7 @@ class Events:
             self._is_delivering = True
         while (event := self._next_or_done()) is not None:
             try:
-                self._deliver(event)
+                self._context.run(self._deliver, event)
             except BaseException as error:
                 self._fail(error)
 
@@ -485,9 +491,9 @@ class AsyncEventStream(_Stream, AsyncIterator[Event]):
                 except RuntimeError:  # the loop is closed: nobody waits
                     self._end()
 
-            is_done = self._under_way is None or self._under_way.future.done()
             event = self._events.take_now(wake)
-            if event is not None or is_done:
+            # Looked at last: whoever ends the run from now on calls the waker.
+            if event is not None or self._under_way is None or self._under_way.future.done():
                 return event
             await waiter
 
