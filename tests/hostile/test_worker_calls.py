@@ -115,8 +115,11 @@ def test_nonsense_is_answered_in_words_and_calls_nothing(op: int, payload: bytes
 
 # -- what it may not ----------------------------------------------------------------------------------------
 
+WAITS = "call(1, 1, b'\\2\\0\\0\\0{}')\nhear()\ncall(2, 0, b'\\xff' * 8)\n"
+"""A call of what does not end, and a wait for it."""
+
 REFUSED = {
-    "a call before the last one was answered": "call(2)\ncall(1, 1, b'\\2\\0\\0\\0{}')\ncall(2)\ncall(2)\ncall(2)",
+    "a call before the last one was answered": f"{WAITS}call(2)",
     "a call of an earlier run": f"call(0, 1, {ADD!r}, run=0)",
     "a call of a later run": f"call(0, 1, {ADD!r}, run=2)",
     "a number of no byte": f"call(256, 1, {ADD!r})",
@@ -182,9 +185,7 @@ def test_a_flood_of_calls_ends_with_the_time_of_the_run(monkeypatch: pytest.Monk
 @needs_posix
 @pytest.mark.parametrize("dies", ["os._exit(1)", "os.kill(os.getpid(), 9)", "os.close(1)\ntime.sleep(60)"])
 def test_of_a_worker_that_dies_nothing_goes_on(dies: str) -> None:
-    with traitor(
-        f"call(1, 1, b'\\2\\0\\0\\0{{}}')\nhear()\ncall(2, 0, b'\\xff' * 8)\ntime.sleep(0.1)\n{dies}"
-    ) as workers:
+    with traitor(f"{WAITS}time.sleep(0.1)\n{dies}") as workers:
         calls = calls_of()
         assert outcome_of(workers, calls).ending is Ending.TRAPPED
         calls.settle()
