@@ -268,7 +268,7 @@ def test_displays_are_bounded_and_kept_when_a_limit_ends_the_run() -> None:
     result = run_code("display('shown')\nwhile True: pass", limits={"timeout_seconds": 0.4})
     assert failed(result) is ErrorKind.TIMEOUT
     assert result.displays == [{"text/plain": "'shown'"}]
-    result = run_code("for n in range(9): display('x' * 300)", limits={"result_bytes": 1000})
+    result = run_code("for n in range(9): display('x' * 300)", limits={"result_bytes": 2000})
     assert result.error is not None
     assert "Limits.result_bytes" in result.error.message
     assert len(result.displays) == 3

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome
 
 
+MAX_EXIT_CODE = 2**63
+
+
 class _Reported(NamedTuple):
     """Content of a cell's frame, checked."""
 
@@ -133,5 +136,6 @@ def _tool_error(name: str, message: str, traceback: str, is_compiled: bool, code
     else:
         kind = ErrorKind.SYNTAX_ERROR
     if code is not None:
-        message = f"the code ended the interpreter with exit code {code}"
+        shown = code if abs(code) < MAX_EXIT_CODE else "of very many digits"  # which str would refuse to print
+        message = f"the code ended the interpreter with exit code {shown}"
     return ToolError(kind=kind, message=message, exception_name=name.rpartition(".")[2], traceback=traceback)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from wasm_sandbox.functions.catalogue import Functions
-from wasm_sandbox.functions.declared import HostFunction
+from wasm_sandbox.functions.declared import BadCall, HostFunction
 from wasm_sandbox.request import Answer
 from wasm_sandbox.results import Call
 from wasm_sandbox.script.wire import MARSHAL_VERSION, Untravelled, encode
@@ -71,8 +71,7 @@ def pending_call(functions: Functions, ident: int, name: str, arguments: bytes) 
     if not found:
         raise ValueError(f"the program waits for {name!r:.100}: declare it with HostFunction.deferred")
     try:
-        validated = found[0].model.__pydantic_validator__.validate_json(arguments)
-    except ValidationError as error:
-        raise ValueError(f"the arguments of {name!r:.100} do not fit its declaration: {_said(error)}") from None
-    args, kwargs = found[0].bound(validated)
+        args, kwargs = found[0].arguments(arguments)
+    except BadCall as error:
+        raise ValueError(f"the arguments of {name!r:.100} do not fit its declaration: {error}") from None
     return found[0], Call(id=ident, name=name, args=args, kwargs=kwargs, argument_bytes=len(arguments))

@@ -20,13 +20,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from pydantic import ValidationError
-
 from wasm_sandbox.functions.catalogue import Functions
-from wasm_sandbox.functions.declared import HostFunction
+from wasm_sandbox.functions.declared import BadCall, HostFunction
 from wasm_sandbox.functions.gates import Deny, Gate
 from wasm_sandbox.functions.loops import private_loop, thread_pool
-from wasm_sandbox.functions.requests import MAX_NAME_BYTES, read_bundle, read_progress
+from wasm_sandbox.functions.requests import read_bundle, read_progress
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.request import Answer, Wait
 from wasm_sandbox.results import Call
@@ -41,6 +39,16 @@ MAX_MESSAGE = 2000
 """Most characters of an exception's message that a guest gets."""
 
 MAX_NAMES = 1000
+
+MAX_OWN_BYTES = 64 << 10
+"""Most bytes of a request that hands nothing over."""
+
+KEPT_ARGUMENT_BYTES = 1 << 20
+"""Size up to which the arguments of calls that have ended are kept, as the guest sent them: as objects of Python they
+take tens of times as much."""
+
+BUNDLE_BYTES = 256
+"""What a display counts for beside its bytes."""
 
 SETTLE_SECONDS = 5.0
 """Longest wait for a coroutine that was cancelled at the end of a run."""
@@ -109,6 +117,8 @@ class RunCalls:
         """Calls in their order, those under way too."""
         self.displays: list[dict[str, str | bytes]] = []
         self._display_bytes = 0
+        self._kept_bytes = 0
+        self._gate_is_async = gate is not None and _is_async(gate)
         self.bytes_in = self.bytes_out = 0
         self.seconds = 0.0
         self.changed = threading.Condition()
@@ -123,8 +133,8 @@ class RunCalls:
 
     @property
     def max_request_bytes(self) -> int:
-        """Most bytes of the next request."""
-        return self._limits.host_bytes
+        """Most bytes of the next request: what the run may still hand over, and what every request needs."""
+        return max(self._limits.host_bytes - self.bytes_in, MAX_OWN_BYTES)
 
     @property
     def holds_deadline(self) -> bool:
@@ -151,14 +161,13 @@ class RunCalls:
             The answer; ``NOTHING`` where there is none yet.
         """
         try:
-            self._count_bytes(len(payload))
             match op:
                 case 0:
-                    return self._counted(self._called(payload, wait))
+                    return self._called(payload, wait)
                 case 1:
-                    return self._counted(self._submitted(ident, payload, wait))
+                    return self._submitted(ident, payload, wait)
                 case 2:
-                    return self._counted(self._next(payload, wait))
+                    return self._next(payload, wait)
                 case 3:
                     self._cancel(ident)
                 case 4:
@@ -166,6 +175,7 @@ class RunCalls:
                 case 5:
                     return self._source(self._functions.names_source(_text(payload).split("\n")[:MAX_NAMES]))
                 case 7:
+                    self._count_bytes(len(payload))
                     self._show(read_bundle(payload))
                 case 8:
                     if self._on_progress is not None:
@@ -212,16 +222,6 @@ class RunCalls:
                 f"this run may hand {self._limits.host_bytes} bytes to host functions (Limits.host_bytes)",
             )
 
-    def _counted(self, answer: Answer) -> Answer:
-        self.bytes_out += len(answer.data)
-        if self.bytes_out > self._limits.host_bytes and answer.kind != FAILED:
-            return _failure(
-                answer.ident,
-                "HostBudgetError",
-                f"host functions may hand {self._limits.host_bytes} bytes to this run (Limits.host_bytes)",
-            )
-        return answer
-
     def _admit(self, function: HostFunction) -> None:
         """Count a call, or refuse it for want of a budget."""
         limits = self._limits
@@ -251,6 +251,9 @@ class RunCalls:
 
     def _begun(self, payload: bytes) -> tuple[HostFunction, Call, float]:
         """Look the function up, count the call, and check its arguments."""
+        if self._is_closed:
+            raise _Refused("HostFunctionError", "the run is over")
+        self._count_bytes(len(payload))
         if len(payload) < _NUMBER.size:
             raise _Refused("HostFunctionError", "the request is cut")
         (number,) = _NUMBER.unpack_from(payload)
@@ -258,9 +261,7 @@ class RunCalls:
             raise _Refused("HostFunctionError", "there is no such host function in this run")
         function = self._functions.table[number]
         began = time.monotonic()
-        call = Call.model_construct(
-            id=len(self.calls) + 1, name=function.name, argument_bytes=len(payload) - _NUMBER.size
-        )
+        call = Call.begun(len(self.calls) + 1, function.name, len(payload) - _NUMBER.size)
         try:
             self._admit(function)
             if function.is_deferred and not self._may_defer:
@@ -282,20 +283,18 @@ class RunCalls:
 
     def _check(self, function: HostFunction, call: Call, arguments: bytes) -> None:
         try:
-            validated = function.model.__pydantic_validator__.validate_json(arguments)
-        except ValidationError as error:
-            call.cause = error
-            message = f"{function.name}: {_validation_message(error)}"
-            raise _Refused("HostArgumentsError", message, "bad_arguments") from error
+            call.args, call.kwargs = function.arguments(arguments)
+        except BadCall as error:
+            call.cause = error.__cause__
+            raise _Refused("HostArgumentsError", f"{function.name}: {error}"[:MAX_MESSAGE], "bad_arguments") from error
         except Exception as error:  # a validator of the caller's own
             call.cause = error
             raise _Refused("HostArgumentsError", f"{function.name}: its arguments were refused", "error") from error
-        call.args, call.kwargs = function.bound(validated)
 
     def _called(self, payload: bytes, wait: Wait) -> Answer:
         """Perform a call for a guest that waits for it: on its own thread, where that is possible."""
         function, call, began = self._begun(payload)
-        if function.is_async or function.timeout is not None or inspect.iscoroutinefunction(self._gate):
+        if function.is_async or function.timeout is not None or self._gate_is_async:
             future = self._start(0, function, call, began)
             found = wait(lambda: future if future.done() else None, self._seconds_left(), self.changed)
             if found is None:
@@ -339,11 +338,12 @@ class RunCalls:
             return
         decision = self._context.copy().run(self._gate, call)
         if inspect.isawaitable(decision):
-            raise _Refused("HostRefusedError", f"{call.name}: its gate has to be awaited")
+            _drop(decision)
+            raise _Refused("HostRefusedError", f"{call.name}: its gate has to be awaited: write it with async def")
         _heed(call, decision)
 
     def _submitted(self, ident: int, payload: bytes, wait: Wait) -> Answer:
-        if ident in self._under_way or ident in self.deferred:
+        if not ident or ident in self._under_way or ident in self.deferred:  # 0 is that of the call without a number
             raise _Refused("HostFunctionError", "a call of this number is under way")
         function, call, began = self._begun(payload)
         if function.is_deferred:
@@ -498,23 +498,38 @@ class RunCalls:
             future.cancel()
 
     def _end(self, call: Call, outcome: str, began: float, cause: BaseException | None = None) -> None:
-        call.outcome = cast(Any, outcome)
-        call.seconds = time.monotonic() - began
-        self.seconds += call.seconds
+        seconds = time.monotonic() - began
+        fields = call.__dict__  # without a model's own way to set them, which takes longer
+        fields["outcome"], fields["seconds"] = outcome, seconds
         if cause is not None and call.cause is None:
-            call.cause = cause
+            fields["cause"] = cause
+        with self.changed:
+            self.seconds += seconds
+            self._kept_bytes += call.argument_bytes
         if self._on_call is not None:
             self._on_call(call)
+        if self._kept_bytes > KEPT_ARGUMENT_BYTES:
+            fields["args"], fields["kwargs"] = (), {}
 
     # -- answers ---------------------------------------------------------------------------------
 
     def _answer(self, ident: int, function: HostFunction, value: Any) -> Answer:
-        if inspect.isawaitable(value):
-            close = getattr(value, "close", None)
-            if callable(close):
-                close()
-            raise Untravelled("an awaitable: declare the function with async def")
-        kind, data = encode(value)
+        try:
+            kind, data = encode(value)
+        except Untravelled:
+            if not inspect.isawaitable(value):
+                raise
+            _drop(value)
+            raise Untravelled("an awaitable: declare the function with async def") from None
+        with self.changed:  # counted here, and not when the guest fetches it: until then it is in the host's memory
+            self.bytes_out += len(data)
+            is_too_much = self.bytes_out > self._limits.host_bytes
+        if is_too_much:
+            raise _Refused(
+                "HostBudgetError",
+                f"host functions may hand {self._limits.host_bytes} bytes to this run (Limits.host_bytes)",
+                "error",
+            )
         return Answer(kind, ident, data)
 
     def _failed(self, ident: int, function: HostFunction, call: Call, error: BaseException) -> Answer:
@@ -538,7 +553,7 @@ class RunCalls:
     def _show(self, bundle: dict[str, str | bytes] | None) -> None:
         if bundle is None:
             raise _Refused("HostFunctionError", "a display is malformed")
-        self._display_bytes += sum(map(len, bundle.values()))
+        self._display_bytes += BUNDLE_BYTES + sum(len(name) + len(shown) for name, shown in bundle.items())
         if self._display_bytes > self._limits.result_bytes:
             raise _Refused(
                 "HostBudgetError",
@@ -550,9 +565,19 @@ class RunCalls:
 
 
 def _text(payload: bytes) -> str:
-    if len(payload) > MAX_NAME_BYTES * MAX_NAMES:
+    if len(payload) > MAX_OWN_BYTES:
         raise _Refused("HostFunctionError", "the names are too long")
     return payload.decode("utf-8", "replace")
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _drop(awaitable: Any) -> None:
+    """Close what nobody awaits."""
+    if callable(close := getattr(awaitable, "close", None)):
+        close()
 
 
 def _failure(ident: int, kind: str, message: str) -> Answer:
@@ -586,16 +611,11 @@ def _message(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _validation_message(error: ValidationError) -> str:
-    """What does not fit, without the values: the guest has them, and they may be long."""
-    try:
-        parts = [
-            f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
-            for item in error.errors(include_url=False, include_context=False, include_input=False)[:10]
-        ]
-    except Exception:
-        return "its arguments do not fit"
-    return "; ".join(parts)[:MAX_MESSAGE]
+_ROOTS = (
+    "Applications|Library|System|Users|Volumes|app|bin|boot|data|dev|etc|home|lib|lib64|media|mnt|opt|private|proc|root|run"
+    "|sbin|snap|srv|sys|tmp|usr|var|workspace"
+)
+_PLACE = re.compile(rf"""(?<![\w:/.])/(?:{_ROOTS})(?:/[^\s'"]*)?(?![\w-])|\b[A-Za-z]:\\[^\s'"]*|\\\\[^\s'"]+""")
 
 
 def _host_places() -> list[str]:
@@ -604,10 +624,11 @@ def _host_places() -> list[str]:
 
 
 def _scrubbed(message: str) -> str:
-    """A message without paths of this host."""
+    """A message without what looks like a path of a host, and without paths of this one."""
+    message = message[: 4 * MAX_MESSAGE]  # a path that begins in what the guest gets is whole in this
     for place in _host_places():
         message = re.sub(re.escape(place) + r"[^\s'\"]*", "<path>", message)
-    return message
+    return _PLACE.sub("<path>", message)
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:

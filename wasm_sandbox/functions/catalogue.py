@@ -26,6 +26,7 @@ class Functions:
     def __init__(self, functions: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None) -> None:
         modules = functions if isinstance(functions, Mapping) else {DEFAULT_MODULE: functions or ()}
         self.table: list[HostFunction] = []
+        self._sources: dict[int, str] = {}
         self.modules: dict[str, dict[str, int]] = {}
         """Name of a module -> name of a function -> its number in `table`."""
         for module, members in modules.items():
@@ -69,11 +70,17 @@ class Functions:
         numbers = self.modules.get(name)
         if numbers is None or not numbers:
             return None
-        return guest_source((number, self.table[number]) for number in numbers.values())
+        return "\n".join(map(self._source, numbers.values()))
 
     def names_source(self, names: Iterable[str]) -> str:
         """Source of the functions of some plain names, for the guest; names that there are not are left out."""
-        return guest_source((self.plain[name], self.table[self.plain[name]]) for name in names if name in self.plain)
+        return "\n".join(self._source(self.plain[name]) for name in dict.fromkeys(names) if name in self.plain)
+
+    def _source(self, number: int) -> str:
+        """Source of one function, which is written once."""
+        if number not in self._sources:
+            self._sources[number] = guest_source(number, self.table[number])
+        return self._sources[number]
 
     def stubs(self) -> str:
         """Stubs of all functions (``.pyi``), for a prompt: signatures, docstrings, and the fields of their models."""

@@ -6,18 +6,34 @@ import inspect
 import keyword
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar, cast, overload
 
-from pydantic import ConfigDict, Field, PydanticUserError, create_model
+from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic.errors import PydanticSchemaGenerationError
+
+from wasm_sandbox.functions.requests import MAX_VALUES, has_few_values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DECLARED = "__wasm_sandbox_host_function__"
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _RESERVED = frozenset({"display", "progress"})
+
+
+SMALL_BYTES = 16 << 10
+"""Size of arguments that cannot hold many values."""
+
+MANY_FIELDS = 100
+MAX_SHOWN_ERRORS = 10
+MAX_KEPT_ERRORS = 100
+
+
+class BadCall(Exception):
+    """The arguments of a call do not fit; the message is for the guest, the cause for the host."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,9 @@ class HostFunction:
     model: Any = field(init=False, repr=False)
     """Model of pydantic that checks the arguments: fields ``p0``, ``p1``, ... with the parameters' names as aliases."""
 
+    _names: tuple[tuple[str, str], ...] | None = field(init=False, repr=False)
+    """Field of `model` and name of each parameter, if all can be passed by name."""
+
     def __post_init__(self) -> None:
         if not self.name.isidentifier() or keyword.iskeyword(self.name) or self.name in _RESERVED:
             raise ValueError(f"a host function cannot be called {self.name!r}: name it with @host_function(name=...)")
@@ -82,6 +101,9 @@ class HostFunction:
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
             raise ValueError(f"timeout of host function {self.name!r} must be seconds above 0, not {self.timeout!r}")
         object.__setattr__(self, "model", _model(self))
+        by_name = all(p.kind in _BY_NAME for p in self.parameters)
+        names = tuple((f"p{number}", p.name) for number, p in enumerate(self.parameters)) if by_name else None
+        object.__setattr__(self, "_names", names)
 
     @property
     def is_deferred(self) -> bool:
@@ -135,11 +157,46 @@ class HostFunction:
         )
         return cls(name, None, doc, made, returns, is_async=True)
 
-    def bound(self, validated: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of a call, by position and by name, from an instance of `model`."""
+    @cached_property
+    def _largest(self) -> int:
+        """Number of fields of the largest object that it takes: so many things can be wrong with an empty one."""
+        try:
+            schema = self.model.model_json_schema(by_alias=True)
+        except PydanticUserError:  # a type that JSON schemas do not have
+            return MANY_FIELDS
+        objects = [schema, *schema.get("$defs", {}).values()]
+        return max(len(found.get("properties", ())) for found in objects)
+
+    def arguments(self, sent: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Check the arguments of a call.
+
+        Args:
+            sent: JSON of the guest, hostile: nothing but the model decodes it.
+
+        Returns:
+            The arguments by position and by name.
+
+        Raises:
+            BadCall: if they do not fit.
+            Exception: what a validator of the caller's own raises.
+        """
+        if len(sent) > SMALL_BYTES and not has_few_values(sent, self._largest):
+            raise BadCall(f"its arguments hold too many values: {MAX_VALUES} at most, hand over less at a time")
+        try:
+            validated = self.model.__pydantic_validator__.validate_json(sent)
+        except ValidationError as error:
+            is_short = error.error_count() <= MAX_KEPT_ERRORS
+            cause = error if is_short else ValueError(f"{error.error_count()} things do not fit")
+            raise BadCall(_validation_message(error) if is_short else str(cause)) from cause
+        return self._bound(validated)
+
+    def _bound(self, validated: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments by position and by name, from an instance of `model`."""
+        given, values = validated.model_fields_set, validated.__dict__
+        if self._names is not None:
+            return (), {name: values[key] for key, name in self._names if key in given}
         positional: list[Any] = []
         named: dict[str, Any] = {}
-        given = validated.model_fields_set
         rest = any(
             parameter.kind is inspect.Parameter.VAR_POSITIONAL and getattr(validated, f"p{number}")
             for number, parameter in enumerate(self.parameters)
@@ -259,3 +316,15 @@ def _model(function: HostFunction) -> Any:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         said = str(error).splitlines()[0]
         raise ValueError(f"host function {function.name!r}: the types of its parameters: {said}") from None
+
+
+def _validation_message(error: ValidationError) -> str:
+    """What does not fit, without the values: the guest has them, and they may be long."""
+    try:
+        parts = [
+            f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_SHOWN_ERRORS]
+        ]
+    except Exception:
+        return "its arguments do not fit"
+    return "; ".join(parts)

@@ -20,16 +20,13 @@ _DEFAULTS = (type(None), bool, int, float, str, bytes)
 _MAX_DEFAULT = 200
 
 
-def guest_source(functions: Iterable[tuple[int, HostFunction]]) -> str:
-    """Source of functions that call the host, for the guest.
+def guest_source(number: int, function: HostFunction) -> str:
+    """Source of a function that calls the host, for the guest.
 
     Args:
-        functions: number of each in the run, and the function.
+        number: its number in the run.
+        function: the function.
     """
-    return "\n".join(_guest_function(number, function) for number, function in functions)
-
-
-def _guest_function(number: int, function: HostFunction) -> str:
     parameters = _parameters(function, in_guest=True)
     passed = ", ".join(f"{p.name!r}: {p.name}" for p in function.parameters)
     word, call = ("async def", "await _acall(") if function.is_async else ("def", "_call(")

@@ -98,9 +98,17 @@ def _exchange(op, ident=0, payload=b"", _channel=_Channel):
     data = bytes(buffer[_ANSWER.size : _ANSWER.size + size])
     if len(buffer) <= _BUFFER_BYTES:
         _channel.buffer = buffer
-    while len(data) < size:
-        data += _exchange(MORE, min(size - len(data), 8 << 20))[2]
+    if len(data) < size:
+        data += _rest(size - len(data))
     return kind, ident, data
+
+
+def _rest(size, _channel=_Channel):
+    """The last bytes of the answer that has just come, as many as did not fit."""
+    buffer = bytearray(_ANSWER.size + size)
+    _HEAD.pack_into(buffer, 0, 0, MORE, size)
+    _channel.file.readinto(buffer)
+    return memoryview(buffer)[_ANSWER.size :]
 
 
 # --- Values of the host ---------------------------------------------------------------------------------

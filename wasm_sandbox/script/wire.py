@@ -15,7 +15,8 @@ import ipaddress
 import marshal
 import pathlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 from typing import Any
 
 MARSHAL_VERSION = 4
@@ -26,6 +27,10 @@ PLAIN, TYPED = 0, 1
 
 _SCALARS = frozenset({type(None), bool, int, float, complex, str, bytes})
 _ITEMS = frozenset({tuple, list, set, frozenset})
+_CONTAINERS = _ITEMS | {dict}
+_PLAIN_KINDS = _SCALARS | _CONTAINERS
+
+MAX_PLAIN_DEPTH = 100
 
 
 class Untravelled(TypeError):
@@ -45,10 +50,29 @@ def encode(value: Any) -> tuple[int, bytes]:
     Raises:
         Untravelled: if it is no such value, contains itself, or is nested too deeply.
     """
-    try:
-        return PLAIN, marshal.dumps(value, MARSHAL_VERSION)
-    except ValueError:
-        return TYPED, marshal.dumps(node(value), MARSHAL_VERSION)
+    if type(value) in _SCALARS or _is_plain(value):
+        try:
+            return PLAIN, marshal.dumps(value, MARSHAL_VERSION)
+        except ValueError:  # a container that changed meanwhile
+            pass
+    return TYPED, marshal.dumps(node(value), MARSHAL_VERSION)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is of nothing but what `marshal` gives back as it was.
+
+    It would take more: code, with the paths of this host, and as bytes anything that has a buffer.
+    """
+    level: list[Collection[Any]] = [[value]]
+    for _ in range(MAX_PLAIN_DEPTH):
+        kinds = {*map(type, chain.from_iterable(level))}
+        if kinds <= _SCALARS:
+            return True
+        if not kinds <= _PLAIN_KINDS:
+            return False
+        inner = [item for item in chain.from_iterable(level) if type(item) in _CONTAINERS]
+        level = [*inner, *(item.values() for item in inner if type(item) is dict)]
+    return False
 
 
 def node(value: Any) -> Any:

@@ -22,7 +22,7 @@ CHANNEL = 1000
 """Number of the descriptor: above all that a guest can open."""
 
 MORE = 6
-"""Operation: the rest of the last answer."""
+"""Operation: more of the last answer, at most as many bytes as the number of the request says."""
 
 CALL_FUEL = 20_000
 """Fuel of a request: what the host does for it is no less work than this."""
@@ -49,7 +49,7 @@ class Channel:
         self.peer = peer
         """Other end; another one for each call of a guest that is kept."""
         self._below = {name: world.table[name] for name in self.functions}
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def close(self) -> None:
         """End what is under way at the other end."""
@@ -67,20 +67,24 @@ class Channel:
         size, op, ident = _HEAD.unpack(ctypes.string_at(address, _HEAD.size))
         if size > room - _HEAD.size:
             return EINVAL
-        answer = self._rest_of(ident) if op == MORE else self._asked(op, ident, address, size)
-        self._spend(CALL_FUEL + (size + len(answer.data)) // BYTES_A_FUEL)
-        part = answer.data[: room - _ANSWER.size]
-        if op != MORE:
-            self._rest = answer.data[len(part) :]
-        whole = _ANSWER.pack(answer.kind, answer.ident, len(answer.data)) + part
+        room -= _ANSWER.size
+        if op == MORE:
+            part, self._rest = self._rest[: min(ident, room)], self._rest[min(ident, room) :]
+            kind, ident, whole_size = 0, 0, len(part)
+        else:
+            kind, ident, data = self._asked(op, ident, address, size)
+            whole_size, part = len(data), memoryview(data)[:room]
+            self._rest = memoryview(data)[room:]
+        self._spend(CALL_FUEL + (size + whole_size) // BYTES_A_FUEL)
+        answer = _ANSWER.pack(kind, ident, whole_size) + part
         # The guest has not run meanwhile, but its memory may have been moved or taken away: look again.
         address, _ = vectors(world, iovs, count)[0]
-        ctypes.memmove(address, whole, len(whole))
-        world.store(read, struct.pack("<I", len(whole)))
+        ctypes.memmove(address, answer, len(answer))
+        world.store(read, struct.pack("<I", len(answer)))
         return SUCCESS
 
     def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
-        self._rest = b""
+        self._rest = memoryview(b"")
         if size > self.peer.max_request_bytes:
             return self.peer.refuse(ident, size, self._world.wait)
         payload = ctypes.string_at(address + _HEAD.size, size)
@@ -89,10 +93,6 @@ class Channel:
             answer = self.peer.handle(op, ident, payload, self._world.wait)
         self._world.check()
         return answer
-
-    def _rest_of(self, wanted: int) -> Answer:
-        part, self._rest = self._rest[:wanted], self._rest[wanted:]
-        return Answer(0, 0, part)
 
     def fd_fdstat_get(self, fd: int, result: int) -> int:
         if fd != CHANNEL:
