@@ -502,7 +502,8 @@ class RunCalls:
         fields = call.__dict__  # without a model's own way to set them, which takes longer
         fields["outcome"], fields["seconds"] = outcome, seconds
         if cause is not None and call.cause is None:
-            fields["cause"] = cause
+            # What was refused needs no traceback, whose frames would keep all that the call had at hand.
+            fields["cause"] = cause.with_traceback(None) if isinstance(cause, _Refused) else cause
         with self.changed:
             self.seconds += seconds
             self._kept_bytes += call.argument_bytes
