@@ -251,8 +251,8 @@ def test_an_exception_is_of_a_closed_list_and_the_host_keeps_its_cause(
         raise error
 
     function = host_function(name="f")(awaited) if is_async else f
-    if is_async and isinstance(error, (SystemExit, KeyboardInterrupt, StopIteration)):
-        pytest.skip("it ends the event loop of any program")
+    if is_async and isinstance(error, StopIteration):
+        pytest.skip("no coroutine raises it")
     result = run_code("await f()" if is_async else "f()", functions=[function])
     assert said(result).startswith(words)
     text = str(result.model_dump_json())
