@@ -14,6 +14,10 @@ from wasm_sandbox.limits import Limits
 T = TypeVar("T")
 
 
+MAX_OWN_BYTES = 64 << 10
+"""Most bytes of a request of a guest that hands nothing over: these are served whatever its budget."""
+
+
 class Answer(NamedTuple):
     """Answer to a request of a guest."""
 

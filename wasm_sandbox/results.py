@@ -203,13 +203,17 @@ class Event(BaseModel):
     """Result of the run: in the last event, and in no other."""
 
 
-def document(result: ToolExecutionResult) -> str:
-    """JSON document of a whole result."""
+def document(result: ToolExecutionResult, code: CodeResult | None = None) -> str:
+    """JSON document of a whole result; of code of a user's own with its value, text and displays."""
     fields = result.model_dump()
+    values = ["func_return", "agent_state"]
+    if code is not None:
+        fields |= {"value": code.value, "text": code.text, "displays": code.displays}
+        values += ["value", "text"]
     text = _json(fields)
     if text is None:  # something that JSON cannot express, such as half a surrogate pair
-        shown = {name: _repr(fields[name]) for name in ("func_return", "agent_state")}
-        text = _json({**fields, **shown}) or _json({**fields, "func_return": None, "agent_state": None})
+        text = _json({**fields, **{name: _repr(fields[name]) for name in values}})
+        text = text or _json({**fields, **dict.fromkeys(values)})
     return text or "{}"
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
@@ -352,6 +353,74 @@ def test_exec_exits_as_the_script_ended(source: str, code: int, shown: str) -> N
     result = invoke("exec", "-", "--timeout", "1", stdin=source)
     assert (result.exit_code, result.stdout) == (code, "")
     assert_matches(f".*{shown}", result.stderr.replace("\n", " "))
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "found"),
+    [
+        ("print('hi')\nx + 1", ("--input", "x=4"), ("success", 5, "5", ["hi\n"])),
+        ("{'a': (1, b'x')}", (), ("success", {"a": [1, "eA=="]}, "{'a': (1, b'x')}", [])),
+        ("x = 1", (), ("success", None, None, [])),
+        ("object", (), ("success", None, "<class 'object'>", [])),
+        ("import asyncio\nawait asyncio.sleep(0, 'later')", (), ("success", "later", "'later'", [])),
+        (
+            "(x, y)",
+            ("--input", 'x={"a": [1, null]}', "--input", "y=1.5"),
+            ("success", [{"a": [1, None]}, 1.5], ANY, []),
+        ),
+        ("print(5)\nimport sys\nsys.exit()", (), ("success", None, None, ["5\n"])),
+        ("import sys\nsys.exit(3)", (), ("error", None, None, [])),
+        ("import os\nos._exit(0)", (), ("success", None, None, [])),
+        ("1 / 0", (), ("error", None, None, [])),
+        ("'\\ud800'", (), ("success", "'\\ud800'", ANY, [])),
+    ],
+)
+def test_exec_prints_the_value_of_the_last_expression_as_json(
+    source: str, options: tuple[str, ...], found: tuple[object, ...]
+) -> None:
+    done = invoke("exec", "-", "--json", *options, stdin=source)
+    shown = json.loads(done.stdout)
+    assert tuple(shown[name] for name in ("status", "value", "text", "stdout")) == found
+    assert done.exit_code == (0 if shown["status"] == "success" else 1)
+    assert (shown["func_return"], shown["displays"]) == (None, []) or shown["error"]
+
+
+def test_exec_ends_the_same_with_and_without_json() -> None:
+    sources = ["sys.exit(0)", "sys.exit(7)", "sys.exit('bye')", "os._exit(4)", "1 / 0", "x =", "while True: pass"]
+    for source in sources:
+        text = f"import os, sys\n{source}"
+        plain = invoke("exec", "-", "--timeout", "0.5", stdin=text)
+        whole = invoke("exec", "-", "--timeout", "0.5", "--json", stdin=text)
+        assert whole.exit_code == plain.exit_code, source
+    assert json.loads(invoke("exec", "-", "--json", stdin="import sys\nsys.exit('bye')").stdout)["stderr"] == ["bye\n"]
+
+
+def test_exec_has_inputs_without_json_too_and_passes_output_on() -> None:
+    done = invoke("exec", "-", "--input", 'name="Ada"', stdin="print(name)\nname")
+    assert (done.exit_code, done.stdout) == (0, "Ada\n")
+
+
+def test_displays_and_results_of_generated_scripts_are_in_the_json_of_exec(tools: str) -> None:
+    shown = json.loads(invoke("exec", "-", "--json", stdin="display(5)").stdout)
+    assert shown["displays"] == [{"text/plain": "5"}]
+    script = invoke("script", tools, "--tool", "add", "--args", '{"a": 40, "b": 2}').stdout
+    assert json.loads(invoke("exec", "-", "--json", stdin=script).stdout)["func_return"] == 42
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("x", "--input x: give a value in JSON, as in --input x=5"),
+        ("x=", "--input x: give a value in JSON"),
+        ("x=[", "--input x: is not JSON"),
+        ("5=1", "--input: the input '5' is no name of a variable"),
+        ("class=1", "--input: the input 'class' is no name of a variable"),
+    ],
+)
+def test_an_input_that_is_none_is_refused_by_name(given: str, words: str) -> None:
+    done = invoke("exec", "-", "--input", given, stdin="1")
+    assert done.exit_code == 2
+    assert words in done.stderr
 
 
 LOOKS = "import random, time; print(random.random(), time.time()); time.sleep(3600); print(time.time())"

@@ -125,7 +125,7 @@ REFUSED = {
     "a number of no byte": f"call(256, 1, {ADD!r})",
     "a number of no four bytes": f"call(0, 2**32, {ADD!r})",
     "one below nothing": f"call(-1, 1, {ADD!r})",
-    "more bytes than a run may hand over": "call(0, 1, bytes(1001))",
+    "more bytes than a run may hand over": "call(0, 1, bytes(70_000))",
     "a size that is a lie": "os.write(1, struct.pack('>IQ', 50, 2**63))",
     "a size that is a lie of a request too long": 'say(b\'{"kind":"called","run":1,"op":0,"ident":0,"too_long":-1}\')',
     "a field more": 'say(b\'{"kind":"called","run":1,"op":0,"ident":0,"x":1}\')',
@@ -267,7 +267,7 @@ def test_a_defect_of_the_host_is_raised_and_not_told() -> None:
         def close(self) -> None: ...
 
     script = "import _sandbox_live as live\nlive._exchange(0, 1, b'x' * {})"
-    for size, words in ((10, "a defect"), (1001, "another one")):
+    for size, words in ((10, "a defect"), (70_000, "another one")):
         request = ExecutionRequest(script.format(size), {}, Limits(host_bytes=1000), peer=Broken())
         with pytest.raises(LookupError, match=words):
             process_pool().start(request)[0].result(timeout=20)

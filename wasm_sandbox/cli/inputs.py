@@ -146,6 +146,18 @@ def read_json_object(option: str, text: str) -> dict[str, Any]:
     return value
 
 
+def read_json(source: str, text: str) -> Any:
+    """JSON value that an option gives.
+
+    Raises:
+        CommandError: if it is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"{source}: is not JSON: {error}") from None
+
+
 def read_pairs(
     option: str, values: Sequence[str], advice: str, example: str, *, may_be_empty: bool = True
 ) -> list[tuple[str, str]]:

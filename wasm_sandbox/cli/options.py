@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import wasm_sandbox
-from wasm_sandbox.cli.inputs import CommandError, parse_size, read_json_object, read_pairs
+from wasm_sandbox.cli.inputs import CommandError, parse_size, read_json, read_json_object, read_pairs
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import InvalidEnvironment
 
@@ -32,6 +32,11 @@ def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[
         return merge_environment(dict(pairs))
     except InvalidEnvironment as error:
         raise CommandError(f"--env: {error}") from None
+
+
+def _inputs(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
+    pairs = read_pairs("--input", values, "give a value in JSON", "5", may_be_empty=False)
+    return {name: read_json(f"--input {name}", text) for name, text in pairs}
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:
@@ -143,6 +148,14 @@ environment_option = click.option(
     metavar="NAME=VALUE",
     callback=_environment,
     help="An environment variable for the guest; may be repeated.",
+)
+input_option = click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=JSON",
+    callback=_inputs,
+    help="A variable that the script finds; may be repeated.",
 )
 image_option = click.option(
     "--image", metavar="NAME", help="The image to run in (see wasm-sandbox image); by default the default one."

@@ -18,6 +18,7 @@ from wasm_sandbox.cli.options import (
     call_options,
     environment_option,
     image_option,
+    input_option,
     isolation_option,
     json_option,
     limit_options,
@@ -120,6 +121,7 @@ def run(
 
 @click.command("exec")
 @click.argument("script")
+@input_option
 @environment_option
 @file_options
 @image_option
@@ -129,6 +131,7 @@ def run(
 def execute(
     *,
     script: str,
+    inputs: dict[str, Any],
     environ: dict[str, str],
     files: dict[str, bytes] | None,
     output_dir: str | None,
@@ -141,7 +144,8 @@ def execute(
     """Run SCRIPT, any Python program, or stdin (-), in the guest.
 
     Its output is passed on, byte for byte, when it ends. A script that writes a framed result, as the
-    generated ones do, has its result shown as by run; any other needs no result to succeed.
+    generated ones do, has its result shown as by run; any other needs no result to succeed. --json prints
+    the value of its last expression, too, and what it displayed.
     """
     from wasm_sandbox.options import check_isolation  # lazy: loads pydantic
 
@@ -153,9 +157,17 @@ def execute(
     ready_image(chosen)
     source = chosen.source if chosen else None
     name = "<stdin>" if script == "-" else Path(script).name
-    output = sandbox.run_script(
-        text, name=name, environ=environ, limits=checked, given=given, source=source, isolation=isolation
-    )
+    options: dict[str, Any] = {"environ": environ, "limits": checked, "given": given, "source": source}
+    if inputs or as_json:
+        own = chosen is None or chosen.has_own_guest
+        try:
+            output = sandbox.run_program(
+                text, name=name, inputs=inputs, has_own_guest=own, isolation=isolation, **options
+            )
+        except BadArguments as error:
+            raise CommandError(f"--input: {error}") from None
+    else:
+        output = sandbox.run_script(text, name=name, isolation=isolation, **options)
     code = show(output, "stdin" if script == "-" else script, as_json=as_json)
     save_files(output.result, output_dir, quiet=as_json)
     sys.exit(code)

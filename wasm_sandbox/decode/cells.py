@@ -37,25 +37,28 @@ class _Reported(NamedTuple):
     is_paused: bool
 
 
-def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> CodeResult:
+def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False, may_exit: bool = False) -> CodeResult:
     """Turn the outcome of a cell's script into its result.
 
     Args:
         outcome: end of the run, and its raw output.
         limits: limits that it ran with.
         quick: whether an event loop waits: do it in a few milliseconds, or not at all.
+        may_exit: whether the code is a program, which may end by an exit with code 0.
 
     Raises:
         TakesLonger: if it was to be quick, and may not be.
     """
-    result, is_paused = interpret_session_cell(outcome, limits, quick)
+    result, is_paused = interpret_session_cell(outcome, limits, quick, may_exit)
     if not is_paused:
         return result
     error = ToolError(kind=ErrorKind.CORRUPTED_RESULT, message="the pickle does not hold the result of a cell")
     return result.model_copy(update={"status": "error", "error": error, "files": None})
 
 
-def interpret_session_cell(outcome: Outcome, limits: Limits, quick: bool = False) -> tuple[CodeResult, bool]:
+def interpret_session_cell(
+    outcome: Outcome, limits: Limits, quick: bool = False, may_exit: bool = False
+) -> tuple[CodeResult, bool]:
     """Turn the outcome of a session's cell into its result, and whether the cell is paused and has no result yet.
 
     The arguments and what is raised are those of `interpret_cell`.
@@ -70,7 +73,7 @@ def interpret_session_cell(outcome: Outcome, limits: Limits, quick: bool = False
     error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
         with mark("decode"):
-            value, text, error, is_paused = _decoded(output.payload, quick)
+            value, text, error, is_paused = _decoded(output.payload, quick, may_exit)
     result = CodeResult.model_construct(
         status="success" if error is None else "error",
         value=value,
@@ -87,7 +90,7 @@ def interpret_session_cell(outcome: Outcome, limits: Limits, quick: bool = False
     return result, is_paused
 
 
-def _decoded(payload: bytes, quick: bool) -> tuple[Any, str | None, ToolError | None, bool]:
+def _decoded(payload: bytes, quick: bool, may_exit: bool) -> tuple[Any, str | None, ToolError | None, bool]:
     limits = QUICK if quick else DecodeLimits()
     try:
         reported = _reported(loads(payload, limits=limits))
@@ -96,6 +99,8 @@ def _decoded(payload: bytes, quick: bool) -> tuple[Any, str | None, ToolError | 
             raise TakesLonger from None
         return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error)), False
     if reported.error is not None:
+        if may_exit and reported.error[-1] == 0:
+            return None, None, None, False
         return None, None, _tool_error(*reported.error), False
     if reported.value is None:
         return None, reported.text, None, reported.is_paused

@@ -26,7 +26,7 @@ from wasm_sandbox.functions.gates import Deny, Gate
 from wasm_sandbox.functions.loops import private_loop, thread_pool
 from wasm_sandbox.functions.requests import read_bundle, read_progress
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.request import Answer, Wait
+from wasm_sandbox.request import MAX_OWN_BYTES, Answer, Wait
 from wasm_sandbox.results import Call
 from wasm_sandbox.script.wire import MARSHAL_VERSION, Untravelled, encode
 
@@ -39,9 +39,6 @@ MAX_MESSAGE = 2000
 """Most characters of an exception's message that a guest gets."""
 
 MAX_NAMES = 1000
-
-MAX_OWN_BYTES = 64 << 10
-"""Most bytes of a request that hands nothing over."""
 
 KEPT_ARGUMENT_BYTES = 1 << 20
 """Size up to which the arguments of calls that have ended are kept, as the guest sent them: as objects of Python they

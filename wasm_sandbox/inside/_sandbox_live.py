@@ -544,6 +544,8 @@ def _described(error, name, is_compiled):
     code = None
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if code == 1 and error.code != 1:  # it is the last word of a program
+            os.write(2, f"{error.code}\n".encode("utf-8", "backslashreplace"))
     try:
         from _sandbox_guest import report
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.sandbox.boxes import Sandbox as Sandbox
     from wasm_sandbox.sandbox.boxes import run_code as run_code
     from wasm_sandbox.sandbox.plain_script import Output as Output
+    from wasm_sandbox.sandbox.plain_script import run_program as run_program
     from wasm_sandbox.sandbox.plain_script import run_script as run_script
     from wasm_sandbox.sandbox.wasm import WasmToolSandbox as WasmToolSandbox
     from wasm_sandbox.sandbox.wasm import run_tool as run_tool
@@ -27,6 +28,7 @@ _HOMES = {
     "Sandbox": "boxes",
     "WasmToolSandbox": "wasm",
     "run_code": "boxes",
+    "run_program": "plain_script",
     "run_script": "plain_script",
     "run_tool": "wasm",
 }

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from wasm_sandbox.decode.cells import interpret_cell
 from wasm_sandbox.decode.frame import MARKER, split_frames
 from wasm_sandbox.decode.interpret import interpret
-from wasm_sandbox.engine import wait_for
+from wasm_sandbox.engine import live_script, wait_for
 from wasm_sandbox.errors import naming_exhaustion
 from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.functions import Functions, RunCalls
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import Isolation
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.sandbox.executors import start_guest
+from wasm_sandbox.sandbox.hosting import with_calls
+from wasm_sandbox.script.cells import cell_script
 
 if TYPE_CHECKING:
     from wasm_sandbox.engine import ImageSource
@@ -31,6 +35,8 @@ class Output:
     stderr: bytes
     has_value: bool = True
     """Whether a run that succeeded has a value to show; a script without a framed result has none."""
+    code: CodeResult | None = None
+    """Result with the value of the last expression, if that was asked for."""
 
     @classmethod
     def of(cls, result: ToolExecutionResult) -> Output:
@@ -68,18 +74,70 @@ def run_script(
         HostError: if this host cannot run guests; the message says what to do.
     """
     request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
-    future, cancel = start_guest(request, isolation, source=source)
-    try:
-        outcome = wait_for(future)
-    except BaseException:
-        cancel()
-        raise
+    outcome = _outcome_of(request, isolation, source)
     output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
     result = interpret(outcome, limits, name)
     has_frame = output.payload is not None or output.damage is not None
     if not has_frame and outcome.ending is Ending.EXITED and outcome.exception is None:
         result = _without_value(result, outcome)
     return Output(result, output.text[: limits.output_bytes], outcome.stderr, has_frame)
+
+
+@naming_exhaustion()
+def run_program(
+    text: str,
+    *,
+    name: str,
+    environ: Mapping[str, str],
+    limits: Limits,
+    inputs: Mapping[str, Any] | None = None,
+    given: GivenFiles | None = None,
+    source: ImageSource | None = None,
+    has_own_guest: bool = True,
+    isolation: Isolation = "thread",
+) -> Output:
+    """Run a script as `run_script`, and take the value of its last expression.
+
+    Args:
+        text: the script; one that writes a framed result of its own is run as by `run_script`.
+        name: as of `run_script`.
+        environ: as of `run_script`.
+        limits: as of `run_script`.
+        inputs: name of a variable that the script finds -> its value.
+        given: as of `run_script`.
+        source: as of `run_script`.
+        has_own_guest: whether the image is of our own guest, which knows how to do it.
+        isolation: as of `run_script`.
+
+    Raises:
+        BadArguments: if an input cannot be handed over.
+        UnsupportedIsolation: as `run_script`.
+        HostError: as `run_script`.
+    """
+    if not inputs and repr(MARKER) in text:
+        return run_script(
+            text, name=name, environ=environ, limits=limits, given=given, source=source, isolation=isolation
+        )
+    script = cell_script(text, inputs, name=name, preamble="" if has_own_guest else live_script())
+    calls = RunCalls(Functions(), limits)
+    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls)
+    outcome = _outcome_of(request, isolation, source)
+    code = with_calls(interpret_cell(outcome, limits, may_exit=True), calls)
+    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
+    fields = {name: getattr(code, name) for name in ("status", "stdout", "stderr", "files", "error", "usage", "calls")}
+    result = ToolExecutionResult.model_construct(**fields)
+    if output.payload is None and output.damage is None and outcome.ending is Ending.EXITED:
+        result = _without_value(result, outcome)
+    return Output(result, output.text[: limits.output_bytes], outcome.stderr, False, code)
+
+
+def _outcome_of(request: ExecutionRequest, isolation: Isolation, source: ImageSource | None) -> Outcome:
+    future, cancel = start_guest(request, isolation, source=source)
+    try:
+        return wait_for(future)
+    except BaseException:
+        cancel()
+        raise
 
 
 def _without_value(result: ToolExecutionResult, outcome: Outcome) -> ToolExecutionResult:

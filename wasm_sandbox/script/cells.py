@@ -39,6 +39,7 @@ def cell_script(
     inputs: Mapping[str, Any] | None = None,
     functions: Collection[str] | None = None,
     *,
+    name: str = CODE_NAME,
     preamble: str = "",
 ) -> CellScript:
     """Write the script that runs code.
@@ -47,13 +48,14 @@ def cell_script(
         code: Python source, of which the host reads nothing but words.
         inputs: name of a variable -> its value (see `wire.encode`).
         functions: names of host functions that can be called without an import; None if there is no host function.
+        name: file name of the code in tracebacks.
         preamble: script that gives a guest of another build its side of this; our own has it.
 
     Raises:
         TypeError: if the code is no text, or the inputs are no mapping.
         BadArguments: if the name of an input is no name, or its value cannot be handed to a guest.
     """
-    request = _request(code, CODE_NAME, inputs, functions)
+    request = _request(code, name, inputs, functions)
     if preamble:
         literal = argument_literal({}, request)
         return CellScript(f"{preamble}_module.run_cell({literal}, {MARKER!r})\n", ())

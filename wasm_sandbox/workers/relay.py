@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.request import Answer, Wait
+from wasm_sandbox.request import MAX_OWN_BYTES, Answer, Wait
 from wasm_sandbox.workers import messages
 
 
@@ -29,7 +29,7 @@ class Relay:
 
     @property
     def max_request_bytes(self) -> int:
-        return self._limits.host_bytes
+        return max(self._limits.host_bytes, MAX_OWN_BYTES)  # the host counts what is left
 
     @property
     def holds_deadline(self) -> bool:
