@@ -209,11 +209,11 @@ def document(result: ToolExecutionResult, code: CodeResult | None = None) -> str
     values = ["func_return", "agent_state"]
     if code is not None:
         fields |= {"value": code.value, "text": code.text, "displays": code.displays}
-        values += ["value", "text"]
+        values.append("value")
     text = _json(fields)
     if text is None:  # something that JSON cannot express, such as half a surrogate pair
         text = _json({**fields, **{name: _repr(fields[name]) for name in values}})
-        text = text or _json({**fields, **dict.fromkeys(values)})
+        text = text or _json({**fields, **dict.fromkeys([*values, *(["text", "displays"] if code else [])])})
     return text or "{}"
 
 
