@@ -124,7 +124,7 @@ class TestDamage:
     def test_length_at_the_limit_is_accepted_and_one_more_is_oversized(self) -> None:
         assert split(encode_frame(b"x" * LIMIT)).payload == b"x" * LIMIT
         data = encode_frame(b"x" * (LIMIT + 1))
-        assert split(data) == frame.FramedOutput(None, data, FrameDamage.OVERSIZED, LIMIT + 1)
+        assert split(b"a" + data + b"b") == frame.FramedOutput(None, b"ab", FrameDamage.OVERSIZED, LIMIT + 1)
 
     def test_damage_is_that_of_the_last_marker_outside_valid_frames(self) -> None:
         wrong = encode_frame(b"abc")[:-1] + b"d"

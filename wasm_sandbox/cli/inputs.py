@@ -146,14 +146,14 @@ def read_json_object(option: str, text: str) -> dict[str, Any]:
     return value
 
 
-def read_json(source: str, text: str) -> Any:
+def read_json_value(source: str, text: str) -> Any:
     """JSON value that an option gives.
 
     Raises:
         CommandError: if it is none.
     """
     try:
-        return json.loads(text)
+        return read_json(text)
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{source}: is not JSON: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import wasm_sandbox
-from wasm_sandbox.cli.inputs import CommandError, parse_size, read_json, read_json_object, read_pairs
+from wasm_sandbox.cli.inputs import CommandError, parse_size, read_json_object, read_json_value, read_pairs
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import InvalidEnvironment
 
@@ -36,7 +36,7 @@ def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[
 
 def _inputs(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
     pairs = read_pairs("--input", values, "give a value in JSON", "5", may_be_empty=False)
-    return {name: read_json(f"--input {name}", text) for name, text in pairs}
+    return {name: read_json_value(f"--input {name}", text) for name, text in pairs}
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wasm_sandbox.decode.frame import split_frames
 from wasm_sandbox.decode.interpret import (
     QUICK,
     QUICK_BYTES,
     TakesLonger,
     ending_error,
+    framed_output,
     lines,
     missing_frame,
     size_of,
@@ -66,7 +66,7 @@ def interpret_session_cell(
     if quick and size_of(outcome) > QUICK_BYTES:
         raise TakesLonger
     with mark("frame"):
-        output = split_frames(outcome.stdout, max_payload=limits.result_bytes)
+        output = framed_output(outcome, limits)
     stdout = output.text[: limits.output_bytes]
     value = text = None
     is_paused = False

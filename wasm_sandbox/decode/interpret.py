@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, split_frames
+from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, Gap, head_bytes, split_frames
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, decode_envelope
 from wasm_sandbox.decode.plain_types import ADVICE, DecodeError, ForbiddenPickle
 from wasm_sandbox.events import mark
@@ -100,7 +100,7 @@ def interpret(
         raise TakesLonger
     if output is None:
         with mark("frame"):
-            output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker)
+            output = framed_output(outcome, limits, marker)
     stdout = output.text[: limits.output_bytes]
     value = state = None
     error = (
@@ -135,13 +135,22 @@ def size_of(outcome: Outcome) -> int:
     return len(outcome.stdout) + len(outcome.stderr) + sum(map(len, texts))
 
 
+def framed_output(outcome: Outcome, limits: Limits, marker: bytes = MARKER) -> FramedOutput:
+    """Standard output of a run, and the result in it."""
+    dropped = outcome.stdout_dropped_bytes
+    head = min(head_bytes(limits.output_bytes, limits.result_bytes), len(outcome.stdout))
+    gap = Gap(head, dropped) if dropped else None
+    return split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=marker, gap=gap)
+
+
 def usage_of(outcome: Outcome, output: FramedOutput, stdout: bytes) -> Usage:
     """Usage of a run, of whose output ``stdout`` is kept."""
+    dropped = outcome.stdout_dropped_bytes - output.frame_dropped_bytes + len(output.text) - len(stdout)
     return Usage.model_construct(
         fuel=outcome.fuel,
         wall_seconds=outcome.wall_seconds,
         peak_memory_bytes=outcome.memory_bytes,
-        stdout_dropped_bytes=outcome.stdout_dropped_bytes + len(output.text) - len(stdout),
+        stdout_dropped_bytes=dropped,
         stderr_dropped_bytes=outcome.stderr_dropped_bytes,
     )
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wasm_sandbox.decode.cells import interpret_cell
-from wasm_sandbox.decode.frame import MARKER, split_frames
-from wasm_sandbox.decode.interpret import interpret
+from wasm_sandbox.decode.frame import MARKER
+from wasm_sandbox.decode.interpret import framed_output, interpret
 from wasm_sandbox.engine import live_script, wait_for
 from wasm_sandbox.errors import naming_exhaustion
 from wasm_sandbox.files import GivenFiles
@@ -75,8 +75,8 @@ def run_script(
     """
     request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
     outcome = _outcome_of(request, isolation, source)
-    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
-    result = interpret(outcome, limits, name)
+    output = framed_output(outcome, limits)
+    result = interpret(outcome, limits, name, output=output)
     has_frame = output.payload is not None or output.damage is not None
     if not has_frame and outcome.ending is Ending.EXITED and outcome.exception is None:
         result = _without_value(result, outcome)
@@ -123,7 +123,7 @@ def run_program(
     request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls)
     outcome = _outcome_of(request, isolation, source)
     code = with_calls(interpret_cell(outcome, limits, may_exit=True), calls)
-    output = split_frames(outcome.stdout, max_payload=limits.result_bytes, marker=MARKER)
+    output = framed_output(outcome, limits)
     fields = {name: getattr(code, name) for name in ("status", "stdout", "stderr", "files", "error", "usage", "calls")}
     result = ToolExecutionResult.model_construct(**fields)
     if output.payload is None and output.damage is None and outcome.ending is Ending.EXITED:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
-from wasm_sandbox.decode.frame import HEADER_BYTES, MARKER, could_be_frame, split_frames
+from wasm_sandbox.decode.frame import HEADER_BYTES, MARKER, Gap, could_be_frame, split_frames
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.request import Wait
@@ -68,11 +68,14 @@ class _Output(_Errors):
         self._held = bytearray()
         """Bytes that may be part of a frame."""
         self._is_frame = False
+        self._dropped_bytes = 0
 
     def text(self, data: bytes) -> str:
         if not self._held and _FIRST not in data:
             return self._decoder.decode(data)
-        self._held += data[: self._most - len(self._held)]  # past that it is dropped, as a result's is
+        kept = data[: self._most - len(self._held)]  # past that it is dropped, as a result's is
+        self._held += kept
+        self._dropped_bytes += len(data) - len(kept)
         if self._is_frame:
             return ""
         size = self._text_bytes()
@@ -86,7 +89,7 @@ class _Output(_Errors):
         while at >= 0:
             if len(self._held) < at + HEADER_BYTES:
                 return at
-            if could_be_frame(bytes(self._held[at : at + HEADER_BYTES]), self._limits.result_bytes):
+            if could_be_frame(bytes(self._held[at : at + HEADER_BYTES])):
                 self._is_frame = True
                 return at
             at = self._held.find(MARKER, at + 1)
@@ -96,7 +99,8 @@ class _Output(_Errors):
         return at if at >= 0 else len(self._held)
 
     def rest(self) -> str:
-        data = split_frames(bytes(self._held), max_payload=self._limits.result_bytes).text
+        gap = Gap(len(self._held), self._dropped_bytes) if self._dropped_bytes else None
+        data = split_frames(bytes(self._held), max_payload=self._limits.result_bytes, gap=gap).text
         return self._decoder.decode(data, True)
 
 

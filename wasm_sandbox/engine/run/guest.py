@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import wasmtime
 
-from wasm_sandbox.decode.frame import HEADER_BYTES
+from wasm_sandbox.decode.frame import HEADER_BYTES, head_bytes
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.instances import PooledInstance
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -415,5 +415,5 @@ class Guest:
 def _pipes(limits: Limits) -> tuple[OutputPipe, OutputPipe]:
     """Pipes of standard output, which has room for a framed result at its end, and of standard error."""
     frame_bytes = limits.result_bytes + HEADER_BYTES
-    stdout = OutputPipe(limits.output_bytes + frame_bytes, frame_bytes + TAIL_SLACK_BYTES)
+    stdout = OutputPipe(head_bytes(limits.output_bytes, limits.result_bytes), frame_bytes + TAIL_SLACK_BYTES)
     return stdout, OutputPipe(limits.output_bytes)
