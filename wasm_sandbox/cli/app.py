@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -75,6 +76,9 @@ for _verbs in (tool_verbs, environment_verbs, image_verbs, cache_verbs):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what others write: click its help, rich its tables
     try:
         code = _run(arguments)
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from wasm_sandbox import bench as measuring
-from wasm_sandbox.cli.display import write
+from wasm_sandbox.cli.display import write_json
 from wasm_sandbox.cli.inputs import CommandError
 from wasm_sandbox.cli.progress import ready_image
 
@@ -102,7 +102,7 @@ def _print(report: measuring.Report, *, to_stderr: bool) -> None:
 
 def _write(file: str, text: str) -> None:
     if file == "-":
-        write(sys.stdout, text)
+        write_json(text)
         return
     try:
         Path(file).write_text(text, encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -22,6 +23,8 @@ _TERMINAL_CONTROLS = re.compile(
 )
 """Characters that a terminal obeys instead of showing them, or that change what others look like: controls but for line
 feed and tab, direction and format but for joiners, separators of lines, lone surrogates."""
+
+_BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 
 _LIMIT_OPTIONS = {
     "out_of_fuel": "--fuel",
@@ -47,7 +50,8 @@ def show(output: Output, name: str, *, as_json: bool) -> int:
 
     result = output.result
     if as_json:
-        write(sys.stdout, document(result, output.code) + "\n")
+        write_json(document(result, output.code) + "
+")
         return exit_code(result.error)
     shows_value = result.error is None and output.has_value
     write(sys.stdout, _whole_lines(output.stdout) if shows_value else output.stdout)
@@ -108,8 +112,29 @@ def write(stream: TextIO | None, data: str | bytes) -> None:
         return
     if stream.isatty():
         data = for_terminal(data.decode(errors="replace") if isinstance(data, bytes) else data)
-    if isinstance(data, str):
-        data = data.encode(stream.encoding or "utf-8", "backslashreplace")
+    _put(stream, _encoded(data, stream.encoding) if isinstance(data, str) else data)
+
+
+def write_json(text: str) -> None:
+    """Write a JSON document to stdout: in UTF-8, and where that is not the stream's encoding, all ASCII."""
+    stream = sys.stdout
+    if stream is None:
+        return
+    if stream.isatty():
+        text = for_terminal(text)
+    if codecs.lookup(stream.encoding or "utf-8").name != "utf-8":
+        text = _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    _put(stream, text.encode())
+
+
+def _encoded(text: str, encoding: str | None) -> bytes:
+    try:
+        return text.encode(encoding or "utf-8", "backslashreplace")
+    except UnicodeError:  # an encoding for other things than text, such as idna
+        return text.encode("ascii", "backslashreplace")
+
+
+def _put(stream: TextIO, data: bytes) -> None:
     try:
         stream.flush()
         stream.buffer.write(data)
@@ -132,7 +157,7 @@ def print_row(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Write plain data to stdout, as one JSON document."""
-    print_line(json.dumps(value, indent=2))
+    write_json(json.dumps(value, indent=2) + "\n")
 
 
 def _whole_lines(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ import click
 
 import wasm_sandbox
 from wasm_sandbox import images, sandbox
-from wasm_sandbox.cli.display import print_line, show, write
+from wasm_sandbox.cli.display import print_line, show, write, write_json
 from wasm_sandbox.cli.file_options import file_options, save_files, with_output
 from wasm_sandbox.cli.inputs import CommandError, load_tool, read_source, tell_left_out
 from wasm_sandbox.cli.options import (
@@ -194,7 +194,7 @@ def script(
         text = asyncio.run(box.generate_execution_script(agent_state, wrap_print_with_markers=not no_markers))
     except (BadArguments, UnsupportedToolError) as error:
         raise CommandError(f"{file}: {tool.name}: {error}") from None
-    write(sys.stdout, text)
+    write(sys.stdout, text.encode())  # a source is UTF-8
 
 
 @click.command()
@@ -220,5 +220,8 @@ def doctor(as_json: bool) -> None:
     from wasm_sandbox.cli.doctor import examine  # lazy: 10 ms (importlib.metadata), for this verb only
 
     report = examine(ready_image)
-    write(sys.stdout, report.to_json() if as_json else report.to_text())
+    if as_json:
+        write_json(report.to_json())
+    else:
+        write(sys.stdout, report.to_text())
     sys.exit(0 if report.fit else 1)
