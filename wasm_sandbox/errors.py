@@ -92,17 +92,32 @@ class ToolSourceError(SandboxError, ValueError):
     """No tool can be made of a source or of a function."""
 
 
+def pass_on(error: BaseException) -> None:
+    """Raise an exception again if a signal handler raised it: of whatever class, it is for the caller.
+
+    It may come at any line of the main thread, and be of a class by which we tell what went wrong ourselves. A handler
+    is called with the frame that it interrupted, which no other function gets from its caller.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        interrupted, trace = trace.tb_frame, trace.tb_next
+        for value in list(trace.tb_frame.f_locals.values()):
+            if value is interrupted or (type(value) is tuple and any(item is interrupted for item in value)):
+                raise error
+
+
 @contextmanager
 def naming_exhaustion() -> Iterator[None]:
     """Let what Python raises where the system gives this process nothing more be a `HostError`, which says what is out.
 
     It may come from anywhere, also from importing a module: `MemoryError`; `OSError` for want of descriptors or of
     memory; `ImportError` and `OSError` of a library that cannot be loaded; and `SystemError`, which some of the
-    interpreter's own code makes of a lack of memory.
+    interpreter's own code makes of a lack of memory. What a signal handler of the caller's raises stays what it is.
     """
     try:
         yield
     except (MemoryError, OSError, ImportError, SystemError) as error:
+        pass_on(error)
         lack = _lack(error)
         if lack is None:
             raise

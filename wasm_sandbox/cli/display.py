@@ -50,8 +50,7 @@ def show(output: Output, name: str, *, as_json: bool) -> int:
 
     result = output.result
     if as_json:
-        write_json(document(result, output.code) + "
-")
+        write_json(document(result, output.code) + "\n")
         return exit_code(result.error)
     shows_value = result.error is None and output.has_value
     write(sys.stdout, _whole_lines(output.stdout) if shows_value else output.stdout)

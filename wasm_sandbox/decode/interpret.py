@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from wasm_sandbox.decode.frame import MARKER, FrameDamage, FramedOutput, Gap, head_bytes, split_frames
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, decode_envelope
 from wasm_sandbox.decode.plain_types import ADVICE, DecodeError, ForbiddenPickle
+from wasm_sandbox.errors import pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
@@ -322,6 +323,7 @@ def _decode(payload: bytes, agent_state: Any, wants_state: bool, quick: bool) ->
         try:
             state = type(agent_state).model_validate(state)
         except Exception as error:  # the caller's own validators, too, see what the tool made up
+            pass_on(error)
             message = f"the agent state that came back is no {type(agent_state).__name__}: {_reason(error)}"
             return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=message)
     return envelope.results, state, None

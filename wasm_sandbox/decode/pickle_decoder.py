@@ -31,6 +31,7 @@ from wasm_sandbox.decode.plain_types import (
     PlainClass,
     find_class,
 )
+from wasm_sandbox.errors import pass_on
 
 __all__ = [
     "CorruptedPickle",
@@ -73,10 +74,12 @@ def loads(payload: bytes, *, limits: DecodeLimits = _DEFAULT_LIMITS) -> Any:
     """
     try:
         return _run(payload, limits)
-    except IndexError:
+    except IndexError as error:
+        pass_on(error)
         # Only reading past the end, and popping or looking below the stack or the memo, index anything.
         raise CorruptedPickle("the pickle is cut, or takes values that it did not write") from None
-    except (MemoryError, RecursionError):
+    except (MemoryError, RecursionError) as error:
+        pass_on(error)
         raise ForbiddenPickle("the result needs more memory or stack than the host has") from None
 
 

@@ -42,6 +42,7 @@ from wasm_sandbox.decode.plain_types import (
     printable,
     zones_are_known,
 )
+from wasm_sandbox.errors import pass_on
 
 
 class DecodeLimits(NamedTuple):
@@ -344,7 +345,8 @@ class Machine:
             node.value = container.finish(node.value, self.keys)
         except (DecodeError, MemoryError, RecursionError):
             raise
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             raise CorruptedPickle("the pickle holds a key or set member that is not hashable") from None
         node.container = None
 
@@ -390,7 +392,8 @@ class Machine:
             built = callee.build(arguments.value)
         except (DecodeError, MemoryError, RecursionError):
             raise
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             raise CorruptedPickle(f"the pickle holds a {callee.name} with impossible arguments") from None
         if isinstance(built, Opened):
             if type(built.content) is list and built.content:

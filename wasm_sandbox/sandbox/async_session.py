@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from wasm_sandbox.decode.interpret import QUICK_BYTES
+from wasm_sandbox.engine import CallOfKept
 from wasm_sandbox.functions import RunCalls
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.outcome import Outcome
@@ -84,12 +85,11 @@ class AsyncSession:
             return _result(steps, outcome)
 
     async def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
-        future, cancel = self._session.begin(request)
+        call = CallOfKept(request.limits)
         try:
-            return await delivered(future)
+            return await delivered(self._session.begin(request, call))
         except BaseException:
-            future.cancel()
-            cancel()
+            call.cancel()
             raise
         finally:
             await calls.settle_async()

@@ -15,7 +15,7 @@ from wasm_sandbox.decode.frame import MARKER, FramedOutput
 from wasm_sandbox.decode.interpret import failed_before_running, interpret
 from wasm_sandbox.directories import store_path
 from wasm_sandbox.environment import agent_variables, merge_environment
-from wasm_sandbox.errors import BadArguments, UnsupportedToolError
+from wasm_sandbox.errors import BadArguments, UnsupportedToolError, pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
@@ -310,6 +310,7 @@ class AsyncToolSandboxBase(ABC):
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError) as error:
+            pass_on(error)
             return self.refused(error, fingerprint)
         return PreparedCall(script, environ, agent_state, fingerprint, markers)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from wasm_sandbox import images
 from wasm_sandbox.decode.cells import interpret_cell
 from wasm_sandbox.decode.interpret import TakesLonger
-from wasm_sandbox.engine import live_script, wait_for
+from wasm_sandbox.engine import live_script, on_guest_thread, wait_for
 from wasm_sandbox.environment import merge_environment
-from wasm_sandbox.errors import BadArguments
+from wasm_sandbox.errors import BadArguments, pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.files import check_files
 from wasm_sandbox.functions import Functions, RunCalls
@@ -98,6 +98,7 @@ def prepare_code(
         preamble = "" if image is None or image.has_own_guest else live_script()
         script = cell_script(code, inputs, functions.names if functions else None, preamble=preamble)
     except BadArguments as error:
+        pass_on(error)
         return told(refused(error), events)
     calls = calls_of(functions, options, loop, **listeners(events))
     request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls, tap=events)
@@ -118,7 +119,11 @@ def run(prepared: CodeRun | CodeResult) -> CodeResult:
     if prepared.events is not None:
         prepared.events.stop_with(cancel)
     try:
-        result = prepared.result(wait_for(future))
+        outcome = wait_for(future)
+        try:
+            result = prepared.result(outcome, quick=True)
+        except TakesLonger:  # elsewhere, so that this thread only waits: see `pass_on`
+            result = on_guest_thread(lambda: prepared.result(outcome))
     except BaseException:
         cancel()
         raise

@@ -40,4 +40,9 @@ def start_guest(
     if isolation == "process":
         return workers.process_pool().start(request, abandoned)
     surroundings = engine.surroundings_for(request.limits, abandoned)
-    return engine.process_engine().start(request, surroundings, source or images.default_source()), surroundings.cancel
+    try:
+        future = engine.process_engine().start(request, surroundings, source or images.default_source())
+    except BaseException:  # a signal handler's, when the guest may be on its way
+        surroundings.cancel()
+        raise
+    return future, surroundings.cancel

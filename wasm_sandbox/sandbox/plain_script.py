@@ -55,7 +55,7 @@ def run_script(
     source: ImageSource | None = None,
     isolation: Isolation = "thread",
 ) -> Output:
-    """Run a script and wait for its end; ``KeyboardInterrupt`` stops the guest.
+    """Run a script and wait for its end; what a signal handler raises stops the guest.
 
     Args:
         text: the script.

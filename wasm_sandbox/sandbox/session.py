@@ -16,7 +16,14 @@ from wasm_sandbox.decode.cells import interpret_session_cell
 from wasm_sandbox.decode.interpret import interpret, tool_file_name
 from wasm_sandbox.engine import CallOfKept, Checkpoint, KeptGuest, process_engine, wait_for
 from wasm_sandbox.environment import merge_environment
-from wasm_sandbox.errors import BadArguments, SessionError, SnapshotError, UnsupportedIsolation, UnsupportedToolError
+from wasm_sandbox.errors import (
+    BadArguments,
+    SessionError,
+    SnapshotError,
+    UnsupportedIsolation,
+    UnsupportedToolError,
+    pass_on,
+)
 from wasm_sandbox.files import check_files
 from wasm_sandbox.functions import Deferred, Functions, RunCalls, answer_of, pending_call
 from wasm_sandbox.limits import Limits
@@ -308,6 +315,7 @@ class Session:
         try:
             script = session_cell_script(code, inputs, names, name=cell_name(self._cells + 1), is_fork=self._is_fork)
         except BadArguments as error:
+            pass_on(error)
             return refused(error)
         events = events_of(options)
         calls = calls_of(functions, options, loop, may_defer=may_defer, **listeners(events))
@@ -337,19 +345,18 @@ class Session:
         self._paused = Paused(self, dict(calls.deferred), result, options)
         return self._paused
 
-    def begin(self, request: ExecutionRequest) -> tuple[Future[Outcome], Callable[[], None]]:
-        """Start the guest: a future of its outcome, and a function that stops it; the caller holds the session."""
-        call = CallOfKept(request.limits)
+    def begin(self, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
+        """Start the guest: a future of its outcome; the caller holds the session."""
         if isinstance(request.tap, Events):
             request.tap.stop_with(call.cancel)
-        return process_engine().start_in(self._kept, request, call), call.cancel
+        return process_engine().start_in(self._kept, request, call)
 
     def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
-        future, cancel = self.begin(request)
+        call = CallOfKept(request.limits)
         try:
-            return wait_for(future)
+            return wait_for(self.begin(request, call))
         except BaseException:
-            cancel()
+            call.cancel()
             raise
         finally:
             calls.settle()
@@ -393,6 +400,7 @@ class Session:
         try:
             script = sandbox.session_script(agent_state)
         except (BadArguments, UnsupportedToolError) as error:
+            pass_on(error)
             return sandbox.refused(error)
         events = events_of(options)
         calls = calls_of(functions, options, loop, **listeners(events))

@@ -19,10 +19,16 @@ def delivered(future: Future[Outcome]) -> Awaitable[Outcome]:
     def deliver() -> None:
         if waiter.done() or future.cancelled():
             return
-        if error := future.exception():
-            waiter.set_exception(error)
-        else:
-            waiter.set_result(future.result())
+        try:
+            if error := future.exception():
+                waiter.set_exception(error)
+            else:
+                waiter.set_result(future.result())
+        except (SystemExit, KeyboardInterrupt):  # these end the loop
+            raise
+        except BaseException as error:  # a signal handler's: the loop would only log it, and nobody be woken
+            if not waiter.done():
+                waiter.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
 
     def notify(_: Future[Outcome]) -> None:
         with suppress(RuntimeError):  # the loop is closed

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 from wasm_sandbox import images
 from wasm_sandbox.config import SandboxConfig
 from wasm_sandbox.decode.interpret import TakesLonger, tool_file_name
-from wasm_sandbox.engine import wait_for
+from wasm_sandbox.engine import on_guest_thread, wait_for
 from wasm_sandbox.environment import merge_environment
-from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion
+from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion, pass_on
 from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, checked
@@ -166,7 +166,8 @@ class WasmToolSandbox(AsyncToolSandboxBase):
     ) -> ToolExecutionResult:
         """Run the tool as `run`, for callers without an event loop and for those inside one; it blocks the thread.
 
-        Arguments, result and errors are those of `run`. ``KeyboardInterrupt`` stops the guest and is raised again.
+        Arguments, result and errors are those of `run`. Whatever a signal handler raises meanwhile, such as
+        ``KeyboardInterrupt``, stops the guest and reaches the caller.
         """
         call = self.prepare_call_sync(agent_state, additional_env_vars)
         if isinstance(call, ToolExecutionResult):
@@ -177,7 +178,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         if run.events is not None:
             run.events.stop_with(cancel)
         try:
-            result = run.result(wait_for(future))
+            outcome = wait_for(future)
+            try:
+                result = run.result(outcome, quick=True)
+            except TakesLonger:  # elsewhere, so that this thread only waits: see `pass_on`
+                result = on_guest_thread(lambda: run.result(outcome))
         except BaseException:
             cancel()
             raise
@@ -251,6 +256,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             if image is not None and script.values and not image.has_own_guest:
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
+            pass_on(error)
             return self.refused(error, fingerprint)
         if self.options["env"]:
             environ = merge_environment(self.options["env"], environ)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from wasm_sandbox.errors import ArgumentSchemaError, HostError
+from wasm_sandbox.errors import ArgumentSchemaError, HostError, pass_on
 from wasm_sandbox.forks import process_lock
 from wasm_sandbox.script.schema_filter import MAX_CHARACTERS, filtered_schema
 from wasm_sandbox.tool.bounds import TooCostly
@@ -146,6 +146,7 @@ def _generate(schema_text: str, suffix: str) -> ArgumentModels | str:
             warnings.simplefilter("ignore")  # what the generator thinks of a schema is not for the host's log
             return on_own_stack(work, MAX_SECONDS)
     except ImportError as error:
+        pass_on(error)
         if error.name is None or error.name.partition(".")[0] != "datamodel_code_generator":
             raise
         raise ArgumentSchemaError(
@@ -161,6 +162,7 @@ def _generate(schema_text: str, suffix: str) -> ArgumentModels | str:
     except TooSlow:
         return f"the models of args_json_schema take more than {MAX_SECONDS:g} seconds to generate; simplify it"
     except Exception as error:  # the generator's own, of many classes
+        pass_on(error)
         return f"no models can be made of args_json_schema: {type(error).__name__}: {str(error)[:500]}"
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from wasm_sandbox.errors import ToolSourceError
+from wasm_sandbox.errors import ToolSourceError, pass_on
 from wasm_sandbox.limits import DEFER_BUILD
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.tool.bounds import Cost, TooCostly, cost_of
@@ -120,8 +120,10 @@ class Tool(BaseModel):
         except TooCostly as error:
             raise ToolSourceError(f"{error}; {_ADVICE}") from None
         except SyntaxError as error:
+            pass_on(error)
             raise ToolSourceError(f"the source does not parse: {error.msg} (line {error.lineno})") from None
         except (ValueError, RecursionError, MemoryError) as error:
+            pass_on(error)
             raise ToolSourceError(f"the source does not parse: {error}") from None
         function = _chosen(module, name)
 

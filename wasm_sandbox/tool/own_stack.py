@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from wasm_sandbox.errors import HostError
+from wasm_sandbox.errors import HostError, pass_on
 from wasm_sandbox.forks import stack_size_lock
 
 STACK_BYTES = 16 << 20
@@ -63,6 +63,7 @@ class _OwnThread(Generic[T]):
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
+                pass_on(error)
                 raise HostError(f"no thread can be started to read a source on: {error}") from error
             finally:
                 threading.stack_size(before)

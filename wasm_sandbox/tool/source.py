@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from wasm_sandbox.errors import pass_on
 from wasm_sandbox.tool.bounds import cost_of
 from wasm_sandbox.tool.memo import SizedMemo, text_bytes
 from wasm_sandbox.tool.parsing import parse_module
@@ -107,7 +108,8 @@ def _looked_at(source_code: str, tool_name: str) -> ToolSource:
     text = source_code.removeprefix(_BOM).rstrip()
     try:
         tree = _parse(text)
-    except _UNPARSABLE:
+    except _UNPARSABLE as error:
+        pass_on(error)
         return ToolSource(text, injected=_guessed_reserved(text, tool_name))
     nodes = all_nodes(tree)
     everywhere = _functions_named(tool_name, nodes)

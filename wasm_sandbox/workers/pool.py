@@ -365,7 +365,11 @@ class ProcessPool:
         """
         run = _Run(request, abandoned)
         patience = Patience(request.limits.timeout_seconds, lambda: self._ready_since)
-        return self._threads.submit(lambda deliver: self._work(run, deliver), patience), run.stop
+        try:
+            return self._threads.submit(lambda deliver: self._work(run, deliver), patience), run.stop
+        except BaseException:  # a signal handler's, when the run may be on its way
+            run.stop()
+            raise
 
     def _work(self, run: _Run, deliver: Callable[[Outcome], None]) -> None:
         if run.stopped is not None:

@@ -8,15 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 from wasm_sandbox.engine.threads.native_stack import ATTEMPTS, NATIVE_STACK_BYTES, has_stack, start_with_stack
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.errors import HostError
+from wasm_sandbox.errors import HostError, pass_on
 
 MAX_THREADS = 256
 """Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""
@@ -38,11 +36,12 @@ _waits = PerProcess(Watchdog, Watchdog.close)
 
 
 def wait_for(future: Future[T]) -> T:
-    """Result of a future, or what it raises; whatever a signal handler raises, such as Ctrl-C's, ends the wait."""
-    with suppress(FutureTimeout):
-        return future.result(timeout=INTERRUPT_SECONDS)
+    """Result of a future, or what it raises; whatever a signal handler raises, of any class, ends the wait."""
+    # Not `Future.result(timeout)`: its TimeoutError cannot be told from a signal handler's.
     woken = threading.Semaphore(0)
     future.add_done_callback(lambda _: woken.release())
+    if woken.acquire(timeout=INTERRUPT_SECONDS):
+        return future.result()
 
     def look() -> float:
         woken.release()
@@ -180,6 +179,7 @@ class GuestThreads:
         try:
             self._start_thread()
         except (RuntimeError, MemoryError) as error:
+            pass_on(error)
             if not self._threads:
                 raise HostError(f"no thread can be started to run a guest on: {error}") from error
             return False
