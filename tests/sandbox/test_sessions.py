@@ -562,6 +562,21 @@ def test_from_the_same_bytes_a_program_goes_on_in_other_ways(box: Sandbox, sessi
     assert results == [[True, True], [True, False], [False, True], [False, False]]
 
 
+def test_a_program_that_paused_here_ends_in_another_process(session: Session, tmp_path: Path) -> None:
+    found = paused(session.start("name = 'pay'\nanswer = await approve(name)\n(name, answer)"))
+    (tmp_path / "blob").write_bytes(found.dump(key=b"k"))
+    script = f"""
+from wasm_sandbox import HostFunction, Sandbox
+box = Sandbox(functions=[HostFunction.deferred("approve", question=str, returns=bool)], files={{}})
+for answer in True, False:
+    waiting = box.load_paused(open({str(tmp_path / "blob")!r}, "rb").read(), key=b"k")
+    print(waiting.calls[0].kwargs, waiting.resume({{waiting.calls[0].id: answer}}).value)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stderr == ""
+    assert done.stdout == "{'question': 'pay'} ('pay', True)\n{'question': 'pay'} ('pay', False)\n"
+
+
 def test_timers_run_out_before_a_program_pauses(session: Session) -> None:
     code = """
 import asyncio
