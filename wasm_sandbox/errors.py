@@ -29,7 +29,15 @@ class UnsupportedIsolation(SandboxError, ValueError):
 
 
 class UnsupportedToolError(SandboxError, ValueError):
-    """No script can be written for the tool, whatever its arguments are."""
+    """No script can be written for the tool, whatever its arguments are.
+
+    Attributes:
+        in_source: whether its source is at fault.
+    """
+
+    def __init__(self, message: str, in_source: bool = False) -> None:
+        super().__init__(message)
+        self.in_source = in_source
 
 
 class SessionError(SandboxError, RuntimeError):

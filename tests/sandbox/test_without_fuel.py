@@ -34,7 +34,7 @@ def test_the_deadline_ends_a_tool_that_computes(isolation: Isolation) -> None:
     result = run_tool(ENDLESS, limits=WITHOUT, isolation=isolation)
     assert result.error is not None
     assert (result.error.kind, result.stdout) == (ErrorKind.TIMEOUT, ["begun\n"])
-    assert result.error.message == "Executing tool endless timed out after 0.5 seconds."
+    assert result.error.message.startswith("Executing tool endless timed out after 0.5 seconds.")
 
 
 def test_it_is_none_or_a_count() -> None:

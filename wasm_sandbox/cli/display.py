@@ -26,13 +26,18 @@ feed and tab, direction and format but for joiners, separators of lines, lone su
 
 _BEYOND_ASCII = re.compile("[^\x00-\x7f]+")
 
+_LIMIT_KINDS = frozenset({"out_of_fuel", "timeout", "out_of_memory", "stack_overflow"})
+"""The kinds of error that are limits."""
+
+_LIMIT = re.compile(r"\bLimits\.(\w+)")
 _LIMIT_OPTIONS = {
-    "out_of_fuel": "--fuel",
-    "timeout": "--timeout",
-    "out_of_memory": "--memory",
-    "stack_overflow": None,
+    "fuel": "--fuel",
+    "timeout_seconds": "--timeout",
+    "memory_bytes": "--memory",
+    "output_bytes": "--output-limit",
+    "result_bytes": "--result-limit",
 }
-"""The kinds of error that are limits, and the option that raises each."""
+"""What raises a limit in the command, by its name in the library."""
 
 
 def exit_code(error: ToolError | None) -> int:
@@ -41,7 +46,7 @@ def exit_code(error: ToolError | None) -> int:
         return 0
     if error.kind.value == "bad_arguments":
         return 2
-    return 3 if error.kind.value in _LIMIT_OPTIONS else 1
+    return 3 if error.kind.value in _LIMIT_KINDS else 1
 
 
 def show(output: Output, name: str, *, as_json: bool) -> int:
@@ -69,12 +74,9 @@ def show(output: Output, name: str, *, as_json: bool) -> int:
 def explain(error: ToolError) -> str:
     """One line about a failed run, with what to do where that is known."""
     message = error.message.strip().partition("\n")[0]
+    message = _LIMIT.sub(lambda found: _LIMIT_OPTIONS.get(found[1], found[0]), message)
     parts = [error.kind.value, error.exception_name or "", message]
-    line = ": ".join(part for part in parts if part)
-    option = _LIMIT_OPTIONS.get(error.kind.value)
-    if error.kind.value == "corrupted_result" and "Limits.result_bytes" in message:
-        option = "--result-limit"
-    return f"{line.rstrip('.')}; raise it with {option}" if option else line
+    return ": ".join(part for part in parts if part)
 
 
 def complain(message: str) -> None:

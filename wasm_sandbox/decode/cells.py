@@ -11,9 +11,12 @@ from wasm_sandbox.decode.interpret import (
     ending_error,
     framed_output,
     lines,
+    memory_message,
     missing_frame,
+    refusal_of,
     size_of,
     usage_of,
+    without_message,
 )
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
 from wasm_sandbox.decode.plain_types import CorruptedPickle, DecodeError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MAX_EXIT_CODE = 2**63
+_NO_CELL = "the pickle does not hold the result of a cell"
 
 
 class _Reported(NamedTuple):
@@ -52,7 +56,7 @@ def interpret_cell(outcome: Outcome, limits: Limits, quick: bool = False, may_ex
     result, is_paused = interpret_session_cell(outcome, limits, quick, may_exit)
     if not is_paused:
         return result
-    error = ToolError(kind=ErrorKind.CORRUPTED_RESULT, message="the pickle does not hold the result of a cell")
+    error = refusal_of(CorruptedPickle(_NO_CELL))
     return result.model_copy(update={"status": "error", "error": error, "files": None})
 
 
@@ -73,7 +77,7 @@ def interpret_session_cell(
     error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
     if error is None and output.payload is not None:
         with mark("decode"):
-            value, text, error, is_paused = _decoded(output.payload, quick, may_exit)
+            value, text, error, is_paused = _decoded(output.payload, limits, quick, may_exit)
     result = CodeResult.model_construct(
         status="success" if error is None else "error",
         value=value,
@@ -90,18 +94,20 @@ def interpret_session_cell(
     return result, is_paused
 
 
-def _decoded(payload: bytes, quick: bool, may_exit: bool) -> tuple[Any, str | None, ToolError | None, bool]:
+def _decoded(
+    payload: bytes, run_limits: Limits, quick: bool, may_exit: bool
+) -> tuple[Any, str | None, ToolError | None, bool]:
     limits = QUICK if quick else DecodeLimits()
     try:
         reported = _reported(loads(payload, limits=limits))
     except DecodeError as error:
         if quick:  # whoever has the time may find it good
             raise TakesLonger from None
-        return None, None, ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=str(error)), False
+        return None, None, refusal_of(CorruptedPickle(str(error))), False
     if reported.error is not None:
         if may_exit and reported.error[-1] == 0:
             return None, None, None, False
-        return None, None, _tool_error(*reported.error), False
+        return None, None, _tool_error(run_limits, *reported.error), False
     if reported.value is None:
         return None, reported.text, None, reported.is_paused
     try:
@@ -130,17 +136,23 @@ def _reported(content: Any) -> _Reported:
             False,
         ) if code is None or type(code) is int:
             return _Reported(None, None, (name, message, traceback, is_compiled, code), False)
-    raise CorruptedPickle("the pickle does not hold the result of a cell")
+    raise CorruptedPickle(_NO_CELL)
 
 
-def _tool_error(name: str, message: str, traceback: str, is_compiled: bool, code: int | None) -> ToolError:
+def _tool_error(
+    limits: Limits, name: str, message: str, traceback: str, is_compiled: bool, code: int | None
+) -> ToolError:
     if name == "MemoryError" and is_compiled:
         kind = ErrorKind.OUT_OF_MEMORY
     elif is_compiled:
         kind = ErrorKind.TOOL_EXCEPTION
     else:
         kind = ErrorKind.SYNTAX_ERROR
+    shown = name.rpartition(".")[2]
     if code is not None:
-        shown = code if abs(code) < MAX_EXIT_CODE else "of very many digits"  # which str would refuse to print
-        message = f"the code ended the interpreter with exit code {shown}"
-    return ToolError(kind=kind, message=message, exception_name=name.rpartition(".")[2], traceback=traceback)
+        exit_code = code if abs(code) < MAX_EXIT_CODE else "of very many digits"  # which str would refuse to print
+        message = f"the code ended the interpreter with exit code {exit_code}: let it come to its end instead"
+    elif not message.strip():
+        is_memory = kind is ErrorKind.OUT_OF_MEMORY
+        message = memory_message(limits) if is_memory else without_message(shown, traceback)
+    return ToolError(kind=kind, message=message, exception_name=shown, traceback=traceback)

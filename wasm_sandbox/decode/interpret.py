@@ -34,6 +34,11 @@ _OUTERMOST_FRAME = re.compile(
 )
 _SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
 _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
+_LAST_PLACE = re.compile(r'^  File "([^"\n]{1,500})", line (\d{1,9})', re.MULTILINE)
+_FATAL = re.compile(r"^(Fatal Python error: [^\n]{1,300})", re.MULTILINE)
+_MORE_TIME = " Raise Limits.timeout_seconds, or do less in a run."
+_RETURN_INSTEAD = "let it return instead of calling sys.exit or os._exit"
+_LEAVE_THE_FRAME = "leave it to the script to write the result"
 _PARSER_OVERFLOW = "Parser stack overflowed"
 _SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 _NOT_PICKLED = re.compile(
@@ -105,7 +110,7 @@ def interpret(
     stdout = output.text[: limits.output_bytes]
     value = state = None
     error = (
-        _exit_error(outcome, tool_name, argument_lines)
+        _exit_error(outcome, limits, tool_name, argument_lines)
         or ending_error(outcome, limits, f"Executing tool {tool_name}")
         or missing_frame(outcome, output, limits)
     )
@@ -163,7 +168,7 @@ def lines(data: bytes) -> list[str]:
 
 def _friendly(error: ToolError, tool_name: str) -> str:
     if error.kind is ErrorKind.TIMEOUT:
-        return error.message
+        return error.message.removesuffix(_MORE_TIME)
     return friendly_error_message(tool_name, error.exception_name or error.kind, error.message)
 
 
@@ -182,23 +187,44 @@ def ending_error(outcome: Outcome, limits: Limits, subject: str) -> ToolError | 
             message = f"{subject} timed out after {limits.timeout_seconds:g} seconds."
             if outcome.fuel == 0 and outcome.detail:  # for want of a thread
                 message = f"{message[:-1]}: {outcome.detail}"
-            return ToolError(kind=ErrorKind.TIMEOUT, message=message)
+            return ToolError(kind=ErrorKind.TIMEOUT, message=message + _MORE_TIME)
         case "OUT_OF_FUEL":
-            message = f"the run used up its fuel of {limits.fuel} (Limits.fuel)"
+            message = f"the run used up its fuel of {limits.fuel}: raise Limits.fuel, or do less in a run"
             return ToolError(kind=ErrorKind.OUT_OF_FUEL, message=message)
         case "OUT_OF_MEMORY":
             return ToolError(kind=ErrorKind.OUT_OF_MEMORY, message=_memory_message(outcome, limits))
         case "CANCELLED":
-            return ToolError(kind=ErrorKind.CANCELLED, message="the caller stopped the run")
+            return ToolError(kind=ErrorKind.CANCELLED, message="the caller stopped the run: run it again for a result")
         case "STACK_OVERFLOW":
-            return ToolError(kind=ErrorKind.STACK_OVERFLOW, message="the tool recursed past the guest's native stack")
+            message = "the tool recursed past the guest's native stack: use a loop, or data that is nested less deeply"
+            return ToolError(kind=ErrorKind.STACK_OVERFLOW, message=message)
         case _:
-            detail = outcome.detail.strip().splitlines()
-            reason = detail[-1].strip() if detail else "the guest trapped"
-            return ToolError(kind=ErrorKind.GUEST_TRAP, message=reason)
+            return ToolError(kind=ErrorKind.GUEST_TRAP, message=_trap_message(outcome))
 
 
-def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, ...]) -> ToolError | None:
+def _trap_message(outcome: Outcome) -> str:
+    """What is known of an abnormal end: the interpreter's last words, and the engine's."""
+    detail = outcome.detail.strip().splitlines()
+    reason = detail[-1].strip() if detail else "no reason is known"
+    last_words = _FATAL.search(outcome.stderr[-QUICK_BYTES:].decode("utf-8", "replace"))
+    if last_words is not None:
+        reason = f"{last_words[1]}; {reason}"
+    return (
+        f"the guest's interpreter was aborted ({reason}): do without os.abort, waits that nothing can end, and what "
+        "was called last (see stderr)"
+    )
+
+
+def without_message(name: str, traceback: str) -> str:
+    """Sentence for an exception whose text is empty."""
+    places = _LAST_PLACE.findall(traceback[-QUICK_BYTES:])
+    place = " in {}, line {}".format(*places[-1]) if places else ""
+    return f"{name} was raised{place} without a message: see the traceback"
+
+
+def _exit_error(
+    outcome: Outcome, limits: Limits, tool_name: str, argument_lines: tuple[range, ...]
+) -> ToolError | None:
     if outcome.ending.name != "EXITED":
         return None
     exception = outcome.exception
@@ -212,14 +238,14 @@ def _exit_error(outcome: Outcome, tool_name: str, argument_lines: tuple[range, .
             kind = ErrorKind.BAD_ARGUMENTS
         else:
             kind = ErrorKind.TOOL_EXCEPTION
-        return ToolError(
-            kind=kind,
-            message=_advised(_in_toollines(exception.message, exception.traceback), exception.traceback, tool_name),
-            exception_name=exception.name.rpartition(".")[2],  # of a nested class the guest says where it stands
-            traceback=exception.traceback,
-        )
+        name = exception.name.rpartition(".")[2]  # of a nested class the guest says where it stands
+        message = _advised(_in_toollines(exception.message, exception.traceback), exception.traceback, tool_name)
+        if not message.strip():
+            is_memory = kind is ErrorKind.OUT_OF_MEMORY
+            message = memory_message(limits) if is_memory else without_message(name, exception.traceback)
+        return ToolError(kind=kind, message=message, exception_name=name, traceback=exception.traceback)
     if outcome.exit_code:
-        message = f"the guest ended with exit code {outcome.exit_code}"
+        message = f"the guest ended with exit code {outcome.exit_code}: {_RETURN_INSTEAD}"
         return ToolError(kind=ErrorKind.NO_RESULT, message=message, exception_name="SystemExit")
     return None
 
@@ -256,7 +282,15 @@ def _was_raised_on(lines: tuple[range, ...], traceback: str, stderr: bytes) -> b
 def _memory_message(outcome: Outcome, limits: Limits) -> str:
     if not outcome.memory_bytes and outcome.detail:
         return outcome.detail  # it was never started
-    return f"the guest needs more than its {limits.memory_bytes} bytes of memory (Limits.memory_bytes)"
+    return memory_message(limits)
+
+
+def memory_message(limits: Limits) -> str:
+    """Sentence for a guest that needs more memory than it may have."""
+    return (
+        f"the guest needs more than its {limits.memory_bytes} bytes of memory: raise Limits.memory_bytes, or hold less "
+        "at once"
+    )
 
 
 def missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> ToolError | None:
@@ -265,19 +299,21 @@ def missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> Too
         return None
     match output.damage:
         case None:
-            message = "the tool ended the interpreter before it returned a value (exit code 0)"
+            message = f"the tool ended the interpreter before it returned a value (exit code {outcome.exit_code}): "
+            message += _RETURN_INSTEAD
             if outcome.stdout_dropped_bytes:
-                message = f"no result among the output, {outcome.stdout_dropped_bytes} bytes of which were dropped"
+                message = f"no result among the output, {outcome.stdout_dropped_bytes} bytes of which were dropped: "
+                message += "print less, or raise Limits.output_bytes"
             return ToolError(kind=ErrorKind.NO_RESULT, message=message)
         case FrameDamage.OVERSIZED:
-            message = f"the result takes {output.declared_bytes} bytes, at most {limits.result_bytes} are accepted"
-            message += " (Limits.result_bytes)"
+            message = f"the result takes {output.declared_bytes} bytes, at most {limits.result_bytes} are accepted: "
+            message += "raise Limits.result_bytes, or return less"
         case FrameDamage.CUT:
-            message = "the framed result is cut short"
+            message = f"the framed result is cut short: {_LEAVE_THE_FRAME}, and print less after it"
         case FrameDamage.CHECKSUM:
-            message = "the framed result does not match its checksum"
+            message = f"the framed result does not match its checksum: {_LEAVE_THE_FRAME}"
         case FrameDamage.FLOOD:
-            message = "the output holds more false frames than are looked at"
+            message = f"the output holds more false frames than are looked at: {_LEAVE_THE_FRAME}"
     return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=message)
 
 
@@ -293,8 +329,9 @@ def _reason(error: Exception) -> str:
 
 def refusal_of(error: DecodeError) -> ToolError:
     """Error of a result that was not decoded."""
-    kind = ErrorKind.FORBIDDEN_RESULT if isinstance(error, ForbiddenPickle) else ErrorKind.CORRUPTED_RESULT
-    return ToolError(kind=kind, message=str(error))
+    if isinstance(error, ForbiddenPickle):
+        return ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=str(error))
+    return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=f"{error}: {_LEAVE_THE_FRAME}")
 
 
 def _with_kept_fields(state: Any, original: Any) -> Any:

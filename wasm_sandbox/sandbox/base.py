@@ -329,7 +329,9 @@ class AsyncToolSandboxBase(ABC):
 
     def refused(self, error: Exception, fingerprint: str | None = None) -> ToolExecutionResult:
         """Result of a call whose tool or arguments were refused."""
-        refusal = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
+        is_source = isinstance(error, UnsupportedToolError) and error.in_source
+        kind = ErrorKind.SYNTAX_ERROR if is_source else ErrorKind.BAD_ARGUMENTS
+        refusal = ToolError(kind=kind, message=str(error), exception_name=type(error).__name__)
         return failed_before_running(self.tool_name, refusal, fingerprint)
 
     def _interpreted(

@@ -274,13 +274,23 @@ class _Call(NamedTuple):
 def _check_tool(tool: ToolDefinition) -> None:
     if not all(_is_variable_name(part) for part in tool.name.split(".")):
         raise UnsupportedToolError(f"the tool's name {tool.name!r} is no Python name; give it the name of its function")
-    if not isinstance(tool.source_code, str) or "\0" in tool.source_code:
-        raise UnsupportedToolError(f"the source of tool {tool.name!r} is not Python text")
+    if not isinstance(tool.source_code, str):
+        raise UnsupportedToolError(
+            f"the source of tool {tool.name!r} is no text but {type(tool.source_code).__name__}; give it as str",
+            in_source=True,
+        )
+    if "\0" in tool.source_code:
+        line = tool.source_code.partition("\0")[0].count("\n") + 1
+        raise UnsupportedToolError(
+            f"the source of tool {tool.name!r} has a NUL byte in line {line}, which no Python source can; remove it",
+            in_source=True,
+        )
     try:
         tool.source_code.encode()
     except UnicodeEncodeError:
         raise UnsupportedToolError(
-            f"the source of tool {tool.name!r} has a lone surrogate, which no file can hold; escape it"
+            f"the source of tool {tool.name!r} has a lone surrogate, which no file can hold; escape it",
+            in_source=True,
         ) from None
 
 

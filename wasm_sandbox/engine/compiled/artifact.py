@@ -67,4 +67,10 @@ def find_artifact() -> Artifact:
                 description["size_bytes"],
                 description["versions"],
             )
+    archive = next((parent for parent in here.parents if parent.is_file()), None)
+    if archive is not None:
+        raise ArtifactError(
+            f"wasm-sandbox was imported from inside the archive {archive}, where the guest module is no file: "
+            "unpack the archive, or install wasm-sandbox with pip, and import it from there"
+        )
     raise ArtifactError(f"no guest module in {' or '.join(map(str, candidates))}; reinstall wasm-sandbox")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import wasmtime
 
+from wasm_sandbox.decode.tracebacks import exception_of
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES, Progress
 from wasm_sandbox.engine.compiled.artifact import Artifact
@@ -311,7 +312,10 @@ def _initialise(
 
 def _expect_zero(code: int, what: str, streams: Streams) -> None:
     if code:
-        raise ImageError(f"{what} failed with code {code}: {_said(streams)}")
+        said = _said(streams)
+        raised = exception_of(said)
+        reason = f" ({raised[0]}: {raised[1][:300]})" if raised else ""  # first: a long message is shown by its begin
+        raise ImageError(f"{what} failed with code {code}{reason}: {said}")
 
 
 def _said(streams: Streams) -> str:
