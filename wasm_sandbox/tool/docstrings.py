@@ -14,6 +14,9 @@ MAX_CHARACTERS = 20_000
 MAX_STEPS = 4_000_000
 """Of the parser's regular expressions: ten milliseconds."""
 
+_PARAMETER_TITLES = frozenset({"Args:", "Arguments:", "Parameters:", "Params:"})
+_TITLE = re.compile(r"[A-Z][A-Za-z ]{2,20}:\s*")
+
 _BLANKS = re.compile(r"\s{8,}")
 _DEFAULT = ". Defaults to "
 
@@ -24,15 +27,26 @@ def read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     Returns:
         The description of the function, and that of each parameter by its name.
     """
-    doc = doc[:MAX_CHARACTERS]
+    doc = _with_indented_opening(doc[:MAX_CHARACTERS])
     if _steps(doc) > MAX_STEPS:
         return doc.strip(), {}
     # Loading it costs more than the rest, and only tools made of documented functions need it.
     from docstring_parser import parse  # lazy: not for a tool that is given its schema
 
-    docstring = parse(doc)
+    docstring = parse(f"\n{doc}")  # it takes the indentation away from what follows a first line
     described = {entry.arg_name: entry.description for entry in docstring.params if entry.description}
     return "\n\n".join(filter(None, (docstring.short_description, docstring.long_description))), described
+
+
+def _with_indented_opening(doc: str) -> str:
+    """The docstring; if it opens with a section of parameters, with the indentation of that.
+
+    Indentation is counted below the first line: that of a section on the first line is lost.
+    """
+    first, *rest = doc.splitlines()
+    if first.rstrip() not in _PARAMETER_TITLES or next(filter(str.strip, rest), " ")[0].isspace():
+        return doc
+    return "\n".join([first.rstrip(), *(line if _TITLE.fullmatch(line) else f"    {line}" for line in rest)])
 
 
 def _steps(doc: str) -> int:
