@@ -19,6 +19,7 @@ from wasm_sandbox.limits import DEFER_BUILD
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
 from wasm_sandbox.tool.bounds import Cost, TooCostly, cost_of
 from wasm_sandbox.tool.docstrings import read_docstring
+from wasm_sandbox.tool.main_guard import without_main_guard
 from wasm_sandbox.tool.own_stack import TooSlow, on_own_stack
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.quick_schema import quick_schema
@@ -99,10 +100,14 @@ class Tool(BaseModel):
         ``datetime`` and the like, constraints with literal values, and models, dataclasses, typed
         dictionaries and enums that the source itself defines. Any other parameter gets no type.
 
+        What the source does under ``if __name__ == "__main__":`` is no part of the tool: it is blanked in
+        ``source_code``, where all other lines stay as they are.
+
         Args:
             text: source of the tool.
             name: name of the tool's function; by default the last function at the source's top level, one
-                without a leading underscore if there is any.
+                without a leading underscore if there is any, and one that is not only the entry of the program
+                under ``if __name__ == "__main__":``.
 
         Returns:
             The tool, its JSON schema derived as by ``from_function``.
@@ -114,9 +119,10 @@ class Tool(BaseModel):
         """
         if not isinstance(text, str):
             raise ToolSourceError(f"the source must be text, not {type(text).__name__}; decode it")
+        mark = "\ufeff" if text.startswith("\ufeff") else ""
         try:
-            cost = cost_of(text.removeprefix("\ufeff"))
-            module = parse_module(text.removeprefix("\ufeff"), cost)
+            cost = cost_of(text.removeprefix(mark))
+            module = parse_module(text.removeprefix(mark), cost)
         except TooCostly as error:
             raise ToolSourceError(f"{error}; {_ADVICE}") from None
         except SyntaxError as error:
@@ -125,11 +131,12 @@ class Tool(BaseModel):
         except (ValueError, RecursionError, MemoryError) as error:
             pass_on(error)
             raise ToolSourceError(f"the source does not parse: {error}") from None
-        function = _chosen(module, name)
+        source, entries = without_main_guard(module, text.removeprefix(mark))
+        function = _chosen(module, name, entries)
 
         def described() -> Tool:
             parameters = [*_static_parameters(function, AnnotationReader(module))]
-            return cls._described(function.name, text, ast.get_docstring(function), parameters)
+            return cls._described(function.name, mark + source, ast.get_docstring(function), parameters)
 
         if _is_plain(function, cost):
             return described()
@@ -199,10 +206,11 @@ def _annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
         }
 
 
-def _chosen(module: ast.Module, name: str | None) -> ast.FunctionDef | ast.AsyncFunctionDef:
+def _chosen(module: ast.Module, name: str | None, entries: frozenset[str]) -> ast.FunctionDef | ast.AsyncFunctionDef:
     functions = [node for node in module.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     if name is None:
-        candidates = [node for node in functions if not node.name.startswith("_")] or functions
+        tools = [node for node in functions if node.name not in entries] or functions
+        candidates = [node for node in tools if not node.name.startswith("_")] or tools
         missing = "the source defines no function at its top level"
     else:
         candidates = [node for node in functions if node.name == name]

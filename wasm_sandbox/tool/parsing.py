@@ -18,6 +18,7 @@ MAX_JSON_DEPTH = 300
 """Brackets of JSON text in each other; each takes 130 bytes of the caller's stack."""
 
 _TRIES = 10
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _JSON_TEXT_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]', re.DOTALL)
 _DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
@@ -27,7 +28,8 @@ T = TypeVar("T")
 def parse_module(source: str, cost: Cost | None = None) -> ast.Module:
     """`ast.parse` of a text that nobody trusts.
 
-    Only statements at the top level have the line numbers of the whole text.
+    Only statements at the top level have the line numbers of the whole text, and in a text with ``__main__`` what is
+    inside of those that are no definitions.
 
     Args:
         source: the text.
@@ -75,6 +77,9 @@ def _parse_pieces(pieces: tuple[Piece, ...]) -> ast.Module:
                 error.lineno += piece.line
             raise
         for statement in body:
+            if not isinstance(statement, _DEFINITIONS) and "__main__" in piece.text:
+                ast.increment_lineno(statement, piece.line)  # what is inside of it is looked for, too
+                continue
             statement.lineno += piece.line
             statement.end_lineno = (statement.end_lineno or 0) + piece.line
         module.body += body
