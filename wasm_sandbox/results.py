@@ -212,7 +212,8 @@ def document(result: ToolExecutionResult, code: CodeResult | None = None) -> str
         values.append("value")
     text = _json(fields)
     if text is None:  # something that JSON cannot express, such as half a surrogate pair
-        text = _json({**fields, **{name: _repr(fields[name]) for name in values}})
+        shown = {name: _repr(fields[name]) for name in values if fields[name] is not None}
+        text = _json({**fields, **shown})
         text = text or _json({**fields, **dict.fromkeys([*values, *(["text", "displays"] if code else [])])})
     return text or "{}"
 
