@@ -93,7 +93,7 @@ def check_start(reply: object, message: str) -> None:
 
 def check_outcome(found: Outcome) -> None:
     """An outcome is plain data, and goes the same way again."""
-    plain = {Ending, int, float, str, bytes, dict, GuestException, type(None)}
+    plain = {Ending, bool, int, float, str, bytes, dict, GuestException, type(None)}
     assert {type(getattr(found, field.name)) for field in fields(found)} <= plain
     for path, content in (found.files or {}).items():
         check_path("files", path)
