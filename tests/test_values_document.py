@@ -16,10 +16,11 @@ DOCUMENT = (Path(__file__).parents[1] / "docs" / "values.md").read_text(encoding
 NAMES = {"date": date, "Decimal": Decimal, "PurePosixPath": PurePosixPath}
 
 CLASSES = """
-import dataclasses, enum
+import calendar, dataclasses, enum, re
 from collections import namedtuple
 from datetime import date
 from decimal import Decimal
+from http import HTTPStatus
 from pathlib import Path
 from pydantic import BaseModel, HttpUrl, SecretStr
 

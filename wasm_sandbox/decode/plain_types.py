@@ -17,7 +17,6 @@ from decimal import Decimal
 from enum import Enum, auto
 from fractions import Fraction
 from functools import lru_cache, partial
-from http import HTTPMethod, HTTPStatus
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -473,9 +472,10 @@ def _short(address: Any) -> Any:
     return address
 
 
-def _build_member(kind: Callable[[Any], Enum], value_kinds: tuple[type, ...], args: tuple[Any, ...]) -> Enum:
-    _check_types(args, value_kinds)
-    return kind(args[0])
+def _build_enum_value(args: tuple[Any, ...]) -> object:
+    """Value of a member, as of the enumerations that a tool defines."""
+    _check_types(args, (int, str, type(None)))
+    return args[0]
 
 
 def _build_exception(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
@@ -533,7 +533,7 @@ def _build_uuid(state: object) -> UUID:
         raise TypeError
     _check_types((state["int"],), int)
     safety = state.get("is_safe")
-    _check_types((safety,), (int, SafeUUID, type(None)))
+    _check_types((safety,), (int, type(None)))
     return UUID(int=state["int"], is_safe=SafeUUID(safety))
 
 
@@ -562,6 +562,21 @@ _URL_CLASSES = (
     *("AnyUrl", "AnyHttpUrl", "HttpUrl", "AnyWebsocketUrl", "WebsocketUrl", "FileUrl", "FtpUrl", "CockroachDsn"),
     *("AmqpDsn", "RedisDsn", "KafkaDsn", "MySQLDsn", "MariaDBDsn", "ClickHouseDsn", "SnowflakeDsn"),
     *("PostgresDsn", "MongoDsn", "NatsDsn"),
+)
+
+# Enumerations of the standard library, of CPython 3.11 to 3.14, and of what is installed beside it.
+_ENUMERATIONS = (
+    *("_colorize.ANSIColors", "ast._Precedence", "asyncio.constants._SendfileMode", "asyncio.locks._BarrierState"),
+    *("asyncio.runners._State", "asyncio.sslproto.AppProtocolState", "asyncio.sslproto.SSLProtocolState"),
+    *("asyncio.taskgroups._State", "asyncio.timeouts._State", "calendar.Day", "calendar.Month"),
+    *("enum.EnumCheck", "enum.FlagBoundary", "http.HTTPMethod", "http.HTTPStatus", "inspect.BufferFlags"),
+    *("inspect._ParameterKind", "annotationlib.Format", "plistlib.PlistFormat", "pstats.SortKey"),
+    *("py_compile.PycInvalidationMode", "re.RegexFlag", "re._constants.RegexFlag", "signal.Handlers"),
+    *("signal.Sigmasks", "signal.Signals", "socket.AddressFamily", "socket.AddressInfo", "socket.MsgFlag"),
+    *("socket.SocketKind", "ssl.AlertDescription", "ssl.Options", "ssl.Purpose", "ssl.SSLErrorNumber"),
+    *("ssl.TLSVersion", "ssl.VerifyFlags", "ssl.VerifyMode", "ssl._SSLMethod", "ssl._TLSAlertType"),
+    *("ssl._TLSContentType", "ssl._TLSMessageType", "symtable.SymbolTableType", "tkinter.EventType", "uuid.SafeUUID"),
+    *("pydantic.types.PaymentCardBrand", "typing_inspection.introspection.AnnotationSource"),
 )
 
 # Names that protocols 0 to 2 write in the spelling of Python 2, in today's spelling.
@@ -627,9 +642,8 @@ def _entries() -> Iterable[PlainClass]:
         yield PlainClass(f"ipaddress.{network.__name__}", partial(_build_network, network), cost=50)
 
     yield PlainClass("uuid.UUID", complete=_build_uuid, cost=25)
-    yield PlainClass("uuid.SafeUUID", partial(_build_member, SafeUUID, (int, type(None))))
-    yield PlainClass("http.HTTPStatus", partial(_build_member, HTTPStatus, (int,)))
-    yield PlainClass("http.HTTPMethod", partial(_build_member, HTTPMethod, (str,)))
+    for name in _ENUMERATIONS:
+        yield PlainClass(name, _build_enum_value)
 
 
 TABLE: dict[tuple[str, str], PlainClass] = {
