@@ -100,7 +100,10 @@ def load_tool(file: str, name: str | None, args: Mapping[str, Any]) -> Tool:
 
 def tell_left_out(name: str, tool: Tool, args: Mapping[str, Any]) -> None:
     """Complain of arguments that a tool does not take: they are dropped, as agents rely on, but may be mistyped."""
-    known = (tool.json_schema or {}).get("parameters", {}).get("properties", {})
+    parameters = (tool.json_schema or {}).get("parameters", {})
+    known = parameters.get("properties", {})
+    if tool.derived and parameters.get("additionalProperties"):
+        return
     if unknown := [argument for argument in args if argument not in known]:
         has = ", ".join(known) or "none"
         complain(f"{name}: there is no parameter {', '.join(unknown)}, so it is left out (it has: {has})")

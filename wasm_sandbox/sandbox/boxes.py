@@ -321,7 +321,7 @@ def _tool_sandbox(
 ) -> tuple[WasmToolSandbox, Mapping[str, str] | None]:
     """Sandbox of one call, and its own environment variables."""
     additional = options.pop("additional_env_vars", None)
-    made = as_tool(tool)
+    made = as_tool(tool, options.get("functions"))
     user, tool_id = options.pop("user", None), options.pop("tool_id", None)
     return WasmToolSandbox(made.name, args or {}, user, tool_id, tool_object=made, **options), additional
 

@@ -394,7 +394,7 @@ class Session:
     ) -> Steps[ToolExecutionResult]:
         """Steps of a tool call, as `cell_steps`."""
         functions, options, environ = self._settings(overrides)
-        made = as_tool(tool)
+        made = as_tool(tool, functions)
         limits = cast(Limits, options["limits"])
         sandbox = WasmToolSandbox(made.name, args or {}, None, None, tool_object=made, **options)
         try:

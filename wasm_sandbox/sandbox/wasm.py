@@ -349,9 +349,11 @@ class ToolRun:
         return self.sandbox._result(self.call, self.calls, outcome, quick=quick)
 
 
-def as_tool(tool: Tool | Callable[..., Any]) -> Tool:
-    """A tool as it is; a function by its source (`Tool.from_function`)."""
-    return tool if isinstance(tool, Tool) else Tool.from_function(tool)
+def as_tool(tool: Tool | Callable[..., Any], functions: Any = None) -> Tool:
+    """A tool as it is; a function by its source (`Tool.from_function`), which may use these host functions."""
+    if isinstance(tool, Tool):
+        return tool
+    return Tool.from_function(tool, _functions(functions).names if functions else ())
 
 
 def _functions(given: Any) -> Functions:
@@ -393,7 +395,7 @@ def run_tool(
         SandboxError: if the run cannot be made, of the classes that `WasmToolSandbox.run` raises.
         ValueError: if limits are out of range, or there is no organisation to look something up for.
     """
-    tool_object = as_tool(tool)
+    tool_object = as_tool(tool, options.get("functions"))
     chosen: dict[str, Any] = {**options}
     additional = chosen.pop("additional_env_vars", None)
     user, tool_id = chosen.pop("user", None), chosen.pop("tool_id", None)

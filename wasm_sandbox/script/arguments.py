@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -101,7 +102,11 @@ def _is_big_and_plain(value: Any) -> bool:
 
 
 def argument_literals(
-    json_schema: Mapping[str, Any] | None, args: Mapping[str, Any], apart: ValuesApart | None = None
+    json_schema: Mapping[str, Any] | None,
+    args: Mapping[str, Any],
+    apart: ValuesApart | None = None,
+    *,
+    derived: bool = False,
 ) -> dict[str, str]:
     """Turn the arguments that the tool's JSON schema names into Python literals.
 
@@ -111,6 +116,8 @@ def argument_literals(
         json_schema: The tool's schema; its ``["parameters"]["properties"]`` says the types.
         args: Argument name to value.
         apart: Takes big values, which then have no literal.
+        derived: Whether the schema is that of the tool's signature: then arguments that it does not name are passed to
+            a tool that takes any, and those of optional types are converted as the type beside null.
 
     Returns:
         Name to source literal, in the order of ``args``.
@@ -134,11 +141,48 @@ def argument_literals(
         raise BadArguments(
             f'the tool\'s json_schema["parameters"]["required"] must be a list of names, not {type(required).__name__}'
         )
-    return {
-        name: argument_literal(properties[name], value, name, required=name in required, apart=apart)
-        for name, value in args.items()
-        if name in properties
-    }
+    if not derived:
+        return {
+            name: argument_literal(properties[name], value, name, required=name in required, apart=apart)
+            for name, value in args.items()
+            if name in properties
+        }
+    definitions, others = parameters.get("$defs") or {}, parameters.get("additionalProperties", False)
+    literals = {}
+    for name, value in args.items():
+        if name not in properties and not others:
+            continue
+        spec = properties.get(name, others)
+        if choices := _choices(spec, definitions):
+            literals[name] = argument_literal({}, _beside_null(choices, value, name), name, apart=apart)
+        else:
+            literals[name] = argument_literal(spec, value, name, required=name in required, apart=apart)
+    return literals
+
+
+def _choices(spec: Any, definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Schemas of which a value is to fit one; none if there is no choice."""
+    choices = spec.get("anyOf") if isinstance(spec, Mapping) else None
+    if not isinstance(choices, list) or not all(isinstance(choice, Mapping) for choice in choices):
+        return []
+    return [definitions.get(str(choice.get("$ref", "")).rpartition("/")[2], choice) for choice in choices]
+
+
+def _beside_null(choices: list[Mapping[str, Any]], value: Any, name: str) -> Any:
+    """A value converted as the type beside null; of several, as the first that it fits, unless it may be text."""
+    others = [choice for choice in choices if choice.get("type") != "null"]
+    takes_text = any(choice.get("type", "string") == "string" for choice in others)
+    if value is None and len(others) < len(choices):
+        return None
+    if isinstance(value, str) and not takes_text and len(others) < len(choices) and value.strip() == "null":
+        return None
+    if len(others) == 1:
+        return _converted(others[0].get("type"), value, name)
+    if isinstance(value, str) and not takes_text:
+        for choice in others:
+            with contextlib.suppress(BadArguments):
+                return _converted(choice.get("type"), value, name)
+    return value
 
 
 def argument_literal(
@@ -173,19 +217,26 @@ def argument_literal(
     declared = spec.get("type")
     if declared is None and isinstance(nested := spec.get("parameters"), Mapping):
         declared = nested.get("type")
+    if declared in ("integer", "boolean") and value is None and (not required or _is_nullable(spec)):
+        return "None"
+    value = _converted(declared, value, argument)
     try:
-        if declared in ("integer", "boolean") and value is None and (not required or _is_nullable(spec)):
-            return "None"
+        return (apart.source(value) if apart else None) or _literal(value, ())
+    except BadArguments as error:
+        raise BadArguments(str(error), argument) from None
+
+
+def _converted(declared: Any, value: Any, argument: str | None) -> Any:
+    try:
         match declared:
             case "integer":
-                value = _as_integer(value)
+                return _as_integer(value)
             case "boolean":
-                value = _as_boolean(value)
+                return _as_boolean(value)
             case "number" | "array" | "object" if isinstance(value, str):
-                value = _from_json(value, declared)
+                return _from_json(value, declared)
             case _:
-                pass
-        return (apart.source(value) if apart else None) or _literal(value, ())
+                return value
     except BadArguments as error:
         raise BadArguments(str(error), argument) from None
 

@@ -158,9 +158,12 @@ def generate_script(
     source, models = reading or read_tool(tool)
     # The injected value wins over an argument of that name.
     given = {name: value for name, value in args.items() if name not in source.injected}
+    is_derived = bool(getattr(tool, "derived", False))
     checks: list[str] = []
     if models is None:
-        values = argument_literals(tool.json_schema, given, apart)
+        values = argument_literals(tool.json_schema, given, apart, derived=is_derived)
+        if is_derived:
+            _check_given(tool, source, values)
     else:
         checks = [
             models.source,
@@ -332,6 +335,14 @@ def _unconverted(models: ArgumentModels, args: Mapping[str, Any], apart: ValuesA
 
 def _is_variable_name(name: str) -> bool:
     return name.isidentifier() and not keyword.iskeyword(unicodedata.normalize("NFKC", name))
+
+
+def _check_given(tool: ToolDefinition, source: ToolSource, values: Mapping[str, str]) -> None:
+    """Refuse a call without an argument that the tool's signature requires."""
+    required = (tool.json_schema or {}).get("parameters", {}).get("required", ())
+    if missing := [name for name in required if name not in values and name not in source.injected]:
+        others = f" (and so are {', '.join(map(repr, missing[1:]))})" if missing[1:] else ""
+        raise BadArguments(f"it is required, and missing{others}; pass it", missing[0])
 
 
 def _check_distinct(names: Iterable[str]) -> None:

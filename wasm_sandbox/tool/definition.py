@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import inspect
 import textwrap
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from wasm_sandbox.tool.main_guard import without_main_guard
 from wasm_sandbox.tool.own_stack import TooSlow, on_own_stack
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.quick_schema import quick_schema
+from wasm_sandbox.tool.scopes import all_nodes, global_names
 
 _RESERVED_PARAMETERS = frozenset({"agent_state", "agent_id", "self", "cls"})
 
@@ -39,6 +41,8 @@ class Tool(BaseModel):
         description: description of the tool, for the agent.
         pip_requirements: packages that the tool needs.
         id: id under which a store keeps the tool.
+        derived: whether ``json_schema`` was derived from the function, by ``from_function`` or ``from_source``: then
+            arguments are held to the function's signature.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=DEFER_BUILD)
@@ -50,9 +54,10 @@ class Tool(BaseModel):
     description: str | None = None
     pip_requirements: list[Any] | None = None
     id: str | None = None
+    derived: bool = False
 
     @classmethod
-    def from_function(cls, function: Callable[..., Any]) -> Tool:
+    def from_function(cls, function: Callable[..., Any], functions: Collection[str] = ()) -> Tool:
         """Make a tool of a function that this program defines.
 
         Only the function's own source is taken, its decorators included: it must import or define everything else
@@ -60,18 +65,23 @@ class Tool(BaseModel):
 
         Args:
             function: function, sync or async, defined in a file.
+            functions: names of host functions, which the function may use, too.
 
         Returns:
             The tool; its JSON schema is derived from the signature and the docstring (Google, NumPy or
             reST style).
 
         Raises:
-            ToolSourceError: if it is no named function, its source cannot be found, or it uses variables
-                of an enclosing function.
+            ToolSourceError: if it is no named function, its source cannot be found, or it takes names from outside
+                itself: variables of an enclosing function, global names of its module, a decorator; the message lists
+                them.
         """
         inner = inspect.unwrap(function)
         if not inspect.isfunction(inner) or inner.__name__ == "<lambda>":
-            raise ToolSourceError(f"{function!r} is not a function defined with def")
+            raise ToolSourceError(
+                f"{function!r} is not a function defined with def; pass the function that was decorated, if it was, "
+                "or use Tool.from_source(text)"
+            )
         if inner.__code__.co_freevars:
             names = ", ".join(inner.__code__.co_freevars)
             raise ToolSourceError(
@@ -84,13 +94,22 @@ class Tool(BaseModel):
             raise ToolSourceError(
                 f"the source of {inner.__name__} is not in a file; use Tool.from_source(text)"
             ) from None
+        _check_names(inner.__name__, _dedented(source), functions)
         annotations = _annotations_of(inner)
         parameters = [
             _Parameter(name, annotations.get(name, _UNTYPED), parameter.default)
             for name, parameter in inspect.signature(inner).parameters.items()
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         ]
-        return cls._described(inner.__name__, _dedented(source), inspect.getdoc(inner), parameters)
+        extra = next(
+            (
+                _Parameter(f"**{name}", annotations.get(name, _UNTYPED), _NO_DEFAULT)
+                for name, parameter in inspect.signature(inner).parameters.items()
+                if parameter.kind is parameter.VAR_KEYWORD
+            ),
+            None,
+        )
+        return cls._described(inner.__name__, _dedented(source), inspect.getdoc(inner), parameters, extra)
 
     @classmethod
     def from_source(cls, text: str, name: str | None = None) -> Tool:
@@ -135,8 +154,11 @@ class Tool(BaseModel):
         function = _chosen(module, name, entries)
 
         def described() -> Tool:
-            parameters = [*_static_parameters(function, AnnotationReader(module))]
-            return cls._described(function.name, mark + source, ast.get_docstring(function), parameters)
+            reader = AnnotationReader(module)
+            parameters = [*_static_parameters(function, reader)]
+            keywords = function.args.kwarg
+            extra = _static_parameter(keywords, reader, f"**{keywords.arg}") if keywords else None
+            return cls._described(function.name, mark + source, ast.get_docstring(function), parameters, extra)
 
         if _is_plain(function, cost):
             return described()
@@ -150,7 +172,9 @@ class Tool(BaseModel):
             ) from None
 
     @classmethod
-    def _described(cls, name: str, source: str, doc: str | None, parameters: list[_Parameter]) -> Tool:
+    def _described(
+        cls, name: str, source: str, doc: str | None, parameters: list[_Parameter], extra: _Parameter | None
+    ) -> Tool:
         description, described = read_docstring(doc) if doc else ("", {})
         shown = [parameter for parameter in parameters if parameter.name not in _RESERVED_PARAMETERS]
         # What is put together here needs no validation, and the first of a process is slow; a subclass may have rules.
@@ -161,9 +185,10 @@ class Tool(BaseModel):
             json_schema={
                 "name": name,
                 "description": description,
-                "parameters": _parameters_schema(shown, described),
+                "parameters": _parameters_schema(shown, described, extra),
             },
             description=description or None,
+            derived=True,
         )
 
 
@@ -185,6 +210,46 @@ class _Parameter(NamedTuple):
     name: str
     annotation: Any
     default: Any
+
+
+_KNOWN_NAMES = frozenset(
+    {*dir(builtins), *typing.__all__, "os", "pickle", "sys", "base64", "struct", "hashlib", "client", "Letta"}
+    | {"asyncio", "__name__", "__file__", "__doc__", "AgentState"}
+)
+"""Names that a tool's function finds without an import."""
+
+
+def _check_names(name: str, source: str, functions: Collection[str]) -> None:
+    """Refuse a function that takes names from outside itself, which do not go along with its source."""
+    try:
+        module = parse_module(source)
+    except (TooCostly, SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        pass_on(error)
+        return  # whoever calls it hears from the guest
+    imported = {
+        alias.asname or alias.name.partition(".")[0]
+        for node in module.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    names = global_names(module)
+    foreign = names.reads - names.binds - imported - _KNOWN_NAMES - {*functions}
+    if not foreign:
+        return
+    marks = {found.id for node in module.body for mark in getattr(node, "decorator_list", []) for found in _names(mark)}
+    parts = []
+    if plain := sorted(foreign - marks):
+        parts.append(f"the names {', '.join(plain)}: import or define them inside the function, or pass them")
+    if decorators := sorted(foreign & marks):
+        parts.append(f"the decorator's {', '.join(decorators)}: pass the function without the decorator")
+    raise ToolSourceError(
+        f"{name} takes from outside itself {'; and '.join(parts)}; or use Tool.from_source with the text of the whole "
+        "module"
+    )
+
+
+def _names(node: ast.AST) -> list[ast.Name]:
+    return [found for found in all_nodes(node) if isinstance(found, ast.Name)]
 
 
 def _dedented(source: str) -> str:
@@ -224,7 +289,9 @@ def _chosen(module: ast.Module, name: str | None, entries: frozenset[str]) -> as
 def _is_plain(function: ast.FunctionDef | ast.AsyncFunctionDef, cost: Cost) -> bool:
     """Whether the function's parameters are quickly described, on any stack: few, of a few built-in types."""
     arguments = function.args
-    annotations = [one.annotation for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    keywords = [arguments.kwarg] if arguments.kwarg else []
+    every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *keywords)
+    annotations = [one.annotation for one in every]
     nodes = [node for annotation in annotations if annotation is not None for node in ast.walk(annotation)]
     return (
         cost.is_small
@@ -254,19 +321,27 @@ def _static_parameters(
         *zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True),
     ]
     for parameter, default in pairs:
-        annotation = _UNTYPED
-        if parameter.annotation is not None:
-            with contextlib.suppress(UnknownAnnotation):
-                annotation = reader.type_of(parameter.annotation)
-        value = _NO_DEFAULT
+        found = _static_parameter(parameter, reader, parameter.arg)
         if default is not None:
             literal = reader.default_of(default)
-            value = literal.value if literal.is_literal else _UNKNOWN_DEFAULT
-        yield _Parameter(parameter.arg, annotation, value)
+            found = found._replace(default=literal.value if literal.is_literal else _UNKNOWN_DEFAULT)
+        yield found
 
 
-def _parameters_schema(parameters: list[_Parameter], described: dict[str, str]) -> dict[str, Any]:
-    """JSON schema of an object with these parameters as properties."""
+def _static_parameter(parameter: ast.arg, reader: AnnotationReader, name: str) -> _Parameter:
+    annotation = _UNTYPED
+    if parameter.annotation is not None:
+        with contextlib.suppress(UnknownAnnotation):
+            annotation = reader.type_of(parameter.annotation)
+    return _Parameter(name, annotation, _NO_DEFAULT)
+
+
+def _parameters_schema(
+    parameters: list[_Parameter], described: dict[str, str], extra: _Parameter | None
+) -> dict[str, Any]:
+    """JSON schema of an object with these parameters as properties; ``extra`` stands for all others."""
+    if extra is not None:
+        parameters = [*parameters, extra]
     quick = {parameter.name: quick_schema(parameter.annotation) for parameter in parameters}
     adapters: list[tuple[str, Literal["validation"], TypeAdapter[Any]]] = [
         (parameter.name, "validation", adapter)
@@ -288,9 +363,12 @@ def _parameters_schema(parameters: list[_Parameter], described: dict[str, str]) 
     schema: dict[str, Any] = {
         "type": "object",
         "properties": properties,
-        "required": [parameter.name for parameter in parameters if parameter.default is _NO_DEFAULT],
+        "required": [p.name for p in parameters if p.default is _NO_DEFAULT and p is not extra],
     }
-    if used := _referenced(properties, definitions):
+    others = properties.pop(extra.name) if extra is not None else None
+    if others is not None:
+        schema["additionalProperties"] = others or True
+    if used := _referenced([properties, others], definitions):
         schema["$defs"] = used
     return schema
 
