@@ -136,6 +136,11 @@ def test_the_table_of_limits_names_every_limit_and_its_default() -> None:
         "result_bytes": f"{limits.result_bytes >> 20} MiB",
         "files_bytes": f"{limits.files_bytes >> 20} MiB",
         "file_count": f"{limits.file_count}",
+        "host_calls": f"{limits.host_calls:,}",
+        "host_pending": f"{limits.host_pending:,}",
+        "host_bytes": f"{limits.host_bytes >> 20} MiB",
+        "host_seconds": "none" if limits.host_seconds is None else "",
+        "host_time_counts": "yes" if limits.host_time_counts else "no",
     }
     assert {*defaults, "deterministic"} == {*Limits.model_fields}
 
@@ -150,13 +155,11 @@ def test_the_table_of_commands_names_every_command() -> None:
 
 
 def test_the_table_of_options_names_every_option_of_run_and_exec() -> None:
-    shown, of_run = set(), set()
+    shown: dict[str, str] = {}
     for row in rows(DOCS / "command-line.md", "option"):
-        options = {name.split()[0] for name in names(row[0])}
-        shown |= options
-        of_run |= options if row[1].endswith("`run` only") else set()
-    assert shown == _options("run")
-    assert shown - of_run == _options("exec")
+        shown |= {name.split()[0]: row[1] for name in names(row[0])}
+    for verb, other in (("run", "exec"), ("exec", "run")):
+        assert {name for name, text in shown.items() if not text.endswith(f"`{other}` only")} == _options(verb)
 
 
 def test_the_table_of_exit_codes_has_those_of_the_kinds_of_errors() -> None:
