@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import datetime
 import enum
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
