@@ -45,6 +45,7 @@ class _Libc:
         self.mprotect = self._bound(quick, "mprotect", number, address, size, number)
         self.ioctl = self._bound(quick, "ioctl", number, number, ctypes.c_ulong, address)
         self.forget = self._bound(quick, "madvise", number, address, size, number)
+        self.compare = self._bound(slow, "memcmp", number, address, address, size)
         self.munmap = self._bound(slow, "munmap", number, address, size)
         self.madvise = self._bound(slow, "madvise", number, address, size, number)
 
@@ -98,6 +99,10 @@ class AddressSpace:
         if result < 0:
             raise self._error()
         return result
+
+    def is_equal(self, address: int, data: bytes) -> bool:
+        """Whether memory holds these bytes."""
+        return not self._libc.compare(address, data, len(data))
 
     def release(self, address: int, size: int) -> None:
         """Unmap a range."""

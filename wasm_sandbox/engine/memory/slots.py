@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wasm_sandbox.engine.binding import capi
@@ -36,8 +36,8 @@ MOST_KEPT_BYTES = 4 << 20
 SCANNED_BYTES = 2 << 20
 """Part of a memory that has no more ranges of pages than a scan tells."""
 
-COMPARED_BYTES = 64 << 10
-"""Size of the ranges that are compared where no scan tells."""
+PIECE_BYTES = 64 << 10
+"""Size of the pieces that a memory is told in, and compared in."""
 
 _log = logging.getLogger(__name__)
 
@@ -201,29 +201,38 @@ class Slot(Memories):
         """Address and size of the poll page."""
         return self.poll.address, self.poll.size
 
-    def written(self) -> list[tuple[int, bytes]]:
-        """What was written to since the slot was made: offset and bytes of each range of whole pages, in order.
+    def written(self, before: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
+        """What was written to since the slot was made: offset and bytes of pieces of whole pages, in order.
 
         Where the system cannot tell, it is all of the memory that is not as in the image.
+
+        Args:
+            before: pieces of an earlier time; those that are the same now are given again, and not copied.
 
         Raises:
             OSError: if the system refuses a call.
         """
         base = self.linear.address
-        if self._scanner is None:
-            return self._different()
-        ranges = self._touched(0, self.linear.size)
-        return [(start, ctypes.string_at(base + start, end - start)) for start, end in ranges]
-
-    def _different(self) -> list[tuple[int, bytes]]:
-        base, image, size = self.linear.address, self._image.address, self._image.size
+        ranges = self._different() if self._scanner is None else self._touched(0, self.linear.size)
         found = []
-        for at in range(0, self.linear.size, COMPARED_BYTES):
-            now = ctypes.string_at(base + at, min(COMPARED_BYTES, self.linear.size - at))
+        for start, end in ranges:
+            at = start
+            while at < end:
+                size = min(end, at // PIECE_BYTES * PIECE_BYTES + PIECE_BYTES) - at
+                piece = before.get(at)
+                if piece is None or len(piece) != size or not self._space.is_equal(base + at, piece):
+                    piece = ctypes.string_at(base + at, size)
+                found.append((at, piece))
+                at += size
+        return found
+
+    def _different(self) -> Iterator[tuple[int, int]]:
+        base, image, size = self.linear.address, self._image.address, self._image.size
+        for at in range(0, self.linear.size, PIECE_BYTES):
+            now = ctypes.string_at(base + at, min(PIECE_BYTES, self.linear.size - at))
             known = max(0, min(len(now), size - at))
             if now != ctypes.string_at(image + at, known) + bytes(len(now) - known):
-                found.append((at, now))
-        return found
+                yield at, at + len(now)
 
     def _touched(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Ranges of offsets that were written to, in order; all of a part in which there are more than a scan tells."""

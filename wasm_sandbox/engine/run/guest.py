@@ -341,8 +341,11 @@ class Guest:
         """Size of the linear memory; 0 if there is no instance."""
         return self.world.instance.memory()[1] if self.world.instance else 0
 
-    def snapshot(self) -> GuestMemory:
+    def snapshot(self, before: GuestMemory | None = None) -> GuestMemory:
         """State of the guest between two calls: what of its memory differs from the image.
+
+        Args:
+            before: state at an earlier time; what is the same is shared with it.
 
         Raises:
             RuntimeError: if the guest has not been called yet, or has ended.
@@ -351,7 +354,11 @@ class Guest:
         if not self.is_at_rest or self._pooled is None:
             raise RuntimeError("only a guest between two calls has a snapshot")
         slot = self._pooled.slot
-        changed = self.image.changed(self._pooled.instance) if slot is None else slot.written()
+        changed = (
+            self.image.changed(self._pooled.instance)
+            if slot is None
+            else slot.written(dict(before.changed) if before else {})
+        )
         return GuestMemory(self.memory_bytes(), tuple(changed), self._globals())
 
     @property

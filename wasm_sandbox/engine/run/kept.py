@@ -160,7 +160,8 @@ class KeptGuest:
     def _taken(self, guest: Guest) -> Checkpoint:
         files = guest.files.state() if guest.files is not None else None
         self._is_at_point = True
-        return Checkpoint(self.image.id, guest.snapshot(), files, self._elapsed, self._calls)
+        before = self.point.memory if self.point is not None else None
+        return Checkpoint(self.image.id, guest.snapshot(before), files, self._elapsed, self._calls)
 
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint. It waits for a call that is under way."""
