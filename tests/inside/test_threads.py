@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wasm_sandbox import CodeResult, Limits, Tool, run_code, run_tool
+from wasm_sandbox import CodeResult, HostFunction, Limits, Paused, Sandbox, Tool, run_code, run_tool
 
 REFUSED = "would wait for another"
 
@@ -421,6 +421,49 @@ def test_misuse_says_what_the_interpreter_says(code: str, message: str) -> None:
 def test_threads_of_a_run_leave_nothing_to_the_next() -> None:
     code = "import threading; t = threading.Thread(target=str); t.start(); (t.name, threading.active_count())"
     assert [run_code(code).value for _ in range(2)] == [("Thread-1 (str)", 1)] * 2
+
+
+APPROVE = HostFunction.deferred("approve", question=str, returns=bool)
+OWN_LOOP = """
+import asyncio
+async def other(): return await {awaited}
+await asyncio.gather({calls}asyncio.to_thread(lambda: asyncio.run(other())))
+"""
+
+
+def test_a_thread_has_an_event_loop_of_its_own_while_the_main_one_waits_for_somebody() -> None:
+    with Sandbox(functions=[APPROVE]).session() as session:
+        paused = session.start(OWN_LOOP.format(awaited="asyncio.sleep(.001, 'slept')", calls="approve('a'), "))
+        assert isinstance(paused, Paused)
+        (call,) = paused.calls
+        result = paused.resume({call.id: True})
+        assert isinstance(result, CodeResult)
+        assert result.value == [True, "slept"]
+
+
+@pytest.mark.parametrize(
+    ("awaited", "calls"),
+    [("asyncio.Event().wait()", "approve('a'), "), ("approve('b')", ""), ("approve('b')", "approve('a'), ")],
+)
+def test_no_program_is_paused_inside_a_thread(awaited: str, calls: str) -> None:
+    with Sandbox(functions=[APPROVE]).session() as session:
+        result = session.start(OWN_LOOP.format(awaited=awaited, calls=calls))
+    assert isinstance(result, CodeResult)
+    assert result.error is not None
+    assert REFUSED in result.error.message
+
+
+def test_pools_and_values_of_threads_are_kept_from_cell_to_cell_and_forked() -> None:
+    with Sandbox().session() as session:
+        session.run_code(
+            "from concurrent.futures import ThreadPoolExecutor\nimport threading\nown = threading.local()\n"
+            "def count():\n    own.n = getattr(own, 'n', 0) + 1\n    return own.n, threading.current_thread().name\n"
+            "pool = ThreadPoolExecutor(2, 'w')"
+        )
+        cell = "(pool.submit(count).result(), hasattr(own, 'n'))"
+        assert session.run_code(cell).value == ((1, "w_0"), False)
+        with session.fork() as fork:
+            assert fork.run_code(cell).value == session.run_code(cell).value == ((2, "w_0"), False)
 
 
 # Programs of producers and consumers, whose result does not depend on the order in which real threads run: each is a

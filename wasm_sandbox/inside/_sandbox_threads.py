@@ -407,16 +407,19 @@ def _deleted(self, name):
     object.__delattr__(self, name)
 
 
-def _select(selector, timeout=None, _before=_sandbox_live._select.without_calls):
-    """Wait as the event loop of a thread does: for a timer."""
-    if timeout is None:
+_selector = type(asyncio.new_event_loop()._selector)
+
+
+def _select(selector, timeout=None, _before=_selector.select, _calls=_sandbox_live._Calls):
+    """Wait as the event loop of a thread does: for timers, and for answers that the host gives while it runs."""
+    if timeout is None and len(_calls.futures) == len(_calls.deferred):
         _wait(-1)
     return _before(selector, timeout)
 
 
-def _look_after(is_running, _before=_sandbox_live._select.without_calls, _slept=time.sleep):
+def _look_after(is_running, _before=_selector.select, _slept=time.sleep):
     """Look after each `local`, sleeps and event loops, while a thread runs that is not the main one."""
-    _sandbox_live._select.without_calls = _select if is_running else _before
+    _selector.select = _select if is_running else _before
     if time.sleep is (_slept if is_running else _sleep):  # nobody has put something else there
         time.sleep = _sleep if is_running else _slept
     if is_running:
