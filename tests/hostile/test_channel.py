@@ -504,7 +504,7 @@ def test_a_function_that_never_returns_does_not_hold_up_the_exit() -> None:
             print(run_code(code, functions=[block], limits={"timeout_seconds": 0.2}).error.kind, flush=True)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, "timeout\ntimeout\n"), done.stderr
 

@@ -280,13 +280,14 @@ class RunCalls:
 
     def _check(self, function: HostFunction, call: Call, arguments: bytes) -> None:
         try:
-            call.args, call.kwargs = function.arguments(arguments)
+            args, kwargs = function.arguments(arguments)
         except BadCall as error:
             call.cause = error.__cause__
             raise _Refused("HostArgumentsError", f"{function.name}: {error}"[:MAX_MESSAGE], "bad_arguments") from error
         except Exception as error:  # a validator of the caller's own
             call.cause = error
             raise _Refused("HostArgumentsError", f"{function.name}: its arguments were refused", "error") from error
+        call.__dict__ |= {"args": args, "kwargs": kwargs}  # see `_end`
 
     def _called(self, payload: bytes, wait: Wait) -> Answer:
         """Perform a call for a guest that waits for it: on its own thread, where that is possible."""
@@ -303,7 +304,7 @@ class RunCalls:
     def _perform_inline(self, function: HostFunction, call: Call, began: float) -> Answer:
         try:
             self._ask_gate(call)
-            value = self._context.copy().run(cast(Callable[..., Any], function.call), *call.args, **call.kwargs)
+            value = self._context.copy().run(cast("Callable[..., Any]", function.call), *call.args, **call.kwargs)
             answer = self._answer(0, function, value)
         except BaseException as error:  # also what is no Exception: the guest's run goes on
             answer = self._failed(0, function, call, error)
@@ -425,10 +426,10 @@ class RunCalls:
         return self._limiters.setdefault(function.name, asyncio.Semaphore(function.concurrency))
 
     async def _within_timeout(self, function: HostFunction, call: Call) -> Any:
-        body = cast(Callable[..., Any], function.call)
+        body = cast("Callable[..., Any]", function.call)
         work: Awaitable[Any]
         if function.is_async:
-            work = cast(Coroutine[Any, Any, Any], body(*call.args, **call.kwargs))
+            work = cast("Coroutine[Any, Any, Any]", body(*call.args, **call.kwargs))
         else:
             context = contextvars.copy_context()
             loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import ClassVar
 
-from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, REGULAR_FILE, RIGHT_READ, SUCCESS, Imported, vectors
+from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, REGULAR_FILE, RIGHT_READ, SUCCESS, Imported
 from wasm_sandbox.engine.world.world import World
 from wasm_sandbox.request import Answer, Peer
 
@@ -31,6 +31,7 @@ BYTES_A_FUEL = 64
 """Bytes of a request or an answer for one unit of fuel, as of what a guest moves itself."""
 
 _HEAD, _ANSWER = struct.Struct("<IBI"), struct.Struct("<BII")
+_VECTOR, _SIZE = struct.Struct("<II"), struct.Struct("<I")
 
 
 class Channel:
@@ -59,11 +60,13 @@ class Channel:
         if fd != CHANNEL:
             return self._pass_on("fd_read", fd, iovs, count, read)
         world = self._world
-        spans = vectors(world, iovs, count)
-        if len(spans) != 1 or spans[0][1] < _HEAD.size:
+        if count != 1:
             return EINVAL
+        start, room = _VECTOR.unpack(world.load(iovs, _VECTOR.size))
+        address = world.span(start, room)
         world.span(read, 4)
-        address, room = spans[0]
+        if room < _HEAD.size:
+            return EINVAL
         size, op, ident = _HEAD.unpack(ctypes.string_at(address, _HEAD.size))
         if size > room - _HEAD.size:
             return EINVAL
@@ -78,9 +81,8 @@ class Channel:
         self._spend(CALL_FUEL + (size + whole_size) // BYTES_A_FUEL)
         answer = _ANSWER.pack(kind, ident, whole_size) + part
         # The guest has not run meanwhile, but its memory may have been moved or taken away: look again.
-        address, _ = vectors(world, iovs, count)[0]
-        ctypes.memmove(address, answer, len(answer))
-        world.store(read, struct.pack("<I", len(answer)))
+        world.store(start, answer)
+        world.store(read, _SIZE.pack(len(answer)))
         return SUCCESS
 
     def _asked(self, op: int, ident: int, address: int, size: int) -> Answer:
