@@ -34,6 +34,7 @@ _OUTERMOST_FRAME = re.compile(
 )
 _SCRIPT_PLACE = re.compile(r" \(script\.py, line \d{1,9}\)$")
 _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
+_NOTICE = b"Failed to serialize result with Pydantic wrapper: Error calling function `"
 _LAST_PLACE = re.compile(r'^  File "([^"\n]{1,500})", line (\d{1,9})', re.MULTILINE)
 _FATAL = re.compile(r"^(Fatal Python error: [^\n]{1,300})", re.MULTILINE)
 _MORE_TIME = " Raise Limits.timeout_seconds, or do less in a run."
@@ -42,6 +43,7 @@ _LEAVE_THE_FRAME = "leave it to the script to write the result"
 _PARSER_OVERFLOW = "Parser stack overflowed"
 _SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
 _NOT_PICKLED = re.compile(
+    r"maximum recursion depth exceeded while pickling|"
     r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
 )
 _NO_DATA = {
@@ -119,6 +121,7 @@ def interpret(
             value, state, error = _decode(
                 output.payload, agent_state if injects_agent_state else None, injects_agent_state, quick
             )
+    error = error or _failed_serializer(value, output.text)
     if error is not None:
         value, state = _friendly(error, tool_name), None
     return ToolExecutionResult.model_construct(
@@ -263,6 +266,8 @@ def _advised(message: str, traceback: str, tool_name: str) -> str:
     """The message; where the script could not hand over the tool's value, with the reason in the tool's terms."""
     if not _NOT_PICKLED.match(message) or f'  File "{tool_file_name(tool_name)}", line ' in traceback:
         return message
+    if message.startswith("maximum recursion depth exceeded while pickling"):
+        return f"{message}: the tool returned a value that is nested too deeply: flatten it"
     reason = next((text for word, text in _NO_DATA.items() if word in message), f"what is no plain data: {ADVICE}")
     return f"{message}: the tool returned {reason}"
 
@@ -364,3 +369,13 @@ def _decode(payload: bytes, agent_state: Any, wants_state: bool, quick: bool) ->
             message = f"the agent state that came back is no {type(agent_state).__name__}: {_reason(error)}"
             return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=message)
     return envelope.results, state, None
+
+
+def _failed_serializer(value: Any, stdout: bytes) -> ToolError | None:
+    """Error of a value of which the script could only make a text, since a serializer of its class raised."""
+    last = stdout[-QUICK_BYTES:].rpartition(_NOTICE)[2] if type(value) is str and _NOTICE in stdout else b""
+    if not last:
+        return None
+    message = f"the result cannot be serialized: function `{last.decode('utf-8', 'replace').strip()}: "
+    message += "correct its serializer, or return plain data"
+    return ToolError(kind=ErrorKind.TOOL_EXCEPTION, message=message, exception_name="PydanticSerializationError")

@@ -85,6 +85,7 @@ def instance_refused(class_name: str) -> ForbiddenPickle:
     """The error for an instance of a class that the tool defines."""
     return ForbiddenPickle(
         f"the result holds an instance of {printable(class_name)}, a class the tool defines: {ADVICE}"
+        " (a dataclass or model that contains itself, or is nested too deeply, is no plain data either)"
     )
 
 

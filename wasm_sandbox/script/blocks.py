@@ -86,6 +86,58 @@ except Exception as e:
     _serialized_result = str(_function_result)
 """
 
+EXPLAIN = f"{RESULT_VAR_NAME}_explain"
+
+# For sources with serializers of their own: what cannot be serialized is named, and is no text with success.
+EXPLAINER = f"""\
+def {EXPLAIN}(value, error, is_a=isinstance, get=getattr, has=hasattr, dict=dict, items=(list, tuple, set, frozenset)):
+    from pydantic_core import SchemaSerializer
+    dump = SchemaSerializer({{'type': 'any'}}).to_python
+
+    def fails(attempt, *arguments, **options):
+        try:
+            attempt(*arguments, **options)
+        except Exception:
+            return True
+        return False
+
+    def place(value, path):
+        kind = type(value)
+        if is_a(value, dict):
+            parts = [(f'{{path}}[{{key!r}}]', part) for key, part in value.items()]
+        elif is_a(value, items):
+            parts = [(f'{{path}}[{{index}}]', part) for index, part in enumerate(value)]
+        elif has(kind, '__pydantic_serializer__'):
+            decorators = get(kind, '__pydantic_decorators__', None)
+            if get(decorators, 'model_serializers', None):
+                return path
+            names = [*get(kind, '__pydantic_fields__', ()), *(get(value, '__pydantic_extra__', None) or ())]
+            names += get(decorators, 'computed_fields', ())
+            serialize = kind.__pydantic_serializer__.to_python
+            found = next((name for name in names if fails(serialize, value, include={{name}})), None)
+            if found is None:
+                return path
+            path = f'{{path}}.{{found}}'
+            if found in get(decorators, 'computed_fields', ()) or not fails(dump, get(value, found)):
+                return path
+            return place(get(value, found), path)
+        elif has(kind, '__dataclass_fields__'):
+            parts = [(f'{{path}}.{{name}}', get(value, name, None)) for name in kind.__dataclass_fields__]
+        else:
+            parts = []
+        found = next((part for part in parts if fails(dump, part[1])), None)
+        return place(found[1], found[0]) if found else path
+
+    if 'unhashable type' in str(error):
+        return
+    try:
+        where = place(value, 'result')
+    except RecursionError:
+        where = 'result'
+    raise RuntimeError(
+        f'{{where}} cannot be serialized: {{error}}: correct its serializer, or return plain data'
+    ) from error"""
+
 PICKLE = f"{RESULT_VAR_NAME}_pkl = pickle.dumps({RESULT_VAR_NAME})"
 
 BASE64 = f"base64.b64encode({RESULT_VAR_NAME}_pkl).decode('utf-8')"

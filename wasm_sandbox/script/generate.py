@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import builtins
 import keyword
+import re
 import typing
 import unicodedata
 import zlib
@@ -41,6 +42,9 @@ __all__ = [
 ]
 
 _LONG_BYTES = 4096
+_ON_FAILURE = "except Exception as e:\n"
+_SERIALIZERS = re.compile("erializ|computed_field|core_schema")
+"""What a source mentions that has serializers of its own."""
 _ARGUMENTS = f"{RESULT_VAR_NAME}_arguments"
 _NONE_MARSHALLED = b"N"
 _DELIVER = f"{RESULT_VAR_NAME}_deliver"
@@ -173,7 +177,10 @@ def generate_script(
     _check_distinct(values)
     state = pickled_agent_state(agent_state) if "agent_state" in source.injected else None
     called = _mentioned(tool.source_code, functions or ()) - {tool.name.partition(".")[0]}
-    call = _Call(tool.name, source, values, models, state is not None, markers, top_level_await, marker, called)
+    explains = _SERIALIZERS.search(tool.source_code) is not None
+    call = _Call(
+        tool.name, source, values, models, state is not None, markers, top_level_await, marker, called, explains
+    )
 
     before = [f"from __future__ import {', '.join(source.futures)}"] if source.futures else []
     before.append(blocks.IMPORTS)
@@ -189,6 +196,8 @@ def generate_script(
     if releases and apart is not None:
         apart.data.append(_NONE_MARSHALLED)
         before.append(f"__import__('_sandbox_guest').value({len(apart.data) - 1})")
+    if explains:
+        before.append(blocks.EXPLAINER)
     if call.needs_guard:
         before.append(_guard(call))
         after = [f"{'await ' if top_level_await else ''}{_DELIVER}({tool.name})"]
@@ -234,6 +243,8 @@ class _Call(NamedTuple):
     marker: bytes
     functions: frozenset[str] = frozenset()
     """Names of host functions, which are global names before the tool's source."""
+    explains: bool = False
+    """Whether the tool may have serializers of its own."""
 
     @property
     def tool_root(self) -> str:
@@ -370,12 +381,15 @@ def _plain_call(call: _Call) -> tuple[list[str], list[str]]:
     expression = f"{call.tool_name}({', '.join(keywords)})"
     state = "_agent_state_as(dict, agent_state)" if call.has_agent_state else "agent_state"
     envelope = f'{{\n    "results": _serialized_result,\n    "agent_state": {state}\n}}'
+    serialize = blocks.SERIALIZE
+    if call.explains:
+        serialize = serialize.replace(_ON_FAILURE, f"{_ON_FAILURE}    {blocks.EXPLAIN}(_function_result, e)\n")
     if call.source.kind == "async":
-        body = f"_function_result = await {expression}\n{blocks.SERIALIZE}\nreturn {envelope}"
+        body = f"_function_result = await {expression}\n{serialize}\nreturn {envelope}"
         run = "await _async_wrapper()" if call.top_level_await else "asyncio.run(_async_wrapper())"
         result = f"async def _async_wrapper():\n{indent(body, '    ')}\n{RESULT_VAR_NAME} = {run}"
     else:
-        result = f"_function_result = {expression}\n{blocks.SERIALIZE}\n{RESULT_VAR_NAME} = {envelope}"
+        result = f"_function_result = {expression}\n{serialize}\n{RESULT_VAR_NAME} = {envelope}"
     output = blocks.FRAME.format(RV=RESULT_VAR_NAME, marker=call.marker) if call.markers else blocks.BASE64
     return before, [result, blocks.PICKLE, output]
 
@@ -385,9 +399,13 @@ def _guard(call: _Call) -> str:
     positional, named = _bound_by_kind(call)
     settle = "await settled(value)" if call.top_level_await else "asyncio.run(settled(value))"
     state = "agent_state, _agent_state_as" if call.has_agent_state else "agent_state, None"
+    head = blocks.GUARD_HEAD
+    if call.explains:
+        explained = f"        {_ON_FAILURE}            explain(value, e)\n"
+        head = head.replace(f"        {_ON_FAILURE}", explained) + f"\n    explain = {blocks.EXPLAIN}\n"
     return "\n".join(
         [
-            blocks.GUARD_HEAD,
+            head,
             f"    {'async ' if call.top_level_await else ''}def deliver(tool):",
             "        value = tool(*positional, **named)",
             "        if inspect.isawaitable(value):",
