@@ -24,3 +24,15 @@ def door(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return value
 
     return load
+
+
+def above(module: str, name: str) -> Callable[..., Any]:
+    """Function of a room above the caller's, loaded when it is called.
+
+    For what a lower room has to ask a higher one, which it must not import.
+    """
+
+    def call(*args: Any) -> Any:
+        return getattr(import_module(f"{__package__}.{module}"), name)(*args)
+
+    return call

@@ -6,6 +6,7 @@ import ast
 import builtins
 import contextlib
 import inspect
+import sys
 import textwrap
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from wasm_sandbox.doors import above
 from wasm_sandbox.errors import ToolSourceError, pass_on
 from wasm_sandbox.limits import DEFER_BUILD
 from wasm_sandbox.tool.annotations import AnnotationReader, UnknownAnnotation
@@ -132,16 +134,25 @@ class Tool(BaseModel):
             The tool, its JSON schema derived as by ``from_function``.
 
         Raises:
-            ToolSourceError: if the source is no text, does not parse, has no such function, or would take too long
-                to read: it takes 0.25 seconds of processor time at most.
+            ToolSourceError: if the source is no text, does not parse (in the guest, whose Python may be newer), has no
+                such function, or would take too long to read: it takes 0.25 seconds of processor time at most.
             HostError: if the source is more than plain and the system gives no thread to read it on.
         """
         if not isinstance(text, str):
             raise ToolSourceError(f"the source must be text, not {type(text).__name__}; decode it")
         mark = "\ufeff" if text.startswith("\ufeff") else ""
+        source, entries, known = text.removeprefix(mark), frozenset[str](), None
         try:
-            cost = cost_of(text.removeprefix(mark))
-            module = parse_module(text.removeprefix(mark), cost)
+            cost = cost_of(source)
+            try:
+                module = parse_module(source, cost)
+            except SyntaxError as error:
+                pass_on(error)
+                if sys.version_info >= GUEST_PYTHON or "\0" in source:
+                    raise
+                source, entries, known = _read_in_guest(source)
+                cost = cost_of(known)
+                module = parse_module(known, cost)
         except TooCostly as error:
             raise ToolSourceError(f"{error}; {_ADVICE}") from None
         except SyntaxError as error:
@@ -150,7 +161,8 @@ class Tool(BaseModel):
         except (ValueError, RecursionError, MemoryError) as error:
             pass_on(error)
             raise ToolSourceError(f"the source does not parse: {error}") from None
-        source, entries = without_main_guard(module, text.removeprefix(mark))
+        if known is None:
+            source, entries = without_main_guard(module, source)
         function = _chosen(module, name, entries)
 
         def described() -> Tool:
@@ -191,6 +203,11 @@ class Tool(BaseModel):
             derived=True,
         )
 
+
+GUEST_PYTHON = 3, 13
+"""Version of the guest's Python. On an older one here, the guest is asked to parse what does not parse here."""
+
+_read_in_guest = above("sandbox.reading", "read_in_guest")
 
 MAX_SECONDS = 0.15
 """Processor time that types, defaults and docstring of a source may take. What they are made of is counted, so that

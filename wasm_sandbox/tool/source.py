@@ -27,6 +27,9 @@ _NAMESPACE_ACCESS = frozenset({"globals", "exec", "builtins", "__builtins__", "_
 _NAMESPACE_ATTRIBUTES = frozenset({"modules", "f_globals", "f_builtins", "__globals__", "__builtins__"})
 _ASYNC_WORDS = re.compile("async|await|coroutine")
 _DEFINITION = re.compile(r"\bdef\s+(?=(\w+))")
+_POSITIONAL = re.compile(r"(?:\s*\w+\s*(?::[^,=]+)?(?:=[^,]+)?,)+\s*")
+_FUTURE = re.compile(r"^from __future__ import ([\w, ]+?)[ \t]*$", re.MULTILINE)
+_FIRST_STATEMENT = re.compile(r"^(?:def|class|async|import|from[ \t]+(?!__future__)|@|type|if|try)\b", re.MULTILINE)
 _LOOP_RUNNERS = frozenset({"run", "run_until_complete"})
 _ASYNCIO_MAKERS = frozenset(
     {"create_task", "ensure_future", "gather", "shield", "sleep", "to_thread", "wait", "wait_for"}
@@ -110,7 +113,11 @@ def _looked_at(source_code: str, tool_name: str) -> ToolSource:
         tree = _parse(text)
     except _UNPARSABLE as error:
         pass_on(error)
-        return ToolSource(text, injected=_guessed_reserved(text, tool_name))
+        futures, without = _guessed_futures(text)
+        header = _guessed_header(text, tool_name)
+        return ToolSource(
+            without, futures, injected=_guessed_reserved(header), positional_only=_guessed_positional(header)
+        )
     nodes = all_nodes(tree)
     everywhere = _functions_named(tool_name, nodes)
     listed = tuple(_listed_parameters(everywhere))
@@ -185,14 +192,32 @@ def _listed_parameters(functions: list[_Function]) -> list[str]:
     return [parameter.arg for function in functions for parameter in function.args.args]
 
 
-def _guessed_reserved(text: str, tool_name: str) -> tuple[str, ...]:
+def _guessed_header(text: str, tool_name: str) -> str:
+    """Text of a function's parameters, or a little more."""
     ends = (found.end(1) for found in _DEFINITION.finditer(text) if found[1] == tool_name)
     end = next(ends, None)
-    if end is None:
-        return ()
-    header = re.split(r"\)\s*(?:->|:)", text[end : end + 2000], maxsplit=1)[0]
+    return "" if end is None else re.split(r"\)\s*(?:->|:)", text[end : end + 2000], maxsplit=1)[0]
+
+
+def _guessed_reserved(header: str) -> tuple[str, ...]:
     words = re.findall(r"\w+", header)
     return tuple(name for name in _RESERVED if name in words)
+
+
+def _guessed_positional(header: str) -> tuple[str, ...]:
+    before, slash, _ = header.partition("/")
+    if not slash or not _POSITIONAL.fullmatch(before.rpartition("(")[2]):
+        return ()
+    return tuple(re.findall(r"(?:^|,)\s*(\w+)", before.rpartition("(")[2]))
+
+
+def _guessed_futures(text: str) -> tuple[tuple[str, ...], str]:
+    """The ``from __future__`` imports before the first statement that is none, and the text without them."""
+    first = _FIRST_STATEMENT.search(text)
+    head, rest = (text, "") if first is None else (text[: first.start()], text[first.start() :])
+    names = [name.strip() for found in _FUTURE.finditer(head) for name in found[1].split(",")]
+    known = tuple(dict.fromkeys(name for name in names if name in future_features.all_feature_names))
+    return (known, _FUTURE.sub("pass", head) + rest) if known else ((), text)
 
 
 def _parse(source_code: str) -> ast.Module:
