@@ -191,6 +191,43 @@ def {GUARD}(positional, named, agent_state, agent_state_as):
             return str(value)
 """
 
+BIND = f"{RESULT_VAR_NAME}_bind"
+
+# Arguments of a tool whose schema was derived, as its annotations say. What pydantic knows nothing of stays as it is.
+GUARD_BIND = f"""\
+    def bind(tool):
+        nonlocal positional, named
+        try:
+            from functools import update_wrapper
+            from pydantic import ConfigDict, TypeAdapter, validate_call
+            from types import SimpleNamespace
+            from typing import Any, get_type_hints
+            parameters = inspect.signature(tool).parameters
+        except (ImportError, TypeError, ValueError):
+            return
+        names = getattr(inspect.unwrap(tool), '__globals__', {{}})
+        hints = {{}}
+        for name, parameter in parameters.items():
+            hints[name] = Any
+            if parameter.annotation is not parameter.empty and name not in ('agent_state', 'agent_id'):
+                try:
+                    one = SimpleNamespace(__annotations__={{name: parameter.annotation}})
+                    hint = get_type_hints(one, names, include_extras=True)[name]
+                    TypeAdapter(hint)
+                    hints[name] = hint
+                except Exception:
+                    pass
+
+        def collect(*args, **kwargs):
+            return args, kwargs
+
+        update_wrapper(collect, tool)
+        collect.__annotations__ = hints
+        positional, named = validate_call(collect)(*positional, **named)
+
+    builtins.{BIND} = bind
+"""
+
 GUARD_PICKLE = """\
         envelope = {
             "results": serialized(value),

@@ -74,8 +74,8 @@ class ExecutionScript(NamedTuple):
             ``from __future__`` import.
         injects_agent_state: Whether the tool has a parameter ``agent_state``. If it has not, what the
             envelope says about the agent state means nothing.
-        argument_lines: The lines that check the arguments of a tool with an argument schema. They run before
-            the tool's source, so that what is raised there is not the tool's exception.
+        argument_lines: The lines that check the arguments, of a tool with an argument schema before its source, of one
+            whose annotations are built from behind it: what is raised there is not the tool's exception.
         values: What ``text`` fetches instead of spelling it out, for our own guest only; nothing, unless asked for.
     """
 
@@ -178,8 +178,19 @@ def generate_script(
     state = pickled_agent_state(agent_state) if "agent_state" in source.injected else None
     called = _mentioned(tool.source_code, functions or ()) - {tool.name.partition(".")[0]}
     explains = _SERIALIZERS.search(tool.source_code) is not None
+    builds = is_derived and models is None and source.builds and bool(values)
     call = _Call(
-        tool.name, source, values, models, state is not None, markers, top_level_await, marker, called, explains
+        tool.name,
+        source,
+        values,
+        models,
+        state is not None,
+        markers,
+        top_level_await,
+        marker,
+        called,
+        explains,
+        builds,
     )
 
     before = [f"from __future__ import {', '.join(source.futures)}"] if source.futures else []
@@ -201,16 +212,22 @@ def generate_script(
     if call.needs_guard:
         before.append(_guard(call))
         after = [f"{'await ' if top_level_await else ''}{_DELIVER}({tool.name})"]
+        if builds:
+            after.insert(0, f"{blocks.BIND}({tool.name})")
     else:
         arguments, after = _plain_call(call)
         before += arguments
     starts = [*accumulate(map(_line_count, before), initial=1)]
+    behind = starts[-1] + _line_count(source.text)
+    checking = [range(*starts[i : i + 2]) for i, block in enumerate(before) if block in checks]
+    if builds:
+        checking.append(range(behind, behind + 1))
     return ExecutionScript(
         text="\n".join([*before, *([source.text] if source.text else []), *after]) + "\n",
         tool_first_line=starts[-1],
         tool_line_count=_line_count(source.text),
         injects_agent_state="agent_state" in source.injected,
-        argument_lines=tuple(range(*starts[i : i + 2]) for i, block in enumerate(before) if block in checks),
+        argument_lines=tuple(checking),
         values=tuple(apart.data) if apart else (),
     )
 
@@ -245,6 +262,8 @@ class _Call(NamedTuple):
     """Names of host functions, which are global names before the tool's source."""
     explains: bool = False
     """Whether the tool may have serializers of its own."""
+    builds: bool = False
+    """Whether the guest builds the arguments as the annotations say."""
 
     @property
     def tool_root(self) -> str:
@@ -254,7 +273,8 @@ class _Call(NamedTuple):
     def needs_guard(self) -> bool:
         source = self.source
         return (
-            source.changes_globals
+            self.builds
+            or source.changes_globals
             or source.kind == "unknown"
             or bool(source.positional_only)
             or not (source.rebinds | self.functions).isdisjoint(self.names_read_after_the_tool)
@@ -406,6 +426,7 @@ def _guard(call: _Call) -> str:
     return "\n".join(
         [
             head,
+            *([blocks.GUARD_BIND] if call.builds else []),
             f"    {'async ' if call.top_level_await else ''}def deliver(tool):",
             "        value = tool(*positional, **named)",
             "        if inspect.isawaitable(value):",

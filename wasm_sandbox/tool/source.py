@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from wasm_sandbox.errors import pass_on
 from wasm_sandbox.tool.bounds import cost_of
 from wasm_sandbox.tool.memo import SizedMemo, text_bytes
-from wasm_sandbox.tool.parsing import parse_module
+from wasm_sandbox.tool.parsing import parse_expression, parse_module
 from wasm_sandbox.tool.scopes import all_nodes, children, global_names
 
 _BOM = "\ufeff"
@@ -30,6 +30,11 @@ _DEFINITION = re.compile(r"\bdef\s+(?=(\w+))")
 _POSITIONAL = re.compile(r"(?:\s*\w+\s*(?::[^,=]+)?(?:=[^,]+)?,)+\s*")
 _FUTURE = re.compile(r"^from __future__ import ([\w, ]+?)[ \t]*$", re.MULTILINE)
 _FIRST_STATEMENT = re.compile(r"^(?:def|class|async|import|from[ \t]+(?!__future__)|@|type|if|try)\b", re.MULTILINE)
+_JSON_NAMES = frozenset(
+    {"Any", "Dict", "List", "Optional", "Union", "bool", "dict", "float", "int", "list", "object", "str"}
+)
+_MANY_NODES = 300
+"""Of annotations: with more of them they are not looked into."""
 _LOOP_RUNNERS = frozenset({"run", "run_until_complete"})
 _ASYNCIO_MAKERS = frozenset(
     {"create_task", "ensure_future", "gather", "shield", "sleep", "to_thread", "wait", "wait_for"}
@@ -53,6 +58,7 @@ class ToolSource(NamedTuple):
         binds: Global names that the source may bind or delete.
         rebinds: Those among them that are not just a module imported under its own name.
         reads: Global names that it may read.
+        builds: Whether a parameter is annotated with more than JSON's own types.
         changes_globals: Whether it may bind or delete global names that cannot be seen.
     """
 
@@ -66,6 +72,7 @@ class ToolSource(NamedTuple):
     binds: frozenset[str] = frozenset()
     rebinds: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
+    builds: bool = True
     changes_globals: bool = True
 
 
@@ -141,6 +148,7 @@ def _looked_at(source_code: str, tool_name: str) -> ToolSource:
         binds=assigned | imported,
         rebinds=assigned | renamed,
         reads=reads,
+        builds=parameters is not None and _is_beyond_json(parameters, tree),
         changes_globals=has_star_import or any(map(_reaches_namespaces, nodes)),
     )
 
@@ -268,6 +276,57 @@ def _reaches_namespaces(node: ast.AST) -> bool:
             return name in _NAMESPACE_ATTRIBUTES
         case _:
             return False
+
+
+def _is_beyond_json(parameters: ast.arguments, tree: ast.Module) -> bool:
+    """Whether some annotation may mean something else than JSON values as they are."""
+    aliases = {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+    }
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    rest = [one for one in (parameters.vararg, parameters.kwarg) if one is not None]
+    every = [*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs, *rest]
+    pending = [one.annotation for one in every if one.annotation is not None and one.arg not in _RESERVED]
+    left = _MANY_NODES
+    while pending:
+        node = pending.pop()
+        left -= 1
+        inner = _parts_of_json(node, classes) if left else None
+        if isinstance(node, ast.Name) and node.id in aliases and left:
+            inner = [aliases[node.id]]
+        if inner is None:
+            return True
+        pending += inner
+    return False
+
+
+def _parts_of_json(node: ast.expr, classes: set[str]) -> list[ast.expr] | None:
+    """Annotations within one that means a JSON value if they do; None for any other."""
+    match node:
+        case ast.Constant(value=None):
+            return []
+        case ast.Constant(value=str(text)):
+            try:
+                return [parse_expression(text)]
+            except _UNPARSABLE as error:
+                pass_on(error)
+                return None
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="typing"), attr=name):
+            return [] if name in _JSON_NAMES and name not in classes else None
+        case ast.BinOp(left=one, op=ast.BitOr(), right=other):
+            return [one, other]
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal")):
+            return []
+        case ast.Subscript(
+            value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"), slice=ast.Tuple(elts=[kind, *marks])
+        ):
+            return [kind] if all(isinstance(mark, ast.Constant) for mark in marks) else None
+        case ast.Subscript(value=value, slice=part):
+            return [value, *(part.elts if isinstance(part, ast.Tuple) else [part])]
+        case _:
+            return None
 
 
 def _kind(
