@@ -83,7 +83,7 @@ def checked(options: RunOptions) -> RunOptions:
         known = ", ".join(sorted(_NAMES))
         raise TypeError(f"there is no option {', '.join(sorted(unknown))} (options: {known})")
     check_isolation(options.get("isolation", "thread"), image=options.get("image"), mounts=options.get("mounts"))
-    check_events(options.get("on_event"), options.get("isolation", "thread"))
+    _check_listener(options.get("on_event"))
     limits = options.get("limits")
     settled = Limits.default() if limits is None else Limits.model_validate(limits)
     return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled}))
@@ -120,12 +120,11 @@ def check_isolation(isolation: str, *, image: object = None, mounts: object = No
         )
 
 
-def check_events(on_event: object, isolation: str) -> None:
-    """Refuse a listener that cannot be one, and what tells of no events.
+def _check_listener(on_event: object) -> None:
+    """Refuse a listener that cannot be one.
 
     Raises:
         TypeError: if it is not callable, or async.
-        UnsupportedIsolation: if a worker process is to run the guest.
     """
     if on_event is None:
         return
@@ -133,7 +132,3 @@ def check_events(on_event: object, isolation: str) -> None:
         raise TypeError(f"on_event must be callable, not a {type(on_event).__name__}")
     if inspect.iscoroutinefunction(on_event):
         raise TypeError("on_event must be a plain function; with AsyncSandbox.stream_code events can be awaited")
-    if isolation == "process":
-        raise UnsupportedIsolation(
-            'isolation="process" tells of no events while a guest runs: leave out on_event, or take "thread"'
-        )

@@ -18,6 +18,10 @@ MAX_OWN_BYTES = 64 << 10
 """Most bytes of a request of a guest that hands nothing over: these are served whatever its budget."""
 
 
+OUTPUT = 255
+"""Operation of a worker's channel, not of a guest's: hand over what was written to a descriptor, its number."""
+
+
 class Answer(NamedTuple):
     """Answer to a request of a guest."""
 

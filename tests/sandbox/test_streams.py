@@ -96,8 +96,9 @@ print(await aadd(1, 2), end='')
 
 
 @pytest.mark.parametrize("taker", TAKERS)
-def test_events_come_in_order_and_the_result_last(taker: str) -> None:
-    events = taken(PROGRAM, taker, functions=[add, aadd])
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_events_come_in_order_and_the_result_last(taker: str, isolation: str) -> None:
+    events = taken(PROGRAM, taker, functions=[add, aadd], isolation=isolation)
     assert seen(events) == [
         ("stdout", "a 1\né"),
         ("stderr", "e\n"),
@@ -432,7 +433,6 @@ async def _listen(_: Event) -> None: ...
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"on_event": print, "isolation": "process"}, UnsupportedIsolation, "on_event"),
         ({"on_event": 3}, TypeError, "on_event must be callable"),
         ({"on_event": _listen}, TypeError, "plain function"),
     ],
@@ -453,12 +453,73 @@ def test_a_stream_refuses_what_it_cannot_do_before_it_begins(kind: Any) -> None:
         return kind().stream_tool(tool, **options)
 
     for begin in (stream_code, stream_tool):
-        with pytest.raises(UnsupportedIsolation, match="events"):
-            begin(isolation="process")
+        with pytest.raises(UnsupportedIsolation, match="default image"):
+            begin(isolation="process", image="some")
         with pytest.raises(TypeError, match="leave out on_event"):
             begin(on_event=print)
         with pytest.raises(TypeError, match="no option"):
             begin(nothing=1)
+
+
+# --- In a worker process --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["print('x' * 99_999)", "display('x' * 50_000)"])
+def test_a_slow_taker_slows_a_guest_in_a_worker_down(what: str) -> None:
+    ticks = _Ticks()
+    code = f"for _ in range(100):\n    {what}\n    tick()"
+    stream = Sandbox(functions=[ticks.tick], isolation="process").stream_code(code)
+    first = next(stream)
+    before = -1
+    while ticks.count != before:
+        before = ticks.count
+        time.sleep(0.2)
+    assert 0 < before < 90
+    events = [first, *stream]
+    assert sum(event.kind == "call" for event in events) == 200
+    assert sum(len(event.text or "") + len(str(event.data or "")) for event in events) >= 100 * 50_000
+
+
+def test_the_deadline_of_a_guest_in_a_worker_runs_on_while_it_waits_for_its_taker() -> None:
+    limits = Limits(timeout_seconds=0.5, host_time_counts=False)
+    stream = Sandbox(limits=limits, isolation="process").stream_code("while True: print('x' * 99_999)")
+    next(stream)
+    time.sleep(0.7)
+    began = time.monotonic()
+    *_, last = stream
+    assert last.result is not None
+    assert last.result.error is not None
+    assert last.result.error.kind is ErrorKind.TIMEOUT
+    assert time.monotonic() - began < 10
+
+
+def test_a_worker_goes_on_after_a_stream_that_was_left_or_a_listener_that_raised() -> None:
+    box = Sandbox(isolation="process")
+
+    def listen(event: Event) -> None:
+        raise Stopped
+
+    _break(box.stream_code(ENDLESS))
+    with pytest.raises(Stopped):
+        box.run_code(ENDLESS, on_event=listen)
+    assert box.run_code("1").value == 1
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_guest_cannot_tell_of_output_past_its_descriptors(isolation: str) -> None:
+    code = "import _sandbox_live as live\nlive._exchange(255, 1, b'forged')[0] == live.FAILED"
+    events = taken(code, isolation=isolation)
+    assert text(events) == ""
+    assert isinstance(events[-1].result, CodeResult)
+    assert events[-1].result.value is True
+
+
+def test_the_stream_of_a_guest_in_a_worker_is_the_text_of_its_result() -> None:
+    frame = encode_frame(b"x" * 100)
+    pieces = [bytes([byte]) for byte in b"caf\xc3\xa9\n" + frame + b"after"] + [b"y" * (1 << 20)]
+    events = taken(_WRITE, inputs={"pieces": pieces}, isolation="process", limits=Limits(output_bytes=4 << 20))
+    assert isinstance(events[-1].result, CodeResult)
+    assert text(events) == "".join(events[-1].result.stdout or [])
 
 
 # --- How a guest writes ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from wasm_sandbox.functions import Functions
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import CallOptions, RunOptions, check_events, checked
+from wasm_sandbox.options import CallOptions, RunOptions, checked
 from wasm_sandbox.results import CodeResult, ToolExecutionResult
 from wasm_sandbox.sandbox.code import CodeRun, prepare_code, run, run_async
 from wasm_sandbox.sandbox.hosting import functions_of
@@ -184,7 +184,6 @@ class Sandbox(_Box):
 
         Raises:
             TypeError: if there is no option of a name, or ``on_event`` is given.
-            UnsupportedIsolation: if a worker process is to run the guest.
             ValueError: if limits are out of range. The iterator raises what `run_code` raises.
         """
         functions, options = self._merged(_streamed(overrides, self._options))
@@ -308,11 +307,9 @@ def _streamed(overrides: Any, options: RunOptions) -> dict[str, Any]:
 
     Raises:
         TypeError: if there is an ``on_event`` besides.
-        UnsupportedIsolation: if a worker process is to run the guest.
     """
     if {**options, **overrides}.get("on_event") is not None:
         raise TypeError("a stream gives the events itself: leave out on_event")
-    check_events(print, {**options, **overrides}["isolation"])
     return dict(overrides)
 
 

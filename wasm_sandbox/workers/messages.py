@@ -36,7 +36,7 @@ BODY_SLACK_BYTES = 4 << 20
 _SIZES = struct.Struct(">IQ")
 _FILE = struct.Struct(">HQ")  # bytes of a path, and of its file
 _CHUNK_BYTES = 1 << 20
-_ORDER = struct.Struct(">cQ?")  # in front of a request: its kind, the number of the run, whether it has a channel
+_ORDER = struct.Struct(">cQ??")  # in front of a request: its kind, the run, whether it has a channel and is tapped
 _ANSWER = struct.Struct(">cQBI")  # head of an answer: its kind, and kind and number of the answer
 
 
@@ -165,9 +165,12 @@ def _read(stream: Any, size: int) -> Buffer:
     return whole
 
 
+_NOT_SENT = ("peer", "tap")
+
+
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name != "peer"}
+    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in _NOT_SENT}
     script = head.pop("script").encode("utf-8", "surrogatepass")
     head |= {"environ": dict(request.environ), "limits": request.limits.model_dump(), "script_bytes": len(script)}
     head["values"] = [len(value) for value in request.values]
@@ -205,6 +208,7 @@ class Order(NamedTuple):
     run: int
     """Number of the run on this worker, from 1."""
     has_channel: bool
+    is_tapped: bool
     request: ExecutionRequest
 
 
@@ -218,7 +222,7 @@ class Answered(NamedTuple):
 def encode_order(run: int, request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request, with the number of its run."""
     head, body = encode_request(request)
-    return _ORDER.pack(b"R", run, request.peer is not None) + head, body
+    return _ORDER.pack(b"R", run, request.peer is not None, request.tap is not None) + head, body
 
 
 def encode_answer(run: int, answer: Answer) -> tuple[bytes, bytes]:
@@ -231,8 +235,8 @@ def decode_order(head: Buffer, body: Buffer) -> Order | Answered:
     if head[:1] == b"A":
         _, run, kind, ident = _ANSWER.unpack(head)
         return Answered(run, Answer(kind, ident, bytes(body)))
-    _, run, has_channel = _ORDER.unpack_from(head)
-    return Order(run, has_channel, decode_request(head[_ORDER.size :], body))
+    _, run, has_channel, is_tapped = _ORDER.unpack_from(head)
+    return Order(run, has_channel, is_tapped, decode_request(head[_ORDER.size :], body))
 
 
 def encode_call(

@@ -145,7 +145,7 @@ class WorkerProcess:
         self._runs += 1
         calls = None
         if request.peer is not None:
-            calls = Serving(self._runs, request.peer, threads, self._write, held, self.kill)
+            calls = Serving(self._runs, request.peer, threads, self._write, held, self.kill, request.tap)
         try:
             self._write(*messages.encode_order(self._runs, request))
             return messages.read_outcome(self._process.stdout, request.limits, calls)

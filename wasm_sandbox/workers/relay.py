@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.request import MAX_OWN_BYTES, Answer, Wait
+from wasm_sandbox.request import MAX_OWN_BYTES, OUTPUT, Answer, Wait
 from wasm_sandbox.workers import messages
 
 
 # Guarantees: an answer reaches the request that waits for it, and no other run. Locks: `_changed` guards the answer;
 # nothing is sent while it is held.
 class Relay:
-    """Peer of a guest in a worker: the host's peer, at the other end of the pipes.
+    """Peer and tap of a guest in a worker: those of the host, at the other end of the pipes.
 
     Args:
         run: number of the run.
@@ -26,6 +26,7 @@ class Relay:
         self._run, self._limits, self._send = run, limits, send
         self._changed = threading.Condition()
         self._answer: Answer | None = None
+        self._wait: Wait | None = None
 
     @property
     def max_request_bytes(self) -> int:
@@ -36,10 +37,18 @@ class Relay:
         return not self._limits.host_time_counts
 
     def handle(self, op: int, ident: int, payload: bytes, wait: Wait) -> Answer:
+        op = op if op != OUTPUT else OUTPUT - 1  # which there is not: a guest writes to its own descriptors
         return self._asked(messages.encode_call(self._run, op, ident, payload), wait)
 
     def refuse(self, ident: int, size: int, wait: Wait) -> Answer:
         return self._asked(messages.encode_call(self._run, 0, ident, too_long=size), wait)
+
+    def begin(self, wait: Wait) -> None:
+        self._wait = wait
+
+    def output(self, fd: int, data: bytes) -> None:
+        assert self._wait is not None
+        self._asked(messages.encode_call(self._run, OUTPUT, fd, data), self._wait)
 
     def _asked(self, message: tuple[bytes, bytes], wait: Wait) -> Answer:
         self._answer = None

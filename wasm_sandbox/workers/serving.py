@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeVar
 
 from wasm_sandbox.engine import GuestThreads
-from wasm_sandbox.request import Peer
+from wasm_sandbox.request import OUTPUT, Answer, Peer, Tap
 from wasm_sandbox.workers import messages
 
 T = TypeVar("T")
+
+_TAKEN = Answer(0, 0, b"")
 
 
 # Guarantees:
@@ -34,6 +36,7 @@ class Serving:
         write: writes a message to the worker.
         held: keeps the run's time from passing, while the deadline does not count what the host does.
         kill: kills the worker, for a defect of the host's or because it does not read.
+        tap: listener to what the guest writes, if there is one.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class Serving:
         write: Callable[[bytes, bytes], None],
         held: Callable[[], AbstractContextManager[None]],
         kill: Callable[[], None],
+        tap: Tap | None = None,
     ) -> None:
         self._run, self._peer, self._threads, self._write, self._kill = run, peer, threads, write, kill
+        self._tap = tap
         self._held = held if peer.holds_deadline else nullcontext
         self._lock = threading.Lock()
         self._is_busy = self._is_over = False
@@ -80,11 +85,7 @@ class Serving:
 
     def _serve(self, request: messages.Called, payload: bytes) -> None:
         try:
-            with self._held():
-                if request.too_long is not None:
-                    answer = self._peer.refuse(request.ident, request.too_long, self._wait)
-                else:
-                    answer = self._peer.handle(request.op, request.ident, payload, self._wait)
+            answer = self._answer(request, payload)
         except BaseException as error:  # a defect of the host's, which whoever waits for the outcome hears of
             self.failure = error
             self._kill()
@@ -98,6 +99,17 @@ class Serving:
         with self._lock:
             if self._writing is request:  # and not the next one already
                 self._writing = None
+
+    def _answer(self, request: messages.Called, payload: bytes) -> Answer:
+        if self._tap is not None:
+            self._tap.begin(self._wait)
+            if request.op == OUTPUT and request.too_long is None:
+                self._tap.output(request.ident, payload)
+                return _TAKEN
+        with self._held():
+            if request.too_long is not None:
+                return self._peer.refuse(request.ident, request.too_long, self._wait)
+            return self._peer.handle(request.op, request.ident, payload, self._wait)
 
     def _wait(self, ready: Callable[[], T | None], seconds: float, changed: threading.Condition) -> T | None:
         end = time.monotonic() + seconds

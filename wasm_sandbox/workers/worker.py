@@ -48,7 +48,7 @@ def main() -> NoReturn:
         # This thread goes on reading: that is how it gets answers, and notices the end of the host.
         replied, request = _Replies(replies), order.request
         relay = Relay(order.run, request.limits, replied.send) if order.has_channel else None
-        request = replace(request, peer=relay)
+        request = replace(request, peer=relay, tap=relay if order.is_tapped else None)
         future = engine.start(request, surroundings_for(request.limits), default_source())
         future.add_done_callback(replied.end)
 
