@@ -14,7 +14,7 @@ import re
 import typing
 import unicodedata
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -201,12 +201,7 @@ def generate_script(
     if "agent_id" in source.injected:
         before.append(f"agent_id = {_agent_id(agent_state, agent_id)!r}")
     before += checks[1:]
-    if functions is not None:
-        names = ", ".join(map(repr, sorted(called)))
-        before.append(f"globals().update(__import__('_sandbox_live').functions({names}))")
-    if releases and apart is not None:
-        apart.data.append(_NONE_MARSHALLED)
-        before.append(f"__import__('_sandbox_guest').value({len(apart.data) - 1})")
+    before += _guest_blocks(functions, called, apart if releases else None)
     if explains:
         before.append(blocks.EXPLAINER)
     if call.needs_guard:
@@ -230,6 +225,18 @@ def generate_script(
         argument_lines=tuple(checking),
         values=tuple(apart.data) if apart else (),
     )
+
+
+def _guest_blocks(
+    functions: Collection[str] | None, called: frozenset[str], released: ValuesApart | None
+) -> Iterator[str]:
+    """Blocks that ask our own guest for host functions, and that give the memory of its request back."""
+    if functions is not None:
+        names = ", ".join(map(repr, sorted(called)))
+        yield f"globals().update(__import__('_sandbox_live').functions({names}))"
+    if released is not None:
+        released.data.append(_NONE_MARSHALLED)
+        yield f"__import__('_sandbox_guest').value({len(released.data) - 1})"
 
 
 _PREDEFINED = frozenset({*dir(builtins), *typing.__all__, "os", "sys", "base64", "client", "Letta", "AgentState"})
