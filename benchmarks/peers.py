@@ -121,17 +121,24 @@ def serve(name: str) -> None:
             jobs = jobs or PEERS[name][2]()
             job = jobs[json.loads(line)["job"]]
             started = time.perf_counter()
-            job()
-            answer: dict[str, object] = {"seconds": time.perf_counter() - started}
+            said = job()
+            taken = time.perf_counter() - started
+            answer: dict[str, object] = {"seconds": said if isinstance(said, float) else taken}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--list"]:
+def main(arguments: list[str]) -> str | None:
+    """Do what the arguments of the program say; words if they are wrong."""
+    if arguments[1:] == ["--list"]:
         print(json.dumps(listing()))
-    elif len(sys.argv) == 2 and sys.argv[1] in PEERS:
-        serve(sys.argv[1])
+    elif len(arguments) == 2 and arguments[1] in PEERS:
+        serve(arguments[1])
     else:
-        sys.exit(f"usage: {sys.argv[0]} --list | {' | '.join(PEERS)}")
+        return f"usage: {arguments[0]} --list | {' | '.join(PEERS)}"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
