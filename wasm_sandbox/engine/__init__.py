@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.run.kept import KeptGuest as KeptGuest
     from wasm_sandbox.engine.start.command import Command as Command
     from wasm_sandbox.engine.start.kind import StartKind as StartKind
+    from wasm_sandbox.engine.threads.green import check_processes as check_processes
     from wasm_sandbox.engine.threads.guest_threads import GuestThreads as GuestThreads
     from wasm_sandbox.engine.threads.guest_threads import on_guest_thread as on_guest_thread
     from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
@@ -86,6 +87,7 @@ _HOMES = {
     "StartKind": "start.kind",
     "Step": "compiled.steps",
     "Watchdog": "threads.watchdog",
+    "check_processes": "threads.green",
     "check_compiler": "compiled.compiling",
     "compile_for": "compiled.compiling",
     "find_artifact": "compiled.artifact",

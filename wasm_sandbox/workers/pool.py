@@ -18,7 +18,7 @@ from typing import Any
 
 from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine import GuestThreads, PerProcess, Watchdog
+from wasm_sandbox.engine import GuestThreads, PerProcess, Watchdog, check_processes
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
@@ -74,6 +74,7 @@ class WorkerProcess:
         # Absolute, for its working directory is another.
         path = [os.path.abspath(place) for place in sys.path if isinstance(place, str)]
         command = f"import sys; sys.path[:] = {path!r}\n{program}"
+        check_processes()
         try:
             self._process = subprocess.Popen(
                 [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", command],

@@ -18,6 +18,7 @@ from wasm_sandbox.engine.module.binary import MalformedModule
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.metering import Metering, meter
 from wasm_sandbox.engine.module.snapshot import Snapshot, without_data
+from wasm_sandbox.engine.threads.green import check_processes
 from wasm_sandbox.engine.world.preview1 import WASI_MODULE
 from wasm_sandbox.errors import ImageError
 
@@ -105,6 +106,7 @@ def _compiled(module: bytes, triple: str, command: str | None, own_memory: bool)
 
 
 def _run(*command: str) -> str:
+    check_processes()
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=COMPILE_SECONDS, check=False

@@ -6,11 +6,12 @@ import contextvars
 import logging
 import threading
 import time
+from _queue import SimpleQueue  # not that of `queue`, which libraries of green threads put their own in
 from collections.abc import Callable
-from concurrent.futures import Future
-from queue import SimpleQueue
+from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
+from wasm_sandbox.engine.threads.green import check_threads, wait_beside_green_threads
 from wasm_sandbox.engine.threads.native_stack import ATTEMPTS, NATIVE_STACK_BYTES, has_stack, start_with_stack
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
@@ -37,6 +38,9 @@ _waits = PerProcess(Watchdog, Watchdog.close)
 
 def wait_for(future: Future[T]) -> T:
     """Result of a future, or what it raises; whatever a signal handler raises, of any class, ends the wait."""
+    if (wait_elsewhere := wait_beside_green_threads()) is not None:
+        wait_elsewhere(lambda: wait([future]))
+        return future.result()
     # Not `Future.result(timeout)`: its TimeoutError cannot be told from a signal handler's.
     woken = threading.Semaphore(0)
     future.add_done_callback(lambda _: woken.release())
@@ -132,9 +136,10 @@ class GuestThreads:
             A future of the result, or of what ``work`` raised before it delivered one.
 
         Raises:
-            HostError: if the pool is closed, because the interpreter is exiting; or if it has no thread and the system
-                gives none.
+            HostError: if the pool is closed, because the interpreter is exiting; if it has no thread and the system
+                gives none; or if threads are green ones.
         """
+        check_threads()
         future: Future[T] = Future()
         taken = threading.Lock()  # by a thread, or given up: whoever acquires it
         stop_looking: Callable[[], None] | None = None
