@@ -35,7 +35,7 @@ def test_an_example_prints_what_its_readme_says(command: str, output: str) -> No
 def test_an_order_that_does_not_fit_its_model_fails_as_the_readme_says() -> None:
     (command,) = [command for command, output in BLOCKS if not output]
     done = run(command)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert "ValidationError" in done.stderr
 
 

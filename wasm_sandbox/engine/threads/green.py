@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -32,7 +31,8 @@ def check_processes() -> None:
     Raises:
         HostError: if `subprocess` is patched.
     """
-    if subprocess.Popen.__module__.startswith("gevent."):  # eventlet's can be used on any thread
+    popen = getattr(sys.modules.get("subprocess"), "Popen", None)
+    if popen is not None and popen.__module__.startswith("gevent."):  # eventlet's can be used on any thread
         raise HostError(
             "a process has to be started, and this process can start one from green threads only: leave subprocess as "
             "it is (gevent: monkey.patch_all(thread=False, subprocess=False))"
