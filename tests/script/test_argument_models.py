@@ -192,10 +192,10 @@ def test_a_schema_of_pydantics_gives_the_values_of_its_model() -> None:
         "either": "x",
         "prices": {"a": 1.5},
         "point": (1, "a"),
-        "when": datetime.datetime(2024, 1, 2, 3, 4, 5),
-        "due": datetime.date(2024, 1, 2),
+        "when": "2024-01-02T03:04:05",
+        "due": "2024-01-02",
         "total": "2.50",
-        "id": uuid.UUID("12345678-1234-5678-1234-567812345678"),
+        "id": "12345678-1234-5678-1234-567812345678",
         "from": "here",
     }
 
@@ -342,20 +342,26 @@ def test_nan_survives() -> None:
     ],
 )
 def test_what_arrives_for_a_format(declared: str, value: str, received: Any) -> None:
-    """W11: what the guest cannot check (an e-mail address) is a plain string."""
-    assert call(schema_of({"x": {"type": "string", "format": declared}}), {"x": value}) == {"x": received}
+    """W11: a text, unless the tool's annotation asks for an object; what the guest cannot check is a plain string."""
+    schema = schema_of({"x": {"type": "string", "format": declared}})
+    assert call(schema, {"x": value}) == {"x": value}
+    names = "datetime, decimal, ipaddress, pathlib, uuid, pydantic"
+    annotated = f"import {names}\ndef tool(x: {type(received).__name__!r}):\n    return x"
+    annotated = annotated.replace("'str'", "'Base64Str'").replace("IPv4Network", "ipaddress.IPv4Network")
+    assert call(schema, {"x": value}, annotated) == received
 
 
 def test_a_moment_with_a_zone_keeps_it() -> None:
     schema = schema_of({"x": {"type": "string", "format": "date-time"}})
-    source = "def tool(x):\n    return x.isoformat()"
+    source = "import datetime\ndef tool(x: datetime.datetime):\n    return x.isoformat()"
     assert call(schema, {"x": "2024-01-02T03:04:05+02:00"}, source) == "2024-01-02T03:04:05+02:00"
 
 
 def test_formats_whose_values_are_objects_of_pydantics() -> None:
     """Section 5: an address and a password arrive as in any pydantic model."""
     schema = schema_of({"u": {"type": "string", "format": "uri"}, "p": {"type": "string", "format": "password"}})
-    source = "def tool(u, p):\n    return str(u), str(p), p.get_secret_value()"
+    source = "import pydantic\ndef tool(u: pydantic.AnyUrl, p: pydantic.SecretStr):\n"
+    source += "    return str(u), str(p), p.get_secret_value()"
     assert call(schema, {"u": "https://a.b/c", "p": "s3"}, source) == ("https://a.b/c", "**********", "s3")
 
 
@@ -451,7 +457,7 @@ def test_a_property_may_have_any_name() -> None:
     schema["properties"]["colour"] = {"$ref": "#/$defs/Colour"}
     args = {name: f"value of {name}" for name in NAMES}
     given = args | {"when": "2024-01-02", "colour": "red"}
-    assert call(schema, given) == args | {"when": datetime.date(2024, 1, 2), "colour": "red"}
+    assert call(schema, given) == given
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -473,10 +479,10 @@ def test_a_member_of_an_enum_may_be_returned_whatever_its_name(prefix: str) -> N
     """W23."""
     schema = schema_of(
         {"list": {"enum": ["a", "b"]}, "x": {"$ref": "#/$defs/Exception"}},
-        **{"$defs": {"Exception": {"enum": [1, "b"]}}},
+        **{"$defs": {"Exception": {"enum": ["1", "b"]}}},
     )
     source = f"{prefix}def tool(list, x):\n    return list, x, type(x).__name__"
-    assert call(schema, {"list": "b", "x": 1}, source) == ("b", 1, "ExceptionSchema")
+    assert call(schema, {"list": "b", "x": "1"}, source) == ("b", "1", "ExceptionSchema")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_only_known_keywords_formats_and_used_definitions_stay() -> None:
         "type": "object",
         "properties": {
             "x": {"type": "string"},
-            "format": {"type": "string", "format": "date"},
+            "format": {"type": "string", "customTypePath": "_sandbox_types.Text_date"},
             "y": {"$ref": "#/$defs/a_b"},
             "any": {},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import unicodedata
 import warnings
 from collections.abc import Mapping
@@ -13,7 +14,8 @@ from typing import Any
 
 from wasm_sandbox.errors import ArgumentSchemaError, HostError, pass_on
 from wasm_sandbox.forks import process_lock
-from wasm_sandbox.script.schema_filter import MAX_CHARACTERS, filtered_schema
+from wasm_sandbox.script.arguments import argument_literal
+from wasm_sandbox.script.schema_filter import FORMAT_TYPES, MAX_CHARACTERS, TYPES_MODULE, filtered_schema
 from wasm_sandbox.tool.bounds import TooCostly
 from wasm_sandbox.tool.memo import SizedMemo, text_bytes
 from wasm_sandbox.tool.own_stack import TooSlow, on_own_stack
@@ -52,7 +54,9 @@ class ArgumentModels:
         return f"{instance}.model_extra[{argument!r}]"
 
 
-def argument_models(schema: Mapping[str, Any], suffix: str = "") -> ArgumentModels:
+def argument_models(
+    schema: Mapping[str, Any], suffix: str = "", objects: frozenset[str] = frozenset()
+) -> ArgumentModels:
     """Generate the models of an argument schema, or take them from this process's cache.
 
     The generator is ``datamodel-code-generator``; the first call in a process imports it. It sees the
@@ -61,6 +65,7 @@ def argument_models(schema: Mapping[str, Any], suffix: str = "") -> ArgumentMode
     Args:
         schema: The tool's ``args_json_schema``.
         suffix: What the name of every class ends in.
+        objects: Properties whose formats make objects; all others arrive as the text that was given, checked.
 
     Returns:
         The models; equal schemas, their order included, give the same object.
@@ -69,7 +74,7 @@ def argument_models(schema: Mapping[str, Any], suffix: str = "") -> ArgumentMode
         ArgumentSchemaError: if no models can be made of the schema, or the generator is not installed.
         HostError: if the system gives no thread to generate them on.
     """
-    models = _generated(_canonical(schema), suffix)
+    models = _generated(_canonical(schema), suffix, objects)
     if isinstance(models, str):
         raise ArgumentSchemaError(models)
     return models
@@ -119,25 +124,25 @@ def _check_size(schema: Mapping[str, Any]) -> None:
 # time at most. It is made anew in the child of a fork.
 _one_at_a_time = process_lock()
 
-MODELS: SizedMemo[tuple[str, str], ArgumentModels | str] = SizedMemo(_MEMO_BYTES)
+MODELS: SizedMemo[tuple[str, str, frozenset[str]], ArgumentModels | str] = SizedMemo(_MEMO_BYTES)
 """Models of schemas, or why there are none: that too may have taken long to find out."""
 
 
-def _generated(schema_text: str, suffix: str) -> ArgumentModels | str:
+def _generated(schema_text: str, suffix: str, objects: frozenset[str]) -> ArgumentModels | str:
     """The models, or why there are none."""
-    key = (schema_text, suffix)
+    key = (schema_text, suffix, objects)
     found = MODELS.get(key)
     if found is None:
         with _one_at_a_time:
-            found = MODELS.get(key) or _generate(schema_text, suffix)
+            found = MODELS.get(key) or _generate(schema_text, suffix, objects)
         written = found if isinstance(found, str) else found.source + "".join([*found.fields, *found.binds])
         MODELS.put(key, found, text_bytes(schema_text) + 2 * text_bytes(written))
     return found
 
 
-def _generate(schema_text: str, suffix: str) -> ArgumentModels | str:
+def _generate(schema_text: str, suffix: str, objects: frozenset[str]) -> ArgumentModels | str:
     def work() -> ArgumentModels:
-        schema = filtered_schema(json.loads(schema_text))
+        schema = filtered_schema(json.loads(schema_text), objects)
         return _checked(*generate_code(schema, suffix), schema)
 
     try:
@@ -183,10 +188,13 @@ def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[s
 
     python = PythonVersion.PY_313  # the guest's
     kinds = get_data_model_types(DataModelType.PydanticV2BaseModel, target_python_version=python)
+    aliases = get_data_model_types(  # of definitions that are no object: values arrive bare
+        DataModelType.PydanticV2BaseModel, target_python_version=PythonVersion.PY_311, use_type_alias=True
+    )
     parser = JsonSchemaParser(
         json.dumps(schema),
         data_model_type=kinds.data_model,
-        data_model_root_type=kinds.root_model,
+        data_model_root_type=aliases.root_model,
         data_model_field_type=kinds.field_model,
         data_type_manager_type=kinds.data_type_manager,
         dump_resolve_reference_action=kinds.dump_resolve_reference_action,
@@ -195,6 +203,7 @@ def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[s
         aliases=_fields_for_odd_names(schema),
         class_name_suffix=suffix or None,
         use_annotated=True,
+        use_type_alias=True,
         field_constraints=True,
         use_standard_collections=True,
         allow_remote_refs=False,
@@ -203,9 +212,52 @@ def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[s
     text = parser.parse(disable_future_imports=True)  # its flags would reach the tool's source
     if not isinstance(text, str):
         raise ArgumentSchemaError("args_json_schema falls into several modules")
+    text = _TYPES_IMPORT.sub(lambda found: _types_source(found[1]), text)
     main = next(model for model in parser.results if model.reference.path == "#")
     fields = {item.original_name: item.name for item in main.fields}
     return text, main.class_name, {name: fields[name] or "" for name in schema["properties"]}
+
+
+_TYPES_IMPORT = re.compile(rf"^from {TYPES_MODULE} import (\(.*?\)|[^(\n]*)$", re.MULTILINE | re.DOTALL)
+
+_TEXT_OF = """\
+def _text_of(kind):
+    from pydantic import AfterValidator, TypeAdapter
+    from typing import Annotated
+    check = TypeAdapter(kind).validate_python
+    return Annotated[str, AfterValidator(lambda text: (check(text), text)[1])]"""
+
+_ONE_OF = """\
+def _one_of(values):
+    from pydantic import AfterValidator
+    from typing import Annotated, Any
+    def same(a, b):
+        if isinstance(a, (list, tuple)):
+            return isinstance(b, list) and len(a) == len(b) and all(map(same, a, b))
+        if isinstance(a, dict):
+            return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a == b and isinstance(a, bool) == isinstance(b, bool)
+    def check(value):
+        if not any(same(value, one) for one in values):
+            raise ValueError(f"Input should be one of {values!r}"[:500])
+        return value
+    return Annotated[Any, AfterValidator(check)]"""
+
+
+def _types_source(imported: str) -> str:
+    """Definitions of the types of formats and of enumerations, in place of their import."""
+    names = re.findall(r"\w+", imported)
+    texts = {name: FORMAT_TYPES[name.removeprefix("Text_").replace("_", "-")] for name in names if name[0] == "T"}
+    choices = {name: json.loads(bytes.fromhex(name.partition("_")[2])) for name in names if name[0] == "O"}
+    helpers = [_TEXT_OF] * bool(texts) + [_ONE_OF] * bool(choices)
+    lines = [f"{name} = _text_of({_imported(kind)})" for name, kind in texts.items()]
+    lines += [f"{name} = _one_of({argument_literal({}, values)})" for name, values in choices.items()]
+    return "\n".join([*helpers, *lines])
+
+
+def _imported(kind: str) -> str:
+    module, _, name = kind.rpartition(".")
+    return f"__import__({module!r}).{name}" if module else name
 
 
 def _fields_for_odd_names(schema: Any) -> dict[str, str]:
@@ -244,4 +296,12 @@ def _checked(text: str, class_name: str, fields: dict[str, str], schema: dict[st
     if known_here(class_name) not in classes or not all(known_here(name).isidentifier() for name in fields.values()):
         raise ArgumentSchemaError("the generated models of args_json_schema lack the one of the arguments")
     allows_extra = schema.get("additionalProperties", False) is not False
-    return ArgumentModels(text.rstrip(), class_name, fields, allows_extra, frozenset(classes | imported))
+    assigned = {
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assigned |= {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    return ArgumentModels(text.rstrip(), class_name, fields, allows_extra, frozenset(classes | imported | assigned))

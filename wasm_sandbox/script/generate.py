@@ -24,6 +24,7 @@ from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.script import blocks
 from wasm_sandbox.script.arguments import ValuesApart, argument_literal, argument_literals, pickled_agent_state
 from wasm_sandbox.script.blocks import RESULT_VAR_NAME, WORD
+from wasm_sandbox.script.schema_filter import OBJECTS
 from wasm_sandbox.tool.source import ToolSource, detect_async, parse_function_arguments, read_source
 
 if TYPE_CHECKING:
@@ -355,11 +356,12 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> Argument
         args_json_schema = {**args_json_schema, "required": required}
     from wasm_sandbox.script.argument_models import argument_models  # lazy: only for tools with a schema
 
-    models = argument_models(args_json_schema)
+    objects = frozenset(name for name, names in source.annotations.items() if not names.isdisjoint(OBJECTS))
+    models = argument_models(args_json_schema, objects=objects)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED
     if models.binds.isdisjoint(_READ_BY_SCRIPTS | reads):
         return models
-    return argument_models(args_json_schema, suffix="Schema")
+    return argument_models(args_json_schema, suffix="Schema", objects=objects)
 
 
 def _unconverted(models: ArgumentModels, args: Mapping[str, Any], apart: ValuesApart | None) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,7 +21,7 @@ MAX_MERGED_SCHEMAS = 1000
 
 _VALUE_KEYWORDS = frozenset(
     {
-        *("title", "description", "type", "enum", "const", "default", "nullable", "required", "format", "pattern"),
+        *("title", "description", "type", "enum", "const", "default", "required", "format", "pattern"),
         *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength"),
         *("minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
     }
@@ -40,10 +41,36 @@ _FORMATS = frozenset(
 )
 _NUMBER_FORMATS = frozenset({"decimal", "int32", "int64", "float", "double", "time-delta"})
 
+_CHOICE = re.compile(r"/(anyOf|oneOf|allOf)/\d+\Z")
 _REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
 
 
-def filtered_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+OBJECTS = frozenset(
+    {
+        *("date", "datetime", "time", "timedelta", "UUID", "UUID1", "UUID3", "UUID4", "UUID5", "Decimal", "bytes"),
+        *("AnyUrl", "AnyHttpUrl", "HttpUrl", "FileUrl", "Url", "IPv4Address", "IPv6Address", "IPv4Network"),
+        *("IPv6Network", "Path", "PurePath", "PurePosixPath", "PosixPath", "SecretStr", "Base64Str", "Base64Bytes"),
+        *("AwareDatetime", "NaiveDatetime", "PastDate", "FutureDate", "PastDatetime", "FutureDatetime"),
+    }
+)
+"""Names in an annotation that ask for what pydantic makes of a format."""
+
+TYPES_MODULE = "_sandbox_types"
+"""Module that stands for the definitions of the types below, which the generated text would import them from."""
+
+FORMAT_TYPES = {
+    "date": "datetime.date", "time": "datetime.time", "time-local": "datetime.time",
+    "date-time": "datetime.datetime", "date-time-local": "datetime.datetime", "duration": "datetime.timedelta",
+    "uuid": "uuid.UUID", "uuid1": "pydantic.UUID1", "uuid3": "pydantic.UUID3", "uuid4": "pydantic.UUID4",
+    "uuid5": "pydantic.UUID5", "uri": "pydantic.AnyUrl", "ipv4": "ipaddress.IPv4Address",
+    "ipv6": "ipaddress.IPv6Address", "ipv4-network": "ipaddress.IPv4Network",
+    "ipv6-network": "ipaddress.IPv6Network", "byte": "pydantic.Base64Str", "decimal": "decimal.Decimal",
+    "binary": "str", "password": "str", "path": "str",
+}  # fmt: skip
+"""String format -> the type by which its values are checked; `hostname` is a pattern of the generator's."""
+
+
+def filtered_schema(schema: Mapping[str, Any], objects: Collection[str] = ()) -> dict[str, Any]:
     """Filter an argument schema.
 
     What stays is the meaning of the keywords that models can express. Names of definitions become
@@ -52,6 +79,7 @@ def filtered_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         schema: A JSON schema whose top level describes an object by ``properties``, or refers to one that does.
+        objects: Properties whose formats make objects, as pydantic has them.
 
     Returns:
         A schema with the keys ``title`` (if there is one), ``type``, ``properties``, ``required``,
@@ -62,12 +90,12 @@ def filtered_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
         ArgumentSchemaError: if it is too large or too deep, refers to anything outside itself, or its top level
             does not describe an object.
     """
-    return _Filter(schema).filtered()
+    return _Filter(schema, objects).filtered()
 
 
 class _Filter:
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self.schema = schema
+    def __init__(self, schema: Mapping[str, Any], objects: Collection[str]) -> None:
+        self.schema, self.objects = schema, {f"/properties/{name}" for name in objects}
         self.parts_left = float(MAX_PARTS)
         self.taken: dict[str, int] = {}
         self.names: dict[tuple[str, str], str] = {}
@@ -88,7 +116,9 @@ class _Filter:
             where, key = pending.pop(0)
             name = self.names[where, key]
             known = len(self.names)
-            self.definitions[name] = self.walk(self.definition(where, key), f"/{where}/{key}", 1)
+            walked = self.walk(self.definition(where, key), f"/{where}/{key}", 1)
+            # The generator forgets the items of an alias that is an array of itself, and not those of a choice.
+            self.definitions[name] = {"anyOf": [walked]} if walked.get("type") == "array" else walked
             pending += [*self.names][known:]
         result["$defs"] = self.definitions
         self.check_merging()
@@ -167,6 +197,11 @@ class _Filter:
             return {}
         if not isinstance(schema, Mapping):
             raise ArgumentSchemaError(f"args_json_schema{path} is no schema but a {type(schema).__name__}")
+        if schema.get("nullable") is True:  # of OpenAPI 3.0
+            about = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+            rest = {key: value for key, value in schema.items() if key != "nullable" and key not in about}
+            is_wider = rest and rest.get("type") != "null"
+            schema = {**about, "anyOf": [rest, {"type": "null"}]} if is_wider else {**about, **rest}
         result: dict[str, Any] = {}
         for keyword, value in schema.items():
             inner = f"{path}/{keyword}"
@@ -199,10 +234,16 @@ class _Filter:
     def check_values(self, schema: dict[str, Any], path: str) -> None:
         """Drop or refuse what would cost the generator, or the guest, more than it says."""
         if isinstance(schema.get("enum"), list):
-            for kind, name in ((str, "string"), (int, "integer")):  # so that the members equal their values
-                if all(type(value) is kind for value in schema["enum"]):
-                    schema.setdefault("type", name)
             self.spend(2 + len(schema["enum"]) * 5 / 16)
+            for kind, name in ((str, "string"), (int, "integer")):  # so that the members equal their values
+                if schema["enum"] and all(type(value) is kind for value in schema["enum"]):
+                    schema["type"] = name
+                    break
+            else:
+                self.as_values(schema, schema.pop("enum"))
+        # Of constants in a choice the generator makes an enumeration whose members equal nothing.
+        if "const" in schema and (type(schema["const"]) not in (str, int, bool) or _CHOICE.search(path)):
+            self.as_values(schema, [schema.pop("const")])
         if "prefixItems" in schema or isinstance(schema.get("items"), list):
             sizes = [schema.get(keyword) for keyword in ("minItems", "maxItems")]
             if any(isinstance(size, int | float) and size > MAX_TUPLE_ITEMS for size in sizes):
@@ -215,6 +256,28 @@ class _Filter:
         declared = schema.get("format")
         if not isinstance(declared, str) or declared not in (_NUMBER_FORMATS if is_number else _FORMATS):
             schema.pop("format", None)
+        if schema.get("format") in FORMAT_TYPES and not is_number and not self.makes_objects(path):
+            self.as_text(schema)
+
+    def makes_objects(self, path: str) -> bool:
+        """Whether a place is in a property whose formats make objects."""
+        return any(path == place or path.startswith(f"{place}/") for place in self.objects)
+
+    def as_values(self, schema: dict[str, Any], values: list[Any]) -> None:
+        """Have values arrive as they are, if they are among some."""
+        schema.pop("type", None)
+        schema["customTypePath"] = f"{TYPES_MODULE}.OneOf_{json.dumps(values).encode().hex()}"
+
+    def as_text(self, schema: dict[str, Any]) -> None:
+        """Have a text of a format arrive as it is, if it is one."""
+        custom = {"customTypePath": f"{TYPES_MODULE}.Text_{schema.pop('format').replace('-', '_')}"}
+        declared = schema.get("type")
+        if isinstance(declared, list) and "string" in declared:
+            text = {key: schema.pop(key) for key in ("pattern", "minLength", "maxLength") if key in schema}
+            rest = [{"type": kind} for kind in schema.pop("type") if kind != "string"]
+            schema["anyOf"] = [{"type": "string", **custom, **text}, *rest]
+        elif declared == "string":
+            schema.update(custom)
 
     def check_merging(self) -> None:
         """Refuse definitions that are made of themselves, and combinations that multiply like the billion laughs."""

@@ -5,8 +5,9 @@ import __future__ as future_features
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from wasm_sandbox.errors import pass_on
@@ -60,6 +61,7 @@ class ToolSource(NamedTuple):
         reads: Global names that it may read.
         builds: Whether a parameter is annotated with more than JSON's own types.
         changes_globals: Whether it may bind or delete global names that cannot be seen.
+        annotations: Its parameters' names -> the names in their annotations.
     """
 
     text: str
@@ -74,6 +76,7 @@ class ToolSource(NamedTuple):
     reads: frozenset[str] = frozenset()
     builds: bool = True
     changes_globals: bool = True
+    annotations: Mapping[str, frozenset[str]] = MappingProxyType({})
 
 
 _MEMO_BYTES = 32 << 20
@@ -105,6 +108,7 @@ def read_source(source_code: str, tool_name: str) -> ToolSource:
     if found is None:
         found = _looked_at(source_code, tool_name)
         names = len(found.binds) + len(found.reads) + len(found.parameter_names or ())
+        names += len(found.annotations) + sum(map(len, found.annotations.values()))
         SOURCES.put(key, found, text_bytes(source_code) + text_bytes(tool_name) + names * _NAME_BYTES)
     return found
 
@@ -150,7 +154,24 @@ def _looked_at(source_code: str, tool_name: str) -> ToolSource:
         reads=reads,
         builds=parameters is not None and _is_beyond_json(parameters, tree),
         changes_globals=has_star_import or any(map(_reaches_namespaces, nodes)),
+        annotations=_annotations(parameters) if parameters else {},
     )
+
+
+def _annotations(parameters: ast.arguments) -> dict[str, frozenset[str]]:
+    """Names in the annotation of each parameter, in texts inside of it, too."""
+    found = {}
+    for parameter in (*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs):
+        names: set[str] = set()
+        for node in ast.walk(parameter.annotation) if parameter.annotation else ():
+            match node:
+                case ast.Name(id=name) | ast.Attribute(attr=name):
+                    names.add(name)
+                case ast.Constant(value=str() as text):
+                    names.update(re.findall(r"[^\W\d]\w*", text))
+        if names:
+            found[parameter.arg] = frozenset(names)
+    return found
 
 
 def parse_function_arguments(source_code: str, tool_name: str) -> list[str]:
