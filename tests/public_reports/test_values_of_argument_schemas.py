@@ -159,3 +159,17 @@ def test_null_fits_what_is_nullable(spec: dict[str, Any], value: Any, wrong: Any
         result = call({**spec, "nullable": True, "default": value}, given_value)
         assert (result.error, result.func_return) == (None, (given_value, type(given_value).__name__))
     assert is_refused(call({**spec, "nullable": True}, wrong))
+
+
+@given(st.sampled_from(["OneOf_1", "Text_date", "_text_of", "_one_of", "X, Text_date", "(Text_date, OneOf_1)"]))
+@settings(deadline=None, max_examples=6)
+def test_no_name_or_text_of_a_schema_is_taken_for_a_type_of_ours(name: str) -> None:
+    text = f'a\n"""\nfrom _sandbox_types import {name}\nb'
+    model = {"type": "object", "title": text, "description": text, "properties": {"x": {"type": "integer"}}}
+    defs = {name: {**model, "required": ["x"]}}
+    spec = {"$ref": f"#/$defs/{name}", "description": text}
+    more = {"anyOf": [spec, {"enum": [1, None]}, {"type": "string", "format": "date"}], "description": text}
+    for each in (spec, more):
+        result = call(each, {"x": 1}, "def f(v):\n    return v.x", defs=defs)
+        assert (result.error, result.func_return) == (None, 1)
+        assert is_refused(call(each, {"x": "y"}, defs=defs))

@@ -82,12 +82,12 @@ class D:
 def test_an_error_in_the_text_of_a_result_is_the_tools() -> None:
     """Section 7, fallback 2."""
     source = """
-from pydantic import BaseModel, model_serializer
-class M(BaseModel):
-    @model_serializer
-    def dump(self): raise ValueError("no dump")
-    def __str__(self): raise KeyError("no text")
-def tool(): return M()
+from dataclasses import dataclass
+@dataclass(frozen=True, repr=False)
+class D:  # what it becomes is no member of a set
+    x: int
+    def __repr__(self): raise KeyError("no text")
+def tool(): return {D(1)}
 """
     result = run(source)
     assert result.error is not None

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from wasm_sandbox.errors import ArgumentSchemaError, HostError, pass_on
@@ -142,8 +143,9 @@ def _generated(schema_text: str, suffix: str, objects: frozenset[str]) -> Argume
 
 def _generate(schema_text: str, suffix: str, objects: frozenset[str]) -> ArgumentModels | str:
     def work() -> ArgumentModels:
-        schema = filtered_schema(json.loads(schema_text), objects)
-        return _checked(*generate_code(schema, suffix), schema)
+        choices: dict[str, list[Any]] = {}
+        schema = filtered_schema(json.loads(schema_text), objects, choices)
+        return _checked(*generate_code(schema, suffix, choices), schema)
 
     try:
         _load_generator()
@@ -179,7 +181,9 @@ def _load_generator() -> None:
         generate_code({"type": "object", "properties": {"x": {"type": "string"}}}, "")
 
 
-def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[str, str]]:
+def generate_code(
+    schema: dict[str, Any], suffix: str, choices: Mapping[str, list[Any]] = MappingProxyType({})
+) -> tuple[str, str, dict[str, str]]:
     """The text, the name of the class that stands for the whole schema, and its fields."""
     from datamodel_code_generator.enums import DataModelType  # lazy: an extra
     from datamodel_code_generator.format import DatetimeClassType, Formatter, PythonVersion  # lazy: an extra
@@ -212,7 +216,9 @@ def generate_code(schema: dict[str, Any], suffix: str) -> tuple[str, str, dict[s
     text = parser.parse(disable_future_imports=True)  # its flags would reach the tool's source
     if not isinstance(text, str):
         raise ArgumentSchemaError("args_json_schema falls into several modules")
-    text = _TYPES_IMPORT.sub(lambda found: _types_source(found[1]), text)
+    imported = _TYPES_IMPORT.search(text)
+    if imported is not None and '"' not in text[: imported.start()]:  # not in a text of the schema's
+        text = text[: imported.start()] + _types_source(imported[1], choices) + text[imported.end() :]
     main = next(model for model in parser.results if model.reference.path == "#")
     fields = {item.original_name: item.name for item in main.fields}
     return text, main.class_name, {name: fields[name] or "" for name in schema["properties"]}
@@ -244,14 +250,14 @@ def _one_of(values):
     return Annotated[Any, AfterValidator(check)]"""
 
 
-def _types_source(imported: str) -> str:
+def _types_source(imported: str, choices: Mapping[str, list[Any]]) -> str:
     """Definitions of the types of formats and of enumerations, in place of their import."""
     names = re.findall(r"\w+", imported)
-    texts = {name: FORMAT_TYPES[name.removeprefix("Text_").replace("_", "-")] for name in names if name[0] == "T"}
-    choices = {name: json.loads(bytes.fromhex(name.partition("_")[2])) for name in names if name[0] == "O"}
-    helpers = [_TEXT_OF] * bool(texts) + [_ONE_OF] * bool(choices)
+    texts = {name: FORMAT_TYPES[name.removeprefix("Text_").replace("_", "-")] for name in names if name not in choices}
+    used = {name: choices[name] for name in names if name in choices}
+    helpers = [_TEXT_OF] * bool(texts) + [_ONE_OF] * bool(used)
     lines = [f"{name} = _text_of({_imported(kind)})" for name, kind in texts.items()]
-    lines += [f"{name} = _one_of({argument_literal({}, values)})" for name, values in choices.items()]
+    lines += [f"{name} = _one_of({argument_literal({}, values)})" for name, values in used.items()]
     return "\n".join([*helpers, *lines])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -70,7 +69,9 @@ FORMAT_TYPES = {
 """String format -> the type by which its values are checked; `hostname` is a pattern of the generator's."""
 
 
-def filtered_schema(schema: Mapping[str, Any], objects: Collection[str] = ()) -> dict[str, Any]:
+def filtered_schema(
+    schema: Mapping[str, Any], objects: Collection[str] = (), choices: dict[str, list[Any]] | None = None
+) -> dict[str, Any]:
     """Filter an argument schema.
 
     What stays is the meaning of the keywords that models can express. Names of definitions become
@@ -80,6 +81,7 @@ def filtered_schema(schema: Mapping[str, Any], objects: Collection[str] = ()) ->
     Args:
         schema: A JSON schema whose top level describes an object by ``properties``, or refers to one that does.
         objects: Properties whose formats make objects, as pydantic has them.
+        choices: Gets the values of enumerations that arrive as they are, by the name of their type.
 
     Returns:
         A schema with the keys ``title`` (if there is one), ``type``, ``properties``, ``required``,
@@ -90,12 +92,13 @@ def filtered_schema(schema: Mapping[str, Any], objects: Collection[str] = ()) ->
         ArgumentSchemaError: if it is too large or too deep, refers to anything outside itself, or its top level
             does not describe an object.
     """
-    return _Filter(schema, objects).filtered()
+    return _Filter(schema, objects, {} if choices is None else choices).filtered()
 
 
 class _Filter:
-    def __init__(self, schema: Mapping[str, Any], objects: Collection[str]) -> None:
+    def __init__(self, schema: Mapping[str, Any], objects: Collection[str], choices: dict[str, list[Any]]) -> None:
         self.schema, self.objects = schema, {f"/properties/{name}" for name in objects}
+        self.choices = choices
         self.parts_left = float(MAX_PARTS)
         self.taken: dict[str, int] = {}
         self.names: dict[tuple[str, str], str] = {}
@@ -266,7 +269,9 @@ class _Filter:
     def as_values(self, schema: dict[str, Any], values: list[Any]) -> None:
         """Have values arrive as they are, if they are among some."""
         schema.pop("type", None)
-        schema["customTypePath"] = f"{TYPES_MODULE}.OneOf_{json.dumps(values).encode().hex()}"
+        name = f"OneOf_{len(self.choices) + 1}"
+        self.choices[name] = values
+        schema["customTypePath"] = f"{TYPES_MODULE}.{name}"
 
     def as_text(self, schema: dict[str, Any]) -> None:
         """Have a text of a format arrive as it is, if it is one."""
