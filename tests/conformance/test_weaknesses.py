@@ -135,7 +135,11 @@ def test_a_broken_frame_has_a_kind_of_its_own_and_output_is_kept() -> None:
 @pytest.mark.parametrize(
     ("statement", "name", "message"),
     [
-        ("raise ValueError", "ValueError", ""),
+        (
+            "raise ValueError",  # without a text of its own
+            "ValueError",
+            "ValueError was raised in f.py, line 4 without a message: see the traceback",
+        ),
         ("raise ValueError('a\\nb\\nc\\nd')", "ValueError", "a\nb\nc\nd"),
         ("raise type('Boom', (Exception,), {})('b')", "Boom", "b"),
         ("raise ExceptionGroup('g', [ValueError(1)])", "ExceptionGroup", "g (1 sub-exception)"),
