@@ -189,7 +189,8 @@ def ending_error(outcome: Outcome, limits: Limits, subject: str) -> ToolError | 
         case "DEADLINE":
             message = f"{subject} timed out after {limits.timeout_seconds:g} seconds."
             if outcome.fuel == 0 and outcome.detail:  # for want of a thread
-                message = f"{message[:-1]}: {outcome.detail}"
+                message = f"{message[:-1]}: {outcome.detail}: run fewer at once, or raise Limits.timeout_seconds"
+                return ToolError(kind=ErrorKind.TIMEOUT, message=message)
             return ToolError(kind=ErrorKind.TIMEOUT, message=message + _MORE_TIME)
         case "OUT_OF_FUEL":
             message = f"the run used up its fuel of {limits.fuel}: raise Limits.fuel, or do less in a run"
