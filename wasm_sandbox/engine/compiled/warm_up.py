@@ -146,8 +146,9 @@ def threads_script() -> str:
 
 
 def _installation(name: str) -> str:
-    """Script that makes a module of a text of ours, and installs it."""
-    source = (Path(__file__).parents[2] / "inside" / f"{name}.py").read_text(encoding="utf-8")
+    """Script that makes a module of a text of ours, and installs it. It is not frozen: no build follows a change."""
+    text = Path(__file__).parents[2] / "inside" / f"{name.removeprefix('_sandbox')}.py"
+    source = text.read_text(encoding="utf-8")
     return (
         "import sys, types\n"
         f"_module = types.ModuleType({name!r})\n"
