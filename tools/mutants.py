@@ -168,7 +168,7 @@ class Tree:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
         environ = {
-            **os.environ,
+            **{name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")},  # another pytest's
             "PYTHONPATH": str(self.root),
             CACHE_VARIABLE: str(self.cache),
             CAUGHT_VARIABLE: str(caught),

@@ -449,7 +449,8 @@ class TestToolClasses:
         name = type(value).__name__
         with pytest.raises(ForbiddenPickle) as caught:
             loads(dumps({"results": [value], "agent_state": None}, protocol))
-        assert str(caught.value) == f"the result holds an instance of {name}, a class the tool defines: {ADVICE}"
+        said = f"the result holds an instance of {name}, a class the tool defines: {ADVICE}"
+        assert str(caught.value).startswith(said)
 
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize("cls", [Color, Plain, int, ValueError, collections.Counter])

@@ -58,7 +58,7 @@ def test_output_beside_an_oversized_result_is_what_was_printed(
         assert "".join(result.stdout or []) == before + after
         assert result.error is not None
         assert result.error.kind is ErrorKind.CORRUPTED_RESULT
-        assert "at most 10000 are accepted (Limits.result_bytes)" in result.error.message
+        assert "at most 10000 are accepted: raise Limits.result_bytes" in result.error.message
         assert result.usage is not None
         assert result.usage.stdout_dropped_bytes == 0
 

@@ -37,6 +37,9 @@ _FIRST_PLACE = re.compile(r'  File "([^"\n]{1,500})", line (\d{1,9})\n')
 _NOTICE = b"Failed to serialize result with Pydantic wrapper: Error calling function `"
 _LAST_PLACE = re.compile(r'^  File "([^"\n]{1,500})", line (\d{1,9})', re.MULTILINE)
 _FATAL = re.compile(r"^(Fatal Python error: [^\n]{1,300})", re.MULTILINE)
+_WORKER = "the worker process "
+"""The engine's words begin with it where a worker ended instead of its guest (`workers.pool`)."""
+
 _MORE_TIME = " Raise Limits.timeout_seconds, or do less in a run."
 _RETURN_INSTEAD = "let it return instead of calling sys.exit or os._exit"
 _LEAVE_THE_FRAME = "leave it to the script to write the result"
@@ -213,6 +216,8 @@ def _trap_message(outcome: Outcome) -> str:
     last_words = _FATAL.search(outcome.stderr[-QUICK_BYTES:].decode("utf-8", "replace"))
     if last_words is not None:
         reason = f"{last_words[1]}; {reason}"
+    elif reason.startswith(_WORKER):
+        return f"{reason}: run it again; if that ends it too, see stderr for what was called last"
     return (
         f"the guest's interpreter was aborted ({reason}): do without os.abort, waits that nothing can end, and what "
         "was called last (see stderr)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import unicodedata
@@ -267,19 +268,21 @@ def _imported(kind: str) -> str:
 
 
 def _fields_for_odd_names(schema: Any) -> dict[str, str]:
-    """A name for the field of each property, anywhere, whose own name Python reads as another."""
-    found: dict[str, str] = {}
+    """A name for the field of each property, anywhere, whose own name Python reads as another.
+
+    It is none of the schema, and none of those that the generator makes of one: they begin with ``field``.
+    """
+    names: dict[str, None] = {}
     pending = [schema]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):
-            for name in node:
-                if unicodedata.normalize("NFKC", name) != name:
-                    found.setdefault(name, f"field_{len(found)}")
+            names.update(dict.fromkeys(node))
             pending += node.values()
         elif isinstance(node, list):
             pending += node
-    return found
+    free = (name for number in itertools.count() if (name := f"odd_{number}") not in names)
+    return {name: next(free) for name in names if unicodedata.normalize("NFKC", name) != name}
 
 
 def known_here(text: str) -> str:
