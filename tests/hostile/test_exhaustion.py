@@ -66,7 +66,7 @@ for step in steps:
 """
 
 DESCRIPTORS = [3, 4, 5, 6, 7, 8, 9, 10, 12, 64]
-BYTES = [0, *[n * MIB for n in (1, 4, 10, 20, 32, 48, 60, 80, 100, 140)]]
+BYTES = [0, *[int(n * MIB) for n in (1, 4, 10, 19.5, 20, 32, 48, 60, 80, 100, 140)]]
 ADDRESSES = [n * MIB for n in (0, 4, 16, 48, 128, 1024, 4500, 20_000)]
 
 

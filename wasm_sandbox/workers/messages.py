@@ -25,6 +25,9 @@ from wasm_sandbox.request import Answer, ExecutionRequest
 MAX_HEAD_BYTES = 4 << 10
 """Of a reply, which is of numbers and a few words, so that nothing in it can be many: texts are in the body."""
 
+DECODER_BYTES = 1 << 20
+"""More than pydantic's reader of JSON allocates when it is first used (256 KiB, in pydantic-core 2.50)."""
+
 MAX_TEXT_CHARACTERS = 16 << 10
 """Of a text of the engine's or of the host's; more is left out by whoever sends it."""
 
@@ -293,8 +296,10 @@ def read_ready(stream: Any) -> tuple[Ready | Failed, str]:
     Raises:
         EOFError: if the stream ends first.
         MessageError: if it says anything else.
+        MemoryError: if there is hardly any memory left.
     """
     head, size = _read_head(stream, MAX_HEAD_BYTES, 4 * MAX_TEXT_CHARACTERS)
+    bytearray(DECODER_BYTES)  # pydantic's native code aborts the process where it gets none: this raises
     reply = _decoded(_before, head)
     if size != (reply.message_bytes if isinstance(reply, Failed) else 0):
         raise MessageError(f"a body of {size} bytes, which is not what the reply says")

@@ -108,12 +108,16 @@ class WorkerProcess:
 
         Raises:
             HostError: if it cannot run guests; it is closed then.
+            MemoryError: if this process has no memory for its answer; it is closed then.
         """
         try:
             reply, message = messages.read_ready(self._process.stdout)
         except (EOFError, OSError, messages.MessageError) as error:
             self.close()
             raise HostError(f"a worker process ended before it was ready ({self.death}) {error}".strip()) from error
+        except MemoryError:
+            self.close()
+            raise
         if isinstance(reply, messages.Failed):
             self.close()
             raise _host_error(reply.name, message)
