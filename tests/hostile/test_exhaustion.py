@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import compileall
 import errno
 import json
 import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import wasm_sandbox
 from wasm_sandbox.errors import HostError, SandboxError, naming_exhaustion
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="resource limits are POSIX's")
@@ -68,6 +71,12 @@ for step in steps:
 DESCRIPTORS = [3, 4, 5, 6, 7, 8, 9, 10, 12, 64]
 BYTES = [0, *[int(n * MIB) for n in (1, 4, 10, 19.5, 20, 32, 48, 60, 80, 100, 140)]]
 ADDRESSES = [n * MIB for n in (0, 4, 16, 48, 128, 1024, 4500, 20_000)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """As an installer leaves it: without memory, Python's parser finds errors in any text."""
+    compileall.compile_dir(Path(wasm_sandbox.__file__).parent, quiet=1)
 
 
 @pytest.mark.parametrize(
