@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +44,9 @@ OWED_FUEL = 200_000
 """Fuel that a guest may owe for work of the host's."""
 
 _TRAPS = wasmtime.TrapCode
+
+_NO_MEMORY = f"(os error {errno.ENOMEM})"
+"""Rust's words end so where the system gives wasmtime no memory for an instance of its own."""
 
 
 TAIL_SLACK_BYTES = 64 << 10  # most output after a frame that is still found
@@ -219,6 +224,8 @@ class Guest:
             surroundings.stop_with(None)
         if world.host_failure is not None:
             raise world.host_failure
+        if stopped is not None and stopped.message.rstrip().endswith(_NO_MEMORY):
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self._ending = self._ending_of(stopped, request.limits.memory_bytes)
         self.detail = stopped.message if stopped else ""
         if self._ending is Ending.EXITED and self.ended.exit_code and self.ended.exception is None:
