@@ -20,12 +20,15 @@ T = TypeVar("T")
 
 _TAKEN = Answer(0, 0, b"")
 
+_WRITTEN_SECONDS = 0.1
+"""Time for an answer that the worker has read already to be known as written."""
+
 
 # Guarantees:
 # - one request of a run is served at a time, in the order in which they came; a worker that sends another meanwhile
 #   is refused;
 # - after `close` nothing is answered, and no wait of the run's goes on. What blocks in a function keeps its thread.
-# Locks: `_lock` guards the flags; nothing is called while it is held.
+# Locks: `_lock` guards the flags, and tells that an answer is written; only `kill` is called while it is held.
 class Serving:
     """Requests of one run on a worker.
 
@@ -52,7 +55,7 @@ class Serving:
         self._run, self._peer, self._threads, self._write, self._kill = run, peer, threads, write, kill
         self._tap = tap
         self._held = held if peer.holds_deadline else nullcontext
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._is_busy = self._is_over = False
         self._writing: messages.Called | None = None
         self.failure: BaseException | None = None
@@ -99,6 +102,7 @@ class Serving:
         with self._lock:
             if self._writing is request:  # and not the next one already
                 self._writing = None
+                self._lock.notify_all()
 
     def _answer(self, request: messages.Called, payload: bytes) -> Answer:
         if self._tap is not None:
@@ -122,6 +126,6 @@ class Serving:
         """End what is under way; the run is over."""
         with self._lock:
             self._is_over = True
-            if self._writing is not None:
+            if not self._lock.wait_for(lambda: self._writing is None, _WRITTEN_SECONDS):
                 self._kill()  # it said that the run has ended, and does not read
         self._peer.close()
