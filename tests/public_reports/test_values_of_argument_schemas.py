@@ -8,6 +8,7 @@ value is checked, and arrives as it was given.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -64,6 +65,14 @@ PLACES: dict[str, tuple[Any, Any]] = {
     "in a definition": (lambda spec: {"$ref": "#/$defs/D", "$defs": spec}, lambda value: value),
     "in a model": (lambda spec: {"type": "object", "properties": {"w": spec}}, lambda value: {"w": value}),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def unhurried() -> Iterator[None]:
+    """Values are looked at here: a collection of this process's garbage may take longer than a schema is given."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wasm_sandbox.script.argument_models.MAX_SECONDS", 5.0)
+        yield
 
 
 def test_every_format_that_makes_an_object_is_tried() -> None:
