@@ -17,6 +17,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fuzz.kept import replayed
+
 CORPUS = Path(__file__).parent / "corpus"
 MOST_SECONDS = 2.0
 
@@ -54,10 +56,7 @@ def check(data: bytes) -> None:
 
 def replay() -> int:
     """Check every kept input; how many there are."""
-    inputs = sorted(CORPUS.iterdir())
-    for path in inputs:
-        check(path.read_bytes())
-    return len(inputs)
+    return replayed(CORPUS, check)
 
 
 def main() -> None:

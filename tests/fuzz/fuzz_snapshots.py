@@ -20,6 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fuzz.kept import replayed
+
 with contextlib.ExitStack() as instrumented:
     if __name__ == "__main__" and "--replay" not in sys.argv:
         import atheris
@@ -96,10 +98,7 @@ def check_blob(blob: bytes) -> None:
 
 def replay() -> int:
     """Check every kept input; how many there are."""
-    inputs = sorted(CORPUS.iterdir())
-    for path in inputs:
-        check(path.read_bytes())
-    return len(inputs)
+    return replayed(CORPUS, check)
 
 
 def main() -> None:

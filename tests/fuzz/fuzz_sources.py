@@ -19,6 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fuzz.kept import replayed
+
 SOURCES = Path(__file__).parent / "sources"
 SCHEMAS = Path(__file__).parent / "schemas"
 MOST_SECONDS = 0.75
@@ -202,12 +204,7 @@ def load_all() -> None:
 def replay() -> int:
     """Check every kept input; how many there are."""
     load_all()
-    found = 0
-    for directory, check in ((SOURCES, check_source), (SCHEMAS, check_schema)):
-        for path in sorted(directory.iterdir()):
-            check(path.read_bytes())
-            found += 1
-    return found
+    return replayed(SOURCES, check_source) + replayed(SCHEMAS, check_schema)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fuzz.kept import replayed
+
 if TYPE_CHECKING:  # what is fuzzed is imported late, to be instrumented
     from tests.support.archives import Member
     from wasm_sandbox.images.guest_python import GuestPython
@@ -120,10 +122,7 @@ def members_of(data: bytes) -> Iterator[Member]:
 
 def replay() -> int:
     """Check every kept input; how many there are."""
-    inputs = sorted(CORPUS.iterdir())
-    for path in inputs:
-        check(path.read_bytes())
-    return len(inputs)
+    return replayed(CORPUS, check)
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fuzz.kept import replayed
+
 with contextlib.ExitStack() as instrumented:
     if __name__ == "__main__" and "--replay" not in sys.argv:
         import atheris
@@ -109,10 +111,7 @@ def check_outcome(found: Outcome) -> None:
 
 def replay() -> int:
     """Check every kept input; how many there are."""
-    inputs = sorted(CORPUS.iterdir())
-    for path in inputs:
-        check(path.read_bytes())
-    return len(inputs)
+    return replayed(CORPUS, check)
 
 
 def main() -> None:
