@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from wasm_sandbox import images
 from wasm_sandbox.decode.cells import interpret_cell
-from wasm_sandbox.decode.interpret import TakesLonger
-from wasm_sandbox.engine import live_script, on_guest_thread, wait_for
+from wasm_sandbox.engine import live_script
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, pass_on
 from wasm_sandbox.events import mark
@@ -24,7 +23,7 @@ from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
 from wasm_sandbox.sandbox.executors import start_guest
 from wasm_sandbox.sandbox.hosting import calls_of, with_calls
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
-from wasm_sandbox.sandbox.waiting import delivered
+from wasm_sandbox.sandbox.waiting import result_of, result_of_async
 from wasm_sandbox.script.cells import cell_script
 
 if TYPE_CHECKING:
@@ -115,42 +114,11 @@ def run(prepared: CodeRun | CodeResult) -> CodeResult:
     """Run code and wait for its result; an exception of the caller's stops the guest."""
     if isinstance(prepared, CodeResult):
         return prepared
-    future, cancel = prepared.start()
-    if prepared.events is not None:
-        prepared.events.stop_with(cancel)
-    try:
-        outcome = wait_for(future)
-        try:
-            result = prepared.result(outcome, quick=True)
-        except TakesLonger:  # elsewhere, so that this thread only waits: see `pass_on`
-            result = on_guest_thread(lambda: prepared.result(outcome))
-    except BaseException:
-        cancel()
-        raise
-    finally:
-        prepared.calls.settle()
-    return told(result, prepared.events)
+    return result_of(prepared)
 
 
 async def run_async(prepared: CodeRun | CodeResult) -> CodeResult:
     """Run code as `run`, with the event loop free; cancelling the task stops the guest."""
     if isinstance(prepared, CodeResult):
         return prepared
-    import asyncio  # lazy: 20 ms, only for async callers
-
-    future, cancel = prepared.start(abandoned=asyncio.get_running_loop().is_closed)
-    if prepared.events is not None:
-        prepared.events.stop_with(cancel)
-    try:
-        outcome = await delivered(future)
-    except BaseException:  # cancelled, or thrown away
-        future.cancel()
-        cancel()
-        raise
-    finally:
-        await prepared.calls.settle_async()
-    try:
-        result = prepared.result(outcome, quick=True)
-    except TakesLonger:
-        result = await asyncio.to_thread(prepared.result, outcome)
-    return result if prepared.events is None else await asyncio.to_thread(told, result, prepared.events)
+    return await result_of_async(prepared)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Pipe = Literal["stdout", "stderr"]
 Result = CodeResult | ToolExecutionResult
+R_co = TypeVar("R_co", bound=Result, covariant=True)
 R = TypeVar("R", CodeResult, ToolExecutionResult)
 
 MAX_WAITING_BYTES = 1 << 20
@@ -315,24 +316,28 @@ def listeners(events: Events | None) -> dict[str, Any]:
     return {"on_display": events.display, "on_progress": events.progress, "on_call": events.call}
 
 
-class Run(Protocol):
+class Run(Protocol[R_co]):
     """Run that is ready to begin."""
 
     @property
     def calls(self) -> RunCalls | None:
         """Calls of host functions."""
 
+    @property
+    def events(self) -> Events | None:
+        """What is told of it, if anybody listens."""
+
     def start(self, abandoned: Callable[[], bool] | None = None) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
 
-    def result(self, outcome: Outcome, quick: bool = False) -> Result:
+    def result(self, outcome: Outcome, quick: bool = False) -> R_co:
         """Interpret the outcome."""
 
 
 class _UnderWay:
     """A run whose events are taken: it is stopped when this is closed or forgotten."""
 
-    def __init__(self, run: Run, events: Events, abandoned: Callable[[], bool] | None = None) -> None:
+    def __init__(self, run: Run[Result], events: Events, abandoned: Callable[[], bool] | None = None) -> None:
         self._run, self._events, self._result = run, events, None
         self.future, self._cancel = run.start(abandoned)
         events.stop_with(self._cancel)
@@ -386,7 +391,7 @@ class EventStream(_Stream, Iterator[Event]):
         prepare: gives the run, or the result of what is not run.
     """
 
-    def __init__(self, limits: Limits, prepare: Callable[[Events], Run | Result]) -> None:
+    def __init__(self, limits: Limits, prepare: Callable[[Events], Run[Result] | Result]) -> None:
         self._prepare = prepare
         super().__init__(limits)
 
@@ -442,7 +447,7 @@ class AsyncEventStream(_Stream, AsyncIterator[Event]):
         prepare: gives the run, or the result of what is not run.
     """
 
-    def __init__(self, limits: Limits, prepare: Callable[[Events], Awaitable[Run | Result]]) -> None:
+    def __init__(self, limits: Limits, prepare: Callable[[Events], Awaitable[Run[Result] | Result]]) -> None:
         self._prepare = prepare
         super().__init__(limits)
 

@@ -1,12 +1,68 @@
-"""Waiting for a guest on an event loop."""
+"""Waiting for a guest, on a thread and on an event loop."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 
+from wasm_sandbox.decode.interpret import TakesLonger
+from wasm_sandbox.engine import on_guest_thread, wait_for
 from wasm_sandbox.outcome import Outcome
+
+if TYPE_CHECKING:
+    from wasm_sandbox.results import CodeResult, ToolExecutionResult
+    from wasm_sandbox.sandbox.streams import Run
+
+R = TypeVar("R", bound="CodeResult | ToolExecutionResult")
+
+
+def result_of(run: Run[R]) -> R:
+    """Run it and wait for its result; an exception of the caller's stops the guest."""
+    future, cancel = run.start()
+    if run.events is not None:
+        run.events.stop_with(cancel)
+    try:
+        outcome = wait_for(future)
+        try:
+            result = run.result(outcome, quick=True)
+        except TakesLonger:  # elsewhere, so that this thread only waits: see `pass_on`
+            result = on_guest_thread(lambda: run.result(outcome))
+    except BaseException:
+        cancel()
+        raise
+    finally:
+        if run.calls is not None:
+            run.calls.settle()
+    if run.events is not None:
+        run.events.finish(result)
+    return result
+
+
+async def result_of_async(run: Run[R]) -> R:
+    """Run it as `result_of`, with the event loop free; cancelling the task stops the guest."""
+    import asyncio  # lazy: 20 ms, only for async callers
+
+    future, cancel = run.start(asyncio.get_running_loop().is_closed)
+    if run.events is not None:
+        run.events.stop_with(cancel)
+    try:
+        outcome = await delivered(future)
+    except BaseException:  # cancelled, or thrown away
+        future.cancel()
+        cancel()
+        raise
+    finally:
+        if run.calls is not None:
+            await run.calls.settle_async()
+    try:
+        result = run.result(outcome, quick=True)
+    except TakesLonger:  # seconds, if a tool means it: not on the event loop
+        result = await asyncio.to_thread(run.result, outcome)
+    if run.events is not None:
+        await asyncio.to_thread(run.events.finish, result)
+    return result
 
 
 def delivered(future: Future[Outcome]) -> Awaitable[Outcome]:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from wasm_sandbox import images
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.decode.interpret import TakesLonger, tool_file_name
-from wasm_sandbox.engine import on_guest_thread, wait_for
+from wasm_sandbox.decode.interpret import tool_file_name
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion, pass_on
 from wasm_sandbox.files import GivenFiles, check_files
@@ -21,7 +20,7 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
 from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.waiting import delivered
+from wasm_sandbox.sandbox.waiting import result_of, result_of_async
 from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript
 from wasm_sandbox.tool.definition import Tool
@@ -137,27 +136,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         if isinstance(call, ToolExecutionResult):
             return call
         assert isinstance(call, _WasmCall)
-        loop = asyncio.get_running_loop()
-        run = self._tool_run(call, self._events(), loop)
-        future, cancel = run.start(loop.is_closed)
-        if run.events is not None:
-            run.events.stop_with(cancel)
-        try:
-            outcome = await delivered(future)
-        except BaseException:  # cancelled, or thrown away
-            future.cancel()
-            cancel()
-            raise
-        finally:
-            if run.calls is not None:
-                await run.calls.settle_async()
-        try:
-            result = run.result(outcome, quick=True)
-        except TakesLonger:  # seconds, if a tool means it: not on the event loop
-            result = await asyncio.to_thread(run.result, outcome)
-        if run.events is not None:
-            await asyncio.to_thread(run.events.finish, result)
-        return result
+        return await result_of_async(self._tool_run(call, self._events(), asyncio.get_running_loop()))
 
     @trace_method
     @naming_exhaustion()
@@ -173,25 +152,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         if isinstance(call, ToolExecutionResult):
             return call
         assert isinstance(call, _WasmCall)
-        run = self._tool_run(call, self._events())
-        future, cancel = run.start()
-        if run.events is not None:
-            run.events.stop_with(cancel)
-        try:
-            outcome = wait_for(future)
-            try:
-                result = run.result(outcome, quick=True)
-            except TakesLonger:  # elsewhere, so that this thread only waits: see `pass_on`
-                result = on_guest_thread(lambda: run.result(outcome))
-        except BaseException:
-            cancel()
-            raise
-        finally:
-            if run.calls is not None:
-                run.calls.settle()
-        if run.events is not None:
-            run.events.finish(result)
-        return result
+        return result_of(self._tool_run(call, self._events()))
 
     def streamed(
         self, agent_state: Any, additional_env_vars: Mapping[str, str] | None, events: Events
