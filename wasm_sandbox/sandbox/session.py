@@ -162,11 +162,7 @@ class Session:
         """Close it if its time is over and no call is under way."""
         if self._lock.acquire(blocking=False):
             try:
-                if not self._closed_because and self.expires() <= time.monotonic():
-                    is_old = time.monotonic() >= self._made + self._lifetime_seconds
-                    age = f"its {self._lifetime_seconds:g} seconds (lifetime_seconds) are over"
-                    idle = f"it was not used for {self._idle_seconds:g} seconds (idle_seconds)"
-                    self._end(age if is_old else idle)
+                self._expire_now()
             finally:
                 self._lock.release()
 
@@ -239,7 +235,10 @@ class Session:
     def _expire_now(self) -> None:
         """Close it if its time is over; the caller holds it."""
         if not self._closed_because and self.expires() <= time.monotonic():
-            self._end("its time is over (idle_seconds, lifetime_seconds)")
+            is_old = time.monotonic() >= self._made + self._lifetime_seconds
+            age = f"its {self._lifetime_seconds:g} seconds (lifetime_seconds) are over"
+            idle = f"it was not used for {self._idle_seconds:g} seconds (idle_seconds)"
+            self._end(age if is_old else idle)
 
     # -- calls -----------------------------------------------------------------------------------
 
