@@ -8,7 +8,6 @@ value is checked, and arrives as it was given.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +16,8 @@ from hypothesis import strategies as st
 
 from wasm_sandbox import ErrorKind, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.script.schema_filter import FORMAT_TYPES
+
+pytestmark = pytest.mark.usefixtures("unhurried")
 
 
 def call(
@@ -65,14 +66,6 @@ PLACES: dict[str, tuple[Any, Any]] = {
     "in a definition": (lambda spec: {"$ref": "#/$defs/D", "$defs": spec}, lambda value: value),
     "in a model": (lambda spec: {"type": "object", "properties": {"w": spec}}, lambda value: {"w": value}),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unhurried() -> Iterator[None]:
-    """Values are looked at here: a collection of this process's garbage may take longer than a schema is given."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wasm_sandbox.script.argument_models.MAX_SECONDS", 5.0)
-        yield
 
 
 def test_every_format_that_makes_an_object_is_tried() -> None:

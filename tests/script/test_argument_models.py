@@ -12,7 +12,6 @@ import sys
 import time
 import unicodedata
 import uuid
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -28,16 +27,10 @@ from wasm_sandbox.errors import ArgumentSchemaError
 from wasm_sandbox.script.argument_models import argument_models
 from wasm_sandbox.script.generate import RESULT_VAR_NAME, generate_script
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 ECHO = "def tool(**given):\n    return given"
 KINDS = "def tool(**given):\n    return {name: type(value).__name__ for name, value in given.items()}"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def unhurried() -> Iterator[None]:
-    """Values are looked at here: a collection of this process's garbage may take longer than a schema is given."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wasm_sandbox.script.argument_models.MAX_SECONDS", 5.0)
-        yield
 
 
 def schema_of(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
