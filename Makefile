@@ -4,9 +4,10 @@
 #   make test     run the test suite                  (PYTEST_ARGS="tests/cli/test_app.py -x")
 #                 on all processors; in one process:  (PYTEST_ARGS="-p no:xdist")
 #
-# Besides: make test-plain (the tests of the engine with the plain one), make mutants (each defence taken out:
-# its tests must fail; MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make advisories (known weaknesses of what is installed and
-# of the guest, from the list in tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;
+# Besides: make test-long (the tests marked "long", which make test runs only where it is given their names), make test-plain (the tests of the engine with the plain one), make
+# mutants (each defence taken out: its tests must fail; MUTANTS_ARGS="frame decoder" for some), make lint, make types,
+# make format, make clean; make advisories (known weaknesses of what is installed and of the guest, from the list in
+# tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;
 # PYTHON=... chooses the interpreter, VENV=... the directory of the virtual environment.
 
 VENV ?= .venv
@@ -19,13 +20,16 @@ MUTANTS_ARGS ?=
 XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-plain mutants lint types format advisories audit clean
+.PHONY: demo test test-long test-plain mutants lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(XDIST_ARGS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(XDIST_ARGS) $(if $(findstring tests/,$(PYTEST_ARGS)),,-m "not long") $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest $(XDIST_ARGS) -m long $(PYTEST_ARGS)
 
 test-plain: $(VENV)/.dev
 	WASM_SANDBOX_ENGINE=plain $(BIN)/python -m pytest $(XDIST_ARGS) tests/engine tests/hostile tests/sandbox $(PYTEST_ARGS)

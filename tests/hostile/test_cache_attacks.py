@@ -24,7 +24,10 @@ from wasm_sandbox.engine.compiled.cache import WRITING_PREFIX, ImageCache
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.errors import CacheError
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="permissions, signals and mounts of POSIX")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.name != "posix", reason="permissions, signals and mounts of POSIX"),
+]
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
 
 RUN = """

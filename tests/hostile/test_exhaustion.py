@@ -17,7 +17,7 @@ import pytest
 import wasm_sandbox
 from wasm_sandbox.errors import HostError, SandboxError, naming_exhaustion
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="resource limits are POSIX's")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(not hasattr(os, "fork"), reason="resource limits are POSIX's")]
 
 MIB = 1 << 20
 

@@ -26,6 +26,8 @@ from wasm_sandbox.images.installer import Index, requirement_text
 from wasm_sandbox.images.resolution import resolve
 from wasm_sandbox.images.wheels import Distribution, read_wheel
 
+pytestmark = pytest.mark.long
+
 HOSTILE = """
 import os, sys
 SEEN = []

@@ -15,7 +15,7 @@ import pytest
 from tests.hostile import soak as script
 from tests.hostile.soak import MIB, Counts, growth, plot, soak
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts from /proc")
+pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="counts from /proc")]
 
 
 def test_five_hundred_runs_leave_nothing_behind() -> None:

@@ -17,7 +17,7 @@ from wasm_sandbox.errors import ImageError, ImageNotFound, PackageError
 from wasm_sandbox.images.loading import identity
 from wasm_sandbox.images.store import ImageStore
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 GREETING = {
     "__init__.py": "from greeting.words import hello\nimported = 0\n",

@@ -31,7 +31,7 @@ from wasm_sandbox.switches import IMAGE_VARIABLE
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "serverless"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 posix_only = pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give files away and mount")
 

@@ -18,6 +18,8 @@ from wasm_sandbox.images.exported import CODE_NAME, FILES_NAME, MANIFEST_NAME, t
 from wasm_sandbox.images.exporting import export_image
 from wasm_sandbox.images.wheels import Distribution, read_local
 
+pytestmark = pytest.mark.long
+
 SECRET = b"what nobody is to see"
 
 

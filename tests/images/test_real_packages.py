@@ -18,7 +18,7 @@ from wasm_sandbox import ErrorKind, Image, Limits, Tool, run_tool
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-pytestmark = [pytest.mark.usefixtures("index", "images_directory"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("index", "images_directory"), pytest.mark.timeout(600)]
 
 SMALL = [case for case in CASES if not case.is_big]
 BIG = [case for case in CASES if case.is_big]

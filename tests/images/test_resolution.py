@@ -16,6 +16,8 @@ from wasm_sandbox.images.installer import Index, find_installer
 from wasm_sandbox.images.resolution import resolve
 from wasm_sandbox.images.wheels import Distribution, read_wheel
 
+pytestmark = pytest.mark.long
+
 PYTHON = GuestPython(find_artifact())
 
 with_both = pytest.mark.parametrize("resolved", ["pip", "uv"], indirect=True)

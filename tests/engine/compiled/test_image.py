@@ -35,6 +35,8 @@ from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import ImageError
 
+pytestmark = pytest.mark.long
+
 PREPARE = """
 import sys
 from wasm_sandbox.engine.engine import process_engine
