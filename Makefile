@@ -4,11 +4,12 @@
 #   make test     run the test suite                  (PYTEST_ARGS="tests/cli/test_app.py -x")
 #                 on all processors; in one process:  (PYTEST_ARGS="-p no:xdist")
 #
-# Besides: make test-long (the tests marked "long", which make test runs only where it is given their names), make test-plain (the tests of the engine with the plain one), make
-# mutants (each defence taken out: its tests must fail; MUTANTS_ARGS="frame decoder" for some), make lint, make types,
-# make format, make clean; make advisories (known weaknesses of what is installed and of the guest, from the list in
-# tools/) and make audit (the same from the network, with pip-audit). Nothing but Python 3.11+ and make is needed;
-# PYTHON=... chooses the interpreter, VENV=... the directory of the virtual environment.
+# Besides: make test-long (the tests marked "long", which make test runs only where their file is named), make
+# test-plain (the tests of the engine with the plain one), make mutants (each defence taken out: its tests must fail;
+# MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make advisories (known
+# weaknesses of what is installed and of the guest, from the list in tools/) and make audit (the same from the network,
+# with pip-audit). Nothing but Python 3.11+ and make is needed; PYTHON=... chooses the interpreter, VENV=... the directory
+# of the virtual environment.
 
 VENV ?= .venv
 PYTHON ?=

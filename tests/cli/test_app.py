@@ -508,6 +508,7 @@ def test_doctor_finds_a_compiled_image_that_was_changed(command: Command, tmp_pa
     assert_matches(f"FAIL compiled image: {changed} .*delete it", done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_first_run_says_that_it_prepares_the_guest_and_the_next_is_silent(tools: str, tmp_path: Path) -> None:
     environment = {**os.environ, "WASM_SANDBOX_CACHE_DIR": str(tmp_path / "cache")}

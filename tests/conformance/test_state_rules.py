@@ -51,6 +51,7 @@ MEGABYTE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MEGABYTE)
 @pytest.mark.parametrize("make", [Wide, dict], ids=["model", "mapping"])
 def test_a_large_state_costs_no_more_than_a_large_literal_that_is_returned(make: Any, kind: str) -> None:

@@ -71,6 +71,7 @@ def test_nobody_waits_for_what_a_worker_does_after_it_has_delivered() -> None:
     workers.close(time.monotonic() + 5)
 
 
+@pytest.mark.long
 def test_hundreds_of_runs_leave_nothing_behind() -> None:
     """Stores, instances and threads are given back; a leak of a store would be 2 MB a run."""
 

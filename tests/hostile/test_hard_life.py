@@ -29,6 +29,8 @@ from wasm_sandbox.errors import HostError, ToolSourceError
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.tool import source as tool_source
 
+pytestmark = pytest.mark.long
+
 OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
 KINDS: dict[str, tuple[str, ErrorKind | None]] = {
     "value": ("return n", None),

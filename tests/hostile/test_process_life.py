@@ -14,6 +14,8 @@ import pytest
 from tests.support.forks import forking, kinds_of_fork
 from tests.support.processes import python as interpreter
 
+pytestmark = pytest.mark.long
+
 SETUP = """
 import os, sys, threading, time
 from wasm_sandbox import Limits, Tool, run_tool

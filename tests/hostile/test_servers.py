@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "fork") or importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn, and fork"
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not hasattr(os, "fork") or importlib.util.find_spec("gunicorn") is None, reason="needs gunicorn, and fork"
+    ),
+]
 
 APPLICATION = """
 import os, threading

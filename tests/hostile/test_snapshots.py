@@ -133,6 +133,7 @@ def test_places_of_memory_that_overlap_or_lie_outside_are_refused(ranges: list[l
         BOX.load_session(put_together(head, bytes(size)))
 
 
+@pytest.mark.long
 def test_a_body_that_expands_is_read_up_to_its_size(blob: bytes) -> None:
     head, body = taken_apart(blob)
     bomb = put_together(head, body + bytes(1 << 29))
@@ -228,6 +229,7 @@ def test_a_session_loaded_from_hostile_bytes_has_the_limits_of_its_box(blob: byt
         assert session.run_code("while True: pass", limits={"timeout_seconds": 0.3}).rolled_back
 
 
+@pytest.mark.long
 def test_loading_takes_no_more_memory_than_the_limits(blob: bytes) -> None:
     head, body = taken_apart(blob)
     head["ranges"] = [[n * 8192, 4096] for n in range(1 << 20)]

@@ -24,6 +24,8 @@ from wasm_sandbox import ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.cli import display
 from wasm_sandbox.sandbox import Output
 
+pytestmark = pytest.mark.long
+
 
 def is_for_text(name: str) -> bool:
     """Whether Python takes it for a stream; ``undefined`` raises for whatever is written."""

@@ -148,6 +148,7 @@ def test_tools_run_in_it_with_its_files_and_host_functions(session: Session) -> 
     assert session.run_tool(tool, {"path": {1, object()}}).error is not None
 
 
+@pytest.mark.long
 def test_many_calls_of_tools_and_cells_keep_their_memory_level(session: Session) -> None:
     tool = Tool.from_source("def f(text: str) -> int:\n    return len(text)\n" + "# long\n" * 2000)
     session.run_tool(tool, {"text": "x" * 50})

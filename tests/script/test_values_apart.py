@@ -198,6 +198,7 @@ LARGER_THAN_A_GUEST: dict[str, Callable[[], Any]] = {
 """Made where they are used: every garbage collection of the process would go through them."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", LARGER_THAN_A_GUEST.values(), ids=LARGER_THAN_A_GUEST.keys())
 def test_more_than_the_memory_of_a_guest_is_out_of_memory(make: Callable[[], Any]) -> None:
     assert failed(run_tool(SHOW, {"value": make()}, limits={"memory_bytes": 64 * MIB})) is ErrorKind.OUT_OF_MEMORY
