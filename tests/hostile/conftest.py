@@ -61,7 +61,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Call a test on a thread with a small stack, if that is asked for."""
     if METER is not None:
         METER.now = pyfuncitem.nodeid
-    if not STACK_BYTES:
+    if not STACK_BYTES or "no_thread_starts" in pyfuncitem.fixturenames:
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     errors: list[BaseException] = []

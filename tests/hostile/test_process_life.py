@@ -143,7 +143,15 @@ def test_a_child_runs_guests_of_its_own_however_it_was_forked(kind: str, has_sam
     print("parent")
     """
     command = forking(SETUP + textwrap.dedent(body), kind, has_same_id)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    # A fork that the interpreter is not told of may come while a thread holds one of the interpreter's own locks, and
+    # then its child waits for ever: seen once in hundreds. A lock of ours would be waited for every time.
+    for is_last in (False, False, True):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=35, check=False)
+            break
+        except subprocess.TimeoutExpired:
+            if is_last or kind == "the interpreter's":
+                raise
     assert (done.returncode, done.stdout) == (0, "child\nparent\n"), done.stderr
 
 

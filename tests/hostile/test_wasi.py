@@ -104,11 +104,11 @@ class Probe:
         self.streams = Streams(self.world, OutputPipe(1000), OutputPipe(1000))
         process = Process(self.world, entries({"A": "1", "LONG": "x" * 100}))
         self.world.offer(self.streams, Clocks(self.world, self.streams.is_open), process)
-        self.functions.enter(self.world)
         self.instance = capi.Instance(self.store, linker.instantiate_pre(module))
         self.world.instance = self.instance
 
     def call(self, name: str, *arguments: int) -> int:
+        self.functions.enter(self.world)  # a test may run on another thread than what set it up
         return self.instance.call(name, *arguments)
 
     def give_files(self, mounted: Path) -> None:
