@@ -60,7 +60,8 @@ def images_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
 
 @pytest.fixture(scope="module")
 def unhurried() -> Iterator[None]:
-    """Time to generate models in, where values are tested: a collection of this process's garbage may fall into it."""
+    """Time to read schemas in, where values are tested: a collection of this process's garbage may fall into it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wasm_sandbox.script.argument_models.MAX_SECONDS", 5.0)
+        patch.setattr("wasm_sandbox.script.schema_check.MAX_SECONDS", 5.0)
         yield

@@ -134,7 +134,7 @@ class AsyncToolSandboxBase(ABC):
         tool = self._init_from_tool()
         with contextlib.suppress(UnsupportedToolError):  # it belongs to the script, which comes to it again
             if self._reading is None or self._reading[0] is not tool:
-                self._reading = tool, read_tool(tool)
+                self._reading = tool, read_tool(tool, self.args if isinstance(self.args, Mapping) else {})
 
     _init_async = async_twin(_init_sync, "_init_async", lambda self: self._init_blocks)
 

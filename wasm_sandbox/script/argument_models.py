@@ -57,7 +57,10 @@ class ArgumentModels:
 
 
 def argument_models(
-    schema: Mapping[str, Any], suffix: str = "", objects: frozenset[str] = frozenset()
+    schema: Mapping[str, Any],
+    suffix: str = "",
+    objects: frozenset[str] = frozenset(),
+    as_is: frozenset[str] = frozenset(),
 ) -> ArgumentModels:
     """Generate the models of an argument schema, or take them from this process's cache.
 
@@ -68,6 +71,7 @@ def argument_models(
         schema: The tool's ``args_json_schema``.
         suffix: What the name of every class ends in.
         objects: Properties whose formats make objects; all others arrive as the text that was given, checked.
+        as_is: Properties that the models pass on unseen.
 
     Returns:
         The models; equal schemas, their order included, give the same object.
@@ -76,13 +80,20 @@ def argument_models(
         ArgumentSchemaError: if no models can be made of the schema, or the generator is not installed.
         HostError: if the system gives no thread to generate them on.
     """
-    models = _generated(_canonical(schema), suffix, objects)
+    if as_is:
+        schema = {**schema, "properties": {**schema["properties"], **dict.fromkeys(as_is, True)}}
+    models = _generated(canonical(schema), suffix, objects)
     if isinstance(models, str):
         raise ArgumentSchemaError(models)
     return models
 
 
-def _canonical(schema: Mapping[str, Any]) -> str:
+def canonical(schema: Mapping[str, Any]) -> str:
+    """An argument schema as JSON text, which tells it from others.
+
+    Raises:
+        ArgumentSchemaError: if it is no JSON, or too large.
+    """
     _check_size(schema)
     try:
         text = json.dumps(schema, allow_nan=False, ensure_ascii=False)

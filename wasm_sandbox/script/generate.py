@@ -94,14 +94,16 @@ class ToolReading(NamedTuple):
     Attributes:
         source: what its source shows.
         models: the models of its argument schema, if it has one.
+        refusal: why the arguments do not fit that schema, if they do not.
     """
 
     source: ToolSource
-    models: ArgumentModels | None
+    models: ArgumentModels | None = None
+    refusal: BadArguments | None = None
 
 
-def read_tool(tool: ToolDefinition) -> ToolReading:
-    """Read a tool's source and its argument schema.
+def read_tool(tool: ToolDefinition, args: Mapping[str, Any]) -> ToolReading:
+    """Read a tool's source and its argument schema, and check the arguments against that.
 
     Raises:
         UnsupportedToolError: if the tool's name is no Python name, its source is no text, or no models can be
@@ -109,7 +111,13 @@ def read_tool(tool: ToolDefinition) -> ToolReading:
     """
     _check_tool(tool)
     source = read_source(tool.source_code, tool.name)
-    return ToolReading(source, _models(tool.args_json_schema, source) if tool.args_json_schema else None)
+    if not tool.args_json_schema:
+        return ToolReading(source)
+    given = {name: value for name, value in args.items() if name not in source.injected}
+    try:
+        return ToolReading(source, _models(tool.args_json_schema, source, given))
+    except BadArguments as error:
+        return ToolReading(source, refusal=error)
 
 
 def generate_script(
@@ -160,7 +168,9 @@ def generate_script(
     """
     if len(marker) != len(MARKER):
         raise ValueError(f"a marker has {len(MARKER)} bytes, not {len(marker)}")
-    source, models = reading or read_tool(tool)
+    source, models, refusal = reading or read_tool(tool, args)
+    if refusal is not None:
+        raise refusal
     # The injected value wins over an argument of that name.
     given = {name: value for name, value in args.items() if name not in source.injected}
     is_derived = bool(getattr(tool, "derived", False))
@@ -348,20 +358,29 @@ def _passed_on(json_schema: Mapping[str, Any] | None, args: Mapping[str, Any]) -
     return [name for name in args if not isinstance(properties, Mapping) or name in properties]
 
 
-def _models(args_json_schema: Mapping[str, Any], source: ToolSource) -> ArgumentModels:
-    """The models, so named that they hide no name from the script or the tool."""
+def _models(args_json_schema: Mapping[str, Any], source: ToolSource, args: Mapping[str, Any]) -> ArgumentModels:
+    """The models, so named that they hide no name from the script or the tool.
+
+    Raises:
+        BadArguments: if the arguments do not fit what the schema says beyond the models.
+        UnsupportedToolError: if no models can be made of it.
+    """
     required = args_json_schema.get("required")
     if source.injected and isinstance(required, list):  # what is injected need not be given
         required = [name for name in required if name not in source.injected]
         args_json_schema = {**args_json_schema, "required": required}
-    from wasm_sandbox.script.argument_models import argument_models  # lazy: only for tools with a schema
+    from wasm_sandbox.script.argument_models import argument_models, canonical  # lazy: only for tools with a schema
+    from wasm_sandbox.script.schema_check import argument_check  # lazy: only for tools with a schema
 
+    check = argument_check(canonical(args_json_schema))
+    as_is = check.as_is(args)
     objects = frozenset(name for name, names in source.annotations.items() if not names.isdisjoint(OBJECTS))
-    models = argument_models(args_json_schema, objects=objects)
+    models = argument_models(args_json_schema, objects=objects, as_is=as_is)
+    check.check(args, as_is)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED
     if models.binds.isdisjoint(_READ_BY_SCRIPTS | reads):
         return models
-    return argument_models(args_json_schema, suffix="Schema", objects=objects)
+    return argument_models(args_json_schema, suffix="Schema", objects=objects, as_is=as_is)
 
 
 def _unconverted(models: ArgumentModels, args: Mapping[str, Any], apart: ValuesApart | None) -> dict[str, str]:

@@ -259,6 +259,8 @@ class _Filter:
         declared = schema.get("format")
         if not isinstance(declared, str) or declared not in (_NUMBER_FORMATS if is_number else _FORMATS):
             schema.pop("format", None)
+        if schema.get("format") == "hostname" and schema.get("type") != "string":
+            del schema["format"]  # the generator's pattern fits nothing but text
         if schema.get("format") in FORMAT_TYPES and not is_number and not self.makes_objects(path):
             self.as_text(schema)
 

@@ -10,7 +10,6 @@ import ast
 import builtins
 import enum
 import importlib
-import re
 import typing
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import pydantic
 import typing_extensions
 from pydantic import BaseModel
 
+from wasm_sandbox.tool.bounds import pattern_steps
 from wasm_sandbox.tool.parsing import parse_expression
 
 _MODULES = {
@@ -255,7 +255,7 @@ class AnnotationReader:
         }
         for text in [*(args if name != "Field" else ()), keywords.get("pattern")]:
             if isinstance(text, str):
-                self._pattern_steps_left -= _pattern_steps(text)
+                self._pattern_steps_left -= pattern_steps(text)
         if self._pattern_steps_left < 0:
             raise UnknownAnnotation("the source's regular expressions are too large")
         if name == "Field":
@@ -387,29 +387,6 @@ _FIELD_KEYWORDS = frozenset(
         *("gt", "ge", "lt", "le", "min_length", "max_length", "max_digits", "decimal_places"),
     }
 )
-
-
-_PATTERN_PART = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
-
-
-def _pattern_steps(pattern: str) -> int:
-    """How large a regular expression is once its counted repetitions are written out."""
-    outer: list[tuple[int, int]] = []
-    total, last = 0, 0
-    for found in _PATTERN_PART.finditer(pattern):
-        part = found[0]
-        if found[1]:
-            last *= max(int(found[1]), int(found[2] or 0), 1)
-        elif part == "(":
-            outer.append((total, last))
-            total, last = 0, 1
-        elif part == ")" and outer:
-            group = total + last
-            total, last = outer.pop()
-            total, last = total + last, group
-        else:
-            total, last = total + last, 10 if part[0] in "\\[." else 1
-    return total + last + sum(map(sum, outer))
 
 
 def _has_keyword(node: ast.Call, *names: str) -> bool:

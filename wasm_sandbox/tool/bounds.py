@@ -277,3 +277,26 @@ class _Scan:
                 line += self.text.count("\n", begin, start)
                 begin, tokens = start, before
         return (*pieces, Piece(self.text[begin:], line))
+
+
+_PATTERN_PART = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,(\d*))?\}|.", re.DOTALL)
+
+
+def pattern_steps(pattern: str) -> int:
+    """How large a regular expression is once its counted repetitions are written out."""
+    outer: list[tuple[int, int]] = []
+    total, last = 0, 0
+    for found in _PATTERN_PART.finditer(pattern):
+        part = found[0]
+        if found[1]:
+            last *= max(int(found[1]), int(found[2] or 0), 1)
+        elif part == "(":
+            outer.append((total, last))
+            total, last = 0, 1
+        elif part == ")" and outer:
+            group = total + last
+            total, last = outer.pop()
+            total, last = total + last, group
+        else:
+            total, last = total + last, 10 if part[0] in "\\[." else 1
+    return total + last + sum(map(sum, outer))
