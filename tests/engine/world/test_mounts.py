@@ -673,3 +673,81 @@ def test_a_listing_goes_on_from_every_cookie_in_parts_of_every_size(tmp_path: Pa
         assert part(1 << 60, 1000) == []
     finally:
         files.close()
+
+
+OPEN_ALL = """
+def opened(base):
+    import os, shutil
+    seen = {}
+    for path in ("a", "a/", "a/.", "d", "d/", "d/.", "no", "no/", "no/.", "no/x"):
+        for access in ("O_RDONLY", "O_WRONLY", "O_RDWR"):
+            for more in ("", "O_CREAT", "O_CREAT O_EXCL", "O_CREAT O_TRUNC", "O_TRUNC"):
+                if access == "O_RDONLY" and "O_TRUNC" in more or path[-1] in "/." and "O_CREAT" in more:
+                    continue  # each system's own
+                os.makedirs(base + "/d", exist_ok=True)
+                with open(base + "/a", "w"):
+                    pass
+                flags = 0
+                for name in [access, *more.split()]:
+                    flags |= getattr(os, name)
+                try:
+                    os.close(os.open(base + "/" + path, flags, 0o666))
+                    seen[path, access, more] = "opened"
+                except OSError as error:
+                    seen[path, access, more] = type(error).__name__
+                shutil.rmtree(base + "/d")
+                for name in os.listdir(base):
+                    os.unlink(base + "/" + name)
+    return seen
+"""
+
+
+@needs_own_files
+def test_what_is_opened_in_memory_and_in_a_mount_is_what_the_host_opens(value_with: ValueWith, tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    scope: dict[str, Any] = {}
+    exec(OPEN_ALL, scope)
+    expected = scope["opened"](str(tmp_path / "here"))
+    body = f"{OPEN_ALL}\nimport os\nos.mkdir('/m')\nreturn opened('/m'), opened('/d')"
+    in_memory, in_mount = value_with(body, mounts={"/d": HostDir(tmp_path / "there", read_only=False)})
+    assert in_memory == expected
+    assert in_mount == expected
+
+
+@with_both
+def test_what_would_create_a_file_by_a_directorys_name_says_so(value_with: ValueWith, shared: Path) -> None:
+    body = """
+    import shutil
+    def said(path):
+        try:
+            shutil.copyfile("/d/a.txt", path)
+        except OSError as error:
+            return type(error).__name__
+    return said("/d/no/"), said("/d/sub/"), said("/d/a.txt/")
+    """
+    found = value_with(body, mounts={"/d": HostDir(shared, read_only=False)})
+    assert found == ("FileNotFoundError", "IsADirectoryError", "FileNotFoundError")
+
+
+@with_both
+def test_whether_a_file_blocks_is_told_as_it_was_set(value_with: ValueWith, shared: Path) -> None:
+    body = """
+    import os
+    seen = []
+    for path in ("/d/a.txt", "/m.txt"):
+        f = os.open(path, os.O_RDWR | os.O_APPEND)
+        for blocking in (True, False, True, False):
+            os.set_blocking(f, blocking)
+            seen.append(os.get_blocking(f))
+        os.write(f, b"!")
+        os.lseek(f, 0, 0)
+        seen.append(os.read(f, 100))
+        os.close(f)
+        f = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        seen.append(os.get_blocking(f))
+        os.close(f)
+    return seen
+    """
+    found = value_with(body, files={"/m.txt": b"text of a"}, mounts={"/d": HostDir(shared, read_only=False)})
+    assert found == [True, False, True, False, b"text of a!", False] * 2

@@ -35,6 +35,7 @@ from wasm_sandbox.engine.world.preview1 import (
     FROM_END,
     FROM_HERE,
     FROM_START,
+    KEPT_FLAGS,
     MUST_BE_DIRECTORY,
     REGULAR_FILE,
     RIGHT_READ,
@@ -182,7 +183,7 @@ class Descriptors:
                 self._open[opened.number] = OpenDirectory(node)
             elif isinstance(node, File) and 0 <= opened.position < 1 << 63:
                 self.files.opened(node)
-                flags = opened.flags & APPEND
+                flags = opened.flags & KEPT_FLAGS
                 self._open[opened.number] = OpenFile(node, opened.reads, opened.writes, flags, opened.position)
             else:
                 raise Refusal(EINVAL)
@@ -227,7 +228,7 @@ class Descriptors:
         if isinstance(opened, OpenMounted):
             return opened.mount.call("fd_fdstat_set_flags", opened.number, flags)
         if isinstance(opened, OpenFile):
-            opened.flags = flags & APPEND  # the others change nothing of a file in memory
+            opened.flags = flags & KEPT_FLAGS
         return SUCCESS
 
     def fd_advise(self, fd: int, offset: int, size: int, advice: int) -> int:
@@ -464,6 +465,8 @@ class Descriptors:
         place = self._resolve(fd, path, path_size)
         opened: Open
         if isinstance(place, _Beyond):
+            if oflags & CREATE and place.means_directory:
+                return EISDIR  # as for a path in memory; the flags of both at once are no valid ones
             oflags |= MUST_BE_DIRECTORY if place.means_directory else 0
             there = place.mount.open(place.directory, place.path, lookup, oflags, rights, flags)
             opened = OpenMounted(place.mount, there)
@@ -496,7 +499,7 @@ class Descriptors:
             self._resize(node, 0)
             node.modified = self.memory.now()
         self.files.opened(node)
-        return OpenFile(node, bool(rights & RIGHT_READ), writes, flags & APPEND)
+        return OpenFile(node, bool(rights & RIGHT_READ), writes, flags & KEPT_FLAGS)
 
     def path_filestat_get(self, fd: int, lookup: int, path: int, path_size: int, result: int) -> int:
         place = self._resolve(fd, path, path_size)

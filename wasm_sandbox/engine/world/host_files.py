@@ -37,6 +37,7 @@ from wasm_sandbox.engine.world.preview1 import (
     FROM_END,
     FROM_HERE,
     FROM_START,
+    KEPT_FLAGS,
     MUST_BE_DIRECTORY,
     REGULAR_FILE,
     RIGHT_READ,
@@ -290,7 +291,7 @@ class _Opened:
     rights = ALL_RIGHTS
 
     def __init__(self, files: HostFiles, fd: int, flags: int = 0) -> None:
-        self.files, self.fd, self.flags = files, fd, flags & APPEND
+        self.files, self.fd, self.flags = files, fd, flags & KEPT_FLAGS
 
     def close(self) -> None:
         """Close it; it may be called again."""
@@ -324,7 +325,7 @@ class _HostFile(_Opened):
         import fcntl  # lazy: POSIX has it
 
         fcntl.fcntl(self.fd, fcntl.F_SETFL, os.O_NONBLOCK | (os.O_APPEND if flags & APPEND else 0))
-        self.flags = flags & APPEND
+        self.flags = flags & KEPT_FLAGS
 
     def fd_filestat_set_size(self, size: int) -> None:
         os.ftruncate(self._writable(), size)

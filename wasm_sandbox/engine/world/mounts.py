@@ -29,6 +29,7 @@ from wasm_sandbox.engine.world.preview1 import (
     EPERM,
     EROFS,
     FOLLOW,
+    KEPT_FLAGS,
     REGULAR_FILE,
     RIGHT_READ,
     RIGHT_WRITE,
@@ -235,7 +236,7 @@ class Mount:
             raise Refusal(EPERM)
         wanted = rights & (RIGHT_READ | RIGHT_WRITE)
         errno = self.call(
-            "path_open", directory, lookup, *self._put(path), oflags, wanted, wanted, flags & APPEND, _RESULT
+            "path_open", directory, lookup, *self._put(path), oflags, wanted, wanted, flags & KEPT_FLAGS, _RESULT
         )
         if errno:
             raise Refusal(errno)

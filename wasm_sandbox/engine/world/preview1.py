@@ -21,7 +21,10 @@ ROOT = 3
 UNKNOWN, DIRECTORY, REGULAR_FILE, SYMBOLIC_LINK = 0, 3, 4, 7
 
 CREATE, MUST_BE_DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8  # oflags
-APPEND = 1  # fdflags
+APPEND, NONBLOCK = 1, 4  # fdflags
+KEPT_FLAGS = APPEND | NONBLOCK
+"""Flags of an open file that are told as they were set. No file is waited for, so NONBLOCK changes nothing."""
+
 FOLLOW = 1  # lookupflags
 RIGHT_READ, RIGHT_WRITE = 1 << 1, 1 << 6
 ALL_RIGHTS = (1 << 30) - 1
