@@ -5,7 +5,8 @@
 #                 on all processors; in one process:  (PYTEST_ARGS="-p no:xdist")
 #
 # Besides: make test-long (the tests marked "long", which make test runs only where their file is named), make
-# test-plain (the tests of the engine with the plain one), make mutants (each defence taken out: its tests must fail;
+# test-plain (the tests of the engine with the plain one), make cpython (CPython's own tests, in the guest;
+# CPYTHON_ARGS="test_json --again" for some), make mutants (each defence taken out: its tests must fail;
 # MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make advisories (known
 # weaknesses of what is installed and of the guest, from the list in tools/) and make audit (the same from the network,
 # with pip-audit). Nothing but Python 3.11+ and make is needed; PYTHON=... chooses the interpreter, VENV=... the directory
@@ -15,13 +16,14 @@ VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
 MUTANTS_ARGS ?=
+CPYTHON_ARGS ?=
 # Not in pyproject.toml: pytest without xdist does not know these options. With worksteal each process has
 # tests that stand together, so that hardly a file is set up twice, and takes half of another's rest when
 # it is through with them.
 XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-plain mutants lint types format advisories audit clean
+.PHONY: demo test test-long test-plain cpython mutants lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
@@ -34,6 +36,9 @@ test-long: $(VENV)/.dev
 
 test-plain: $(VENV)/.dev
 	WASM_SANDBOX_ENGINE=plain $(BIN)/python -m pytest $(XDIST_ARGS) tests/engine tests/hostile tests/sandbox $(PYTEST_ARGS)
+
+cpython: $(VENV)/.dev
+	$(BIN)/python -m tests.cpython $(CPYTHON_ARGS)
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py $(MUTANTS_ARGS)
