@@ -118,7 +118,7 @@ def test_the_list_is_written_as_it_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["", ON_A_MOUNT])
 def test_whatever_ends_a_guest_costs_one_test(made: Path, where: str) -> None:
-    limits = LIMITS.model_copy(update={"fuel": 2_000_000_000})
+    limits = LIMITS.model_copy(update={"fuel": 500_000_000})
     result = run_module(f"test_made{where}", made, limits=limits)
     assert {name: outcome for name, (outcome, _) in result.bad.items()} == {
         "Made.test_b_never_ends": "ended",

@@ -14,7 +14,7 @@ ABOUT_FILES = {
 """Modules that are run twice, the second time on a mount."""
 
 SHORT_LIST = [
-    "test_asyncio.test_futures", "test_builtin", "test_bytes", "test_class", "test_codecs", "test_collections",
+    "test_asyncio.test_futures", "test_builtin", "test_class", "test_codecs", "test_collections",
     "test_dataclasses", "test_dict", "test_functools", "test_json", "test_patma", "test_posix on a mount",
     "test_shutil", "test_shutil on a mount", "test_strptime", "test_tempfile",
 ]  # fmt: skip
