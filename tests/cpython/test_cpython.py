@@ -14,6 +14,8 @@ from tests.cpython.running import LIMITS, ON_A_MOUNT, ModuleResult, run_module
 from tests.cpython.sources import KEPT, ROOT, NoSources, directory_of_tests, modules
 from tests.cpython.wanted import SHORT_LIST, all_of
 
+pytestmark = pytest.mark.long
+
 PACKAGE = {
     "__init__.py": "",
     "support.py": "",

@@ -70,7 +70,8 @@ def test_bytes_that_were_taken_apart_fit_together(blob: bytes) -> None:
 @pytest.mark.parametrize("number", range(40))
 def test_a_flipped_bit_is_found(number: int, blob: bytes) -> None:
     changed = bytearray(blob)
-    changed[random.Random(number).randrange(len(blob))] ^= 1 << number % 8
+    start = 0 if number % 4 else len(blob) - 32  # every fourth is one of the checksum's, which nothing else sees
+    changed[random.Random(number).randrange(start, len(blob))] ^= 1 << number % 8
     with pytest.raises(SnapshotError):
         BOX.load_session(bytes(changed))
 
