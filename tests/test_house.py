@@ -22,7 +22,7 @@ PACKAGE = "wasm_sandbox"
 VALUES = frozenset(
     {
         "config", "directories", "doors", "environment", "errors", "events", "files", "forks", "limits", "network",
-        "options", "outcome", "request", "results", "sizes", "switches", "tracing", "twins",
+        "options", "outcome", "request", "results", "sizes", "switches", "tracing",
     }
 )  # fmt: skip
 """Modules of the top floor that know no machinery."""

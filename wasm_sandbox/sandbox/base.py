@@ -31,8 +31,8 @@ from wasm_sandbox.script.generate import (
 )
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tool.source import is_quickly_read, read_source
+from wasm_sandbox.tool.twins import async_twin
 from wasm_sandbox.tracing import trace_method, traced
-from wasm_sandbox.twins import async_twin
 
 if TYPE_CHECKING:
     from wasm_sandbox.sandbox.script_end import ScriptEnd

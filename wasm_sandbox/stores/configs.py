@@ -20,7 +20,7 @@ from wasm_sandbox.stores.database import Database, damaged, encoding
 from wasm_sandbox.stores.encryption import ValueCipher
 from wasm_sandbox.stores.organizations import organization_of
 from wasm_sandbox.tool.parsing import read_json
-from wasm_sandbox.twins import async_twin
+from wasm_sandbox.tool.twins import async_twin
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "wasm": {},

@@ -13,7 +13,7 @@ from wasm_sandbox.stores.database import Database, encoding
 from wasm_sandbox.stores.organizations import organization_of
 from wasm_sandbox.tool.definition import Tool
 from wasm_sandbox.tool.parsing import read_json
-from wasm_sandbox.twins import async_twin
+from wasm_sandbox.tool.twins import async_twin
 
 
 class ToolManager:
