@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.errors import ImageNotFound as ImageNotFound
     from wasm_sandbox.errors import InvalidEnvironment as InvalidEnvironment
     from wasm_sandbox.errors import InvalidFiles as InvalidFiles
+    from wasm_sandbox.errors import InvalidNetwork as InvalidNetwork
     from wasm_sandbox.errors import PackageError as PackageError
     from wasm_sandbox.errors import SandboxError as SandboxError
     from wasm_sandbox.errors import SecretError as SecretError
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.functions.gates import Deny as Deny
     from wasm_sandbox.images.image import Image as Image
     from wasm_sandbox.limits import Limits as Limits
+    from wasm_sandbox.network import Network as Network
+    from wasm_sandbox.network import Secret as Secret
     from wasm_sandbox.results import Call as Call
     from wasm_sandbox.results import CodeResult as CodeResult
     from wasm_sandbox.results import ErrorKind as ErrorKind
@@ -79,12 +82,15 @@ _HOMES = {
     "ImageNotFound": "errors",
     "InvalidEnvironment": "errors",
     "InvalidFiles": "errors",
+    "InvalidNetwork": "errors",
     "Limits": "limits",
+    "Network": "network",
     "PackageError": "errors",
     "Paused": "sandbox.session",
     "Sandbox": "sandbox.boxes",
     "SandboxConfig": "config",
     "SandboxError": "errors",
+    "Secret": "network",
     "SecretError": "errors",
     "Session": "sandbox.session",
     "SessionError": "errors",

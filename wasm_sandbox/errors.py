@@ -24,6 +24,10 @@ class InvalidFiles(SandboxError, ValueError):
     """Files or mounts for the guest have a wrong path, name or size; the message names the path."""
 
 
+class InvalidNetwork(SandboxError, ValueError):
+    """A network policy or a secret of it is wrong; the message names the entry, never a secret's value."""
+
+
 class UnsupportedIsolation(SandboxError, ValueError):
     """There is no such isolation, or a worker process cannot do what is asked for."""
 
