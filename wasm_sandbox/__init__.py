@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from wasm_sandbox.network import Secret as Secret
     from wasm_sandbox.results import Call as Call
     from wasm_sandbox.results import CodeResult as CodeResult
+    from wasm_sandbox.results import Connection as Connection
     from wasm_sandbox.results import ErrorKind as ErrorKind
     from wasm_sandbox.results import Event as Event
+    from wasm_sandbox.results import Request as Request
     from wasm_sandbox.results import ToolError as ToolError
     from wasm_sandbox.results import ToolExecutionResult as ToolExecutionResult
     from wasm_sandbox.results import Usage as Usage
@@ -71,6 +73,7 @@ _HOMES = {
     "CacheError": "errors",
     "Call": "results",
     "CodeResult": "results",
+    "Connection": "results",
     "Deny": "functions.gates",
     "ErrorKind": "results",
     "Event": "results",
@@ -87,6 +90,7 @@ _HOMES = {
     "Network": "network",
     "PackageError": "errors",
     "Paused": "sandbox.session",
+    "Request": "results",
     "Sandbox": "sandbox.boxes",
     "SandboxConfig": "config",
     "SandboxError": "errors",

@@ -6,10 +6,12 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import NamedTuple, Protocol, TypeVar
 
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.results import Connection, Request
 
 T = TypeVar("T")
 
@@ -20,6 +22,43 @@ MAX_OWN_BYTES = 64 << 10
 
 OUTPUT = 255
 """Operation of a worker's channel, not of a guest's: hand over what was written to a descriptor, its number."""
+
+
+class NetworkOperation(IntEnum):
+    """Operations of a guest's connections, above those of host functions. The number of a request is a descriptor."""
+
+    OPEN = 32
+    """Give a descriptor, the next free one after that of the request; the answer is its number (``<I``)."""
+    CONNECT = 33
+    """Begin to connect: port (``<H``), and the name of the host."""
+    STATUS = 34
+    """Wait for what is under way: microseconds (``<q``, negative for no end). The answer describes TLS, as JSON."""
+    START_TLS = 35
+    """Begin TLS: JSON of ``name`` and ``alpn``, and of ``in_band``: a mark, if the answer is to be data behind it."""
+    SHUTDOWN = 36
+    """Say that nothing more is sent."""
+    POLL = 37
+    """Wait for any: whether answers of host functions count (``<?``), microseconds (``<q``), then descriptor and
+    `READABLE`, `WRITABLE` of each (``<IB``). The answer is those that are ready, in the same form."""
+    RECEIVE = 38
+    """Most bytes (``<I``) and microseconds (``<q``). The answer is the bytes; none at the end."""
+    SEND = 39
+    """Microseconds (``<q``) and bytes. The answer is the number of bytes that were taken (``<I``)."""
+    CLOSE = 40
+
+
+READABLE, WRITABLE = 1, 2
+"""What a descriptor is polled for."""
+
+DONE, REFUSED = 16, 17
+"""Kinds of answers to an operation of the network. One that is refused has an errno of WASI (``<i``), then the name of
+a class of exceptions and a sentence, with a NUL between them."""
+
+FIRST_SOCKET, LAST_SOCKET = 512, 959
+"""Descriptors of connections: above those of files, and below 1024, which is what ``select`` takes."""
+
+MAX_SENT_BYTES = 256 << 10
+"""Most bytes that one operation sends."""
 
 
 class Answer(NamedTuple):
@@ -69,6 +108,38 @@ class Peer(Protocol):
         """End what is under way; the guest has ended. May be called again, from any thread."""
 
 
+class Connections(Protocol):
+    """Connections of a guest (`wasm_sandbox.egress.RunConnections`), called on the guest's thread."""
+
+    changed: threading.Condition
+    """Notified whenever an operation that waits may go on."""
+    connections: list[Connection]
+    requests: list[Request]
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """Placeholders of secrets, as environment variables of the guest."""
+
+    def scrub(self, text: str) -> str:
+        """A text without the values of secrets."""
+
+    def begin_run(self, has_answer: Callable[[], bool]) -> None:
+        """Begin a run; ``has_answer``, called with `changed` held, ends a wait for host functions, too."""
+
+    def handle(self, op: int, ident: int, payload: bytes, wait: Wait) -> Answer:
+        """Serve a `NetworkOperation`, whose bytes are hostile."""
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a connection that was ended is still open."""
+
+    def end_run(self) -> None:
+        """End what the run began; called when its guest has ended, perhaps again, from any thread."""
+
+    def settle(self, seconds: float) -> None:
+        """Wait until no connection that was ended is open."""
+
+
 class Tap(Protocol):
     """Listener to what a guest writes, called on the guest's thread (`wasm_sandbox.sandbox.streams.Events`)."""
 
@@ -99,6 +170,8 @@ class ExecutionRequest:
     """Other end of the guest's channel; with None it has no channel."""
     tap: Tap | None = None
     """Listener to the guest's output, if there is one."""
+    has_network: bool = False
+    """Whether its peer serves connections, too."""
 
     def encode(self, code: bytes = b"") -> bytes:
         """Encode the request for ``sandbox_run`` (``struct request`` in ``reactor.c``).

@@ -6,11 +6,12 @@ the first model of a process that is built costs as much as importing pydantic (
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from wasm_sandbox.limits import DEFER_BUILD
 
@@ -119,6 +120,68 @@ class Call(BaseModel):
         return call
 
 
+class Connection(BaseModel):
+    """Connection of a run, or one that it asked for."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=DEFER_BUILD)
+
+    id: int
+    """Number of the connection in its run, from 1."""
+    host: str
+    """Name that was asked for, in its canonical form."""
+    port: int
+    address: str | None = None
+    """Address that was connected to; of a proxy, if there is one."""
+    tls: bool = False
+    outcome: Literal["open", "closed", "refused", "failed"] = "open"
+    """``"refused"``: by the policy, before or after its name was looked up."""
+    reason: str | None = None
+    """Why it was refused or failed, for whoever wrote the policy: which rule was missing."""
+    bytes_out: int = 0
+    """Bytes that were sent, without those of TLS."""
+    bytes_in: int = 0
+    """Bytes that came, without those of TLS."""
+    seconds: float = 0.0
+    """Time from the guest's connect to the end."""
+    _began: float = PrivateAttr(default=0.0)
+
+    @classmethod
+    def begun(cls, number: int, host: str, port: int) -> Connection:
+        """Make a record of a connection that is asked for now."""
+        made = cls.model_construct(id=number, host=host, port=port)
+        made._began = time.monotonic()
+        return made
+
+    def end_at(self, now: float, outcome: Literal["closed", "refused", "failed"] = "closed") -> None:
+        """Note how it ended, unless that is known; time on the clock of `time.monotonic`."""
+        if self.outcome == "open":
+            self.outcome, self.seconds = outcome, now - self._began
+
+
+class Request(BaseModel):
+    """HTTP request of a run, as it was sent or refused."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=DEFER_BUILD)
+
+    id: int = 0
+    """Number of the request in its run, from 1."""
+    connection: int = 0
+    """Number of its connection; 0 if none was needed, in a replay."""
+    method: str
+    url: str
+    headers: dict[str, str] = {}
+    """Headers as the guest sent them: with placeholders, and never with the values of secrets."""
+    status: int | None = None
+    """Status of the answer, once there is one."""
+    outcome: Literal["pending", "ok", "refused", "failed"] = "pending"
+    reason: str | None = None
+    """Why it was refused or failed, for whoever wrote the policy: which rule was missing."""
+    bytes_out: int = 0
+    """Size of its body."""
+    bytes_in: int = 0
+    """Size of the answer's body."""
+
+
 class CodeResult(BaseModel):
     """Result of code of a user's own. In JSON, bytes are base64."""
 
@@ -142,6 +205,10 @@ class CodeResult(BaseModel):
     usage: Usage | None = None
     calls: list[Call] = []
     """Calls of host functions, in order."""
+    connections: list[Connection] = []
+    """Connections that were asked for, in order, refused ones too: the first 1,000."""
+    requests: list[Request] = []
+    """HTTP requests, in order: the first 1,000."""
     rolled_back: bool = False
     """Whether a session was taken back to what it was before this call."""
 
@@ -176,6 +243,11 @@ class ToolExecutionResult(BaseModel):
 
     calls: list[Call] | None = None
     """Calls of host functions, in order; ``None`` if the tool was given none."""
+    connections: list[Connection] | None = None
+    """Connections that were asked for, in order, refused ones too: the first 1,000. ``None`` if the run had
+    no network."""
+    requests: list[Request] | None = None
+    """HTTP requests, in order: the first 1,000; ``None`` if the run had no network."""
     rolled_back: bool = False
     """Whether a session was taken back to what it was before this call."""
 
