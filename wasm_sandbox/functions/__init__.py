@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.functions.declared import Parameter as Parameter
     from wasm_sandbox.functions.declared import host_function as host_function
     from wasm_sandbox.functions.gates import Deny as Deny
+    from wasm_sandbox.functions.loops import private_loop as private_loop
+    from wasm_sandbox.functions.loops import thread_pool as thread_pool
 
 _HOMES = {
     "Deferred": "calls",
@@ -31,6 +33,8 @@ _HOMES = {
     "answer_of": "answers",
     "host_function": "declared",
     "pending_call": "answers",
+    "private_loop": "loops",
+    "thread_pool": "loops",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once

@@ -26,7 +26,7 @@ from wasm_sandbox.functions.gates import Deny, Gate
 from wasm_sandbox.functions.loops import private_loop, thread_pool
 from wasm_sandbox.functions.requests import read_bundle, read_progress
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.request import MAX_OWN_BYTES, Answer, Wait
+from wasm_sandbox.request import MAX_OWN_BYTES, MAX_SENT_BYTES, Answer, Connections, NetworkOperation, Wait
 from wasm_sandbox.results import Call
 from wasm_sandbox.script.wire import MARSHAL_VERSION, Untravelled, encode
 
@@ -91,6 +91,7 @@ class RunCalls:
         on_display: called with each bundle that the guest shows.
         on_progress: called with what the guest says of its progress.
         on_call: called with each call, when it begins and when it has ended.
+        network: connections of the run, which share the guest's channel.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class RunCalls:
         on_display: Callable[[dict[str, str | bytes]], None] | None = None,
         on_progress: Callable[[float, float | None, str], None] | None = None,
         on_call: Callable[[Call], None] | None = None,
+        network: Connections | None = None,
     ) -> None:
         self._functions, self._limits, self._gate, self._loop = functions, limits, gate, loop
         self._on_display, self._on_progress, self._on_call = on_display, on_progress, on_call
@@ -118,7 +120,8 @@ class RunCalls:
         self._gate_is_async = gate is not None and _is_async(gate)
         self.bytes_in = self.bytes_out = 0
         self.seconds = 0.0
-        self.changed = threading.Condition()
+        self.network = network
+        self.changed = threading.Condition() if network is None else network.changed
         self._answers: deque[Answer] = deque()
         self._order: deque[int] = deque()
         self._under_way: dict[int, Future[Answer]] = {}
@@ -127,11 +130,14 @@ class RunCalls:
         self._performing = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        if network is not None:
+            network.begin_run(lambda: bool(self._answers) or not self._under_way)
 
     @property
     def max_request_bytes(self) -> int:
         """Most bytes of the next request: what the run may still hand over, and what every request needs."""
-        return max(self._limits.host_bytes - self.bytes_in, MAX_OWN_BYTES)
+        least = MAX_OWN_BYTES if self.network is None else 2 * MAX_SENT_BYTES
+        return max(self._limits.host_bytes - self.bytes_in, least)
 
     @property
     def holds_deadline(self) -> bool:
@@ -157,6 +163,8 @@ class RunCalls:
         Returns:
             The answer; ``NOTHING`` where there is none yet.
         """
+        if op >= NetworkOperation.OPEN and self.network is not None:
+            return self.network.handle(op, ident, payload, wait)
         try:
             match op:
                 case 0:
@@ -192,6 +200,8 @@ class RunCalls:
             self.changed.notify_all()
         for future in pending:
             future.cancel()
+        if self.network is not None:
+            self.network.end_run()
 
     def settle(self, seconds: float = SETTLE_SECONDS) -> None:
         """Cancel what is under way, and wait until no coroutine of a call runs any more.
@@ -202,12 +212,16 @@ class RunCalls:
         self.close()
         with self.changed:
             self.changed.wait_for(lambda: not self._performing, seconds)
+        if self.network is not None:
+            self.network.settle(seconds)
 
     async def settle_async(self, seconds: float = SETTLE_SECONDS) -> None:
         """Settle as `settle`, on the event loop of the calls."""
         self.close()
         if tasks := {task for task in self._tasks if not task.done()}:
             await asyncio.wait(tasks, timeout=seconds)
+        if self.network is not None and self.network.is_ending:
+            await asyncio.to_thread(self.network.settle, seconds)
 
     # -- budgets ---------------------------------------------------------------------------------
 

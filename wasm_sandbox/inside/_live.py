@@ -260,6 +260,9 @@ def _select(selector, timeout=None, _state=_Calls):
             asyncio.get_running_loop().stop()
             return []
         return _select.without_calls(selector, timeout)
+    ready = []
+    if selector.get_map():  # connections: one request waits for both
+        ready, timeout = _select.without_calls(selector, timeout, is_beside_calls=True), 0
     wait = FOREVER if timeout is None else max(0, int(timeout * 1e6))
     while len(_state.futures) > len(_state.deferred):
         kind, ident, data = _exchange(NEXT, 0, wait.to_bytes(8, "little"))
@@ -269,7 +272,7 @@ def _select(selector, timeout=None, _state=_Calls):
             break
         _settle(ident, kind, data)
         wait = 0
-    return []
+    return ready
 
 
 def _is_host_function(function):
@@ -661,6 +664,8 @@ def _resume_process(is_fork):
             setattr(random, method, getattr(_Session.random, method))
     elif is_fork:
         _Session.random.seed(int.from_bytes(os.urandom(32), "little"))
+    if is_fork and (net := sys.modules.get("_sandbox_net")) is not None:
+        net.forget()
     sys.modules["__main__"] = _Session.module
     if _Session.environ is not None:
         for key in {*os.environ} - {*_Session.environ}:
@@ -744,5 +749,9 @@ def install():
     asyncio.threads.to_thread = _to_thread
     _run_in_executor.before = BaseEventLoop.run_in_executor
     BaseEventLoop.run_in_executor = _run_in_executor
-    selector = type(asyncio.new_event_loop()._selector)
+    wait_with(type(asyncio.new_event_loop()._selector))
+
+
+def wait_with(selector):
+    """Let the event loops that have a class of selectors wait for answers of the host, too."""
     _select.without_calls, selector.select = selector.select, _select

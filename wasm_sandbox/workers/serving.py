@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeVar
 
 from wasm_sandbox.engine import GuestThreads
-from wasm_sandbox.request import OUTPUT, Answer, Peer, Tap
+from wasm_sandbox.request import OUTPUT, Answer, NetworkOperation, Peer, Tap
 from wasm_sandbox.workers import messages
 
 T = TypeVar("T")
@@ -110,7 +110,7 @@ class Serving:
             if request.op == OUTPUT and request.too_long is None:
                 self._tap.output(request.ident, payload)
                 return _TAKEN
-        with self._held():
+        with self._held() if request.op < NetworkOperation.OPEN else nullcontext():
             if request.too_long is not None:
                 return self._peer.refuse(request.ident, request.too_long, self._wait)
             return self._peer.handle(request.op, request.ident, payload, self._wait)

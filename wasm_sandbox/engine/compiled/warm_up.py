@@ -140,8 +140,14 @@ def output_script() -> str:
 
 
 @cache
+def net_script() -> str:
+    """Script that gives a guest its side of connections; it follows that of `live_script`."""
+    return _installation("_sandbox_net")
+
+
+@cache
 def threads_script() -> str:
-    """Script that gives a guest threads which run where they are started; it follows that of `live_script`."""
+    """Script that gives a guest threads which run where they are started; it follows those above."""
     return _installation("_sandbox_threads") + _POOLS
 
 
@@ -198,5 +204,13 @@ def warm_up_scripts() -> list[str]:
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
     tools = [*[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
-    whole = [output_script(), live_script(), threads_script(), *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
+    whole = [
+        output_script(),
+        live_script(),
+        net_script(),
+        threads_script(),
+        *map(_cell, _CELLS * 2),
+        _LIBRARIES,
+        *tools,
+    ]
     return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]

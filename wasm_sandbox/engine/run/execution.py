@@ -49,7 +49,7 @@ def execute(
         guest = Guest(image, watch, surroundings, started + request.limits.timeout_seconds)
         run = _Run(guest, request, deliver, started)
         with guest:
-            guest.equip(request.given, request.limits, request.peer)
+            guest.equip(request.given, request.limits, request.peer, request.has_network)
             ending = run.run(turn, codes.find(key) if codes is not None and key else None)
         if codes is not None and key and ending is Ending.EXITED and not guest.ended.exit_code and codes.is_wanted(key):
             with mark("compile ahead"):

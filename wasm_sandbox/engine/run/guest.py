@@ -29,6 +29,7 @@ from wasm_sandbox.engine.world.file_system import FileSystem
 from wasm_sandbox.engine.world.mounts import Mounts
 from wasm_sandbox.engine.world.pipe import OutputPipe
 from wasm_sandbox.engine.world.process import Process, entries
+from wasm_sandbox.engine.world.sockets import Sockets
 from wasm_sandbox.engine.world.streams import Streams
 from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.engine.world.world import Halt, World
@@ -136,13 +137,16 @@ class Guest:
         if self._channel is not None:
             self._channel.peer = peer
 
-    def equip(self, given: GivenFiles | None, limits: Limits, peer: Peer | None = None) -> None:
+    def equip(
+        self, given: GivenFiles | None, limits: Limits, peer: Peer | None = None, has_network: bool = False
+    ) -> None:
         """Offer the capabilities, before the first call.
 
         Args:
             given: files and mounts of the caller; those of the image are added.
             limits: limits of what the guest may create and write. If the caller gives none, it can only read.
             peer: other end of the guest's channel, if it has one.
+            has_network: whether that serves connections, too.
 
         Raises:
             InvalidFiles: if a mount cannot be opened, or the files do not go together with those of the image.
@@ -155,6 +159,8 @@ class Guest:
         if peer is not None:
             self._channel = Channel(self.world, peer, self._spend)
             self.world.offer(self._channel)
+            if has_network:
+                self.world.offer(Sockets(self.world, self._channel, self._spend))
 
     def _files(self, given: GivenFiles | None, limits: Limits) -> Descriptors | None:
         image = self.image

@@ -118,7 +118,7 @@ class KeptGuest:
             return self._guest
         guest = Guest(self.image, self._watch, surroundings, deadline, is_kept=True)
         try:
-            guest.equip(self._given, self._limits, request.peer)
+            guest.equip(self._given, self._limits, request.peer, request.has_network)
             if self.point is not None:
                 self._restore(guest, self.point, request.limits)
         except BaseException:

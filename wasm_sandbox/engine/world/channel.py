@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from wasm_sandbox.engine.world.preview1 import EBADF, EINVAL, REGULAR_FILE, RIGHT_READ, SUCCESS, Imported
 from wasm_sandbox.engine.world.world import World
-from wasm_sandbox.request import Answer, Peer
+from wasm_sandbox.request import Answer, NetworkOperation, Peer
 
 CHANNEL = 1000
 """Number of the descriptor: above all that a guest can open."""
@@ -91,7 +91,8 @@ class Channel:
             return self.peer.refuse(ident, size, self._world.wait)
         payload = ctypes.string_at(address + _HEAD.size, size)
         self._world.check()
-        with self._world.deadline_held() if self.peer.holds_deadline else nullcontext():
+        is_held = self.peer.holds_deadline and op < NetworkOperation.OPEN
+        with self._world.deadline_held() if is_held else nullcontext():
             answer = self.peer.handle(op, ident, payload, self._world.wait)
         self._world.check()
         return answer
