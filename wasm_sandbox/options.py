@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, cast, get_args
 
 from wasm_sandbox.config import SandboxConfig
-from wasm_sandbox.errors import UnsupportedIsolation
+from wasm_sandbox.errors import InvalidNetwork, UnsupportedIsolation
 from wasm_sandbox.files import HostDir
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.network import Network
 from wasm_sandbox.results import Call, Event
 
 Isolation = Literal["thread", "process"]
@@ -51,6 +52,9 @@ class RunOptions(TypedDict, total=False):
     on_event: Callable[[Event], object] | None
     """Function that is called with each `Event` of the run, in order and one at a time, on the thread of the guest or
     of whoever caused it; the guest waits meanwhile. What it raises ends the run, and is raised to the caller."""
+    network: Network | str | Sequence[str] | None
+    """What the guest may connect to: a `Network`, or just the hosts, as ``"api.example.com,*.example.org"`` or a list.
+    Without it there is no network, and every connect is a ``PermissionError``."""
     build_images: bool
     """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads packages
     that the tool names, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
@@ -77,6 +81,7 @@ def checked(options: RunOptions) -> RunOptions:
     Raises:
         TypeError: if there is no option of a name, or ``on_event`` cannot be called.
         UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
+        InvalidNetwork: if the network is malformed, or a deterministic run is to have one.
         ValueError: if limits are out of range (`pydantic.ValidationError`).
     """
     if unknown := options.keys() - _NAMES:
@@ -86,7 +91,35 @@ def checked(options: RunOptions) -> RunOptions:
     _check_listener(options.get("on_event"))
     limits = options.get("limits")
     settled = Limits.default() if limits is None else Limits.model_validate(limits)
-    return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled}))
+    network = options.get("network")
+    if network is not None:
+        network = _checked_network(network, settled)
+    return cast(RunOptions, MappingProxyType({**_DEFAULTS, **options, "limits": settled, "network": network}))
+
+
+def check_network(network: object, has_own_guest: bool) -> None:
+    """Refuse a network where the guest could not use it.
+
+    Args:
+        network: network of the run, if it has one.
+        has_own_guest: whether the image is one of our own guest.
+
+    Raises:
+        UnsupportedIsolation: if it is not, and there is a network.
+    """
+    if network is not None and not has_own_guest:
+        raise UnsupportedIsolation(
+            "a network needs our own guest: an image of another CPython has none; leave out network, or image"
+        )
+
+
+def _checked_network(given: Network | str | Sequence[str], limits: Limits) -> Network:
+    network = Network.of(given)
+    if network.record is not None or network.replay is not None:
+        raise InvalidNetwork("a network can be neither recorded nor replayed yet: leave out record and replay")
+    if limits.deterministic:
+        raise InvalidNetwork("a deterministic run has no network, whose answers differ: leave out network")
+    return network
 
 
 _NAMES = frozenset(RunOptions.__annotations__)

@@ -20,9 +20,37 @@ def sizeof(kind):
     return 4
 '''
 
-_ADDED: Mapping[str, Mapping[str, bytes]] = {"sympy": {"ctypes/__init__.py": _WIDTH_OF_LONG}}
+_CERTIFI = b'''"""Certificates of authorities: in a guest those of its host count, which verifies them."""
+
+from importlib.resources import files
+
+
+def where():
+    """Path of a file that is there, for libraries that look for one."""
+    return "/etc/ssl/cert.pem"
+
+
+def contents():
+    """The certificates that this package was published with."""
+    return files("certifi").joinpath("cacert.pem").read_text(encoding="ascii")
+'''
+
+_NO_CERTIFICATES = b"""# Certificates are verified by the host of this sandbox (Network.ca_file).
+"""
+
+_ADDED: Mapping[str, Mapping[str, bytes]] = {
+    "certifi": {"certifi/core.py": _CERTIFI},
+    "sympy": {"ctypes/__init__.py": _WIDTH_OF_LONG},
+}
+
+_PLACED: Mapping[str, Mapping[str, bytes]] = {"certifi": {"/etc/ssl/cert.pem": _NO_CERTIFICATES}}
 
 
 def added_files(distribution: str) -> Mapping[str, bytes]:
-    """Files that go into an image along with a distribution."""
+    """Files that go into an image along with a distribution, or in the place of its own."""
     return _ADDED.get(distribution, {})
+
+
+def placed_files(distribution: str) -> Mapping[str, bytes]:
+    """Files that a run finds where a distribution is installed, by their absolute paths."""
+    return _PLACED.get(distribution, {})

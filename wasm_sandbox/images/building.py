@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from wasm_sandbox.engine import Progress, find_artifact, process_engine
 from wasm_sandbox.errors import PackageError
-from wasm_sandbox.images.adaptations import added_files
+from wasm_sandbox.images.adaptations import added_files, placed_files
 from wasm_sandbox.images.archive import MAX_IMAGE_BYTES, MAX_IMAGE_FILES
 from wasm_sandbox.images.guest_python import GuestPython, parse_requirement
 from wasm_sandbox.images.installer import Index
@@ -147,6 +147,7 @@ def _recipe(
 ) -> tuple[Recipe, Contents]:
     packages: dict[str, bytes] = {}
     for name, one in sorted(found.items()):
+        placed = {**placed_files(name), **placed}
         for path, data in {**one.files, **added_files(name)}.items():
             if packages.setdefault(path, data) != data:
                 raise PackageError(f"{name} {one.version} and another distribution both have a file {path}")

@@ -1,6 +1,6 @@
 """Sandboxes, which users hold: one call of one tool, from arguments to result.
 
-May import: values, tool, script, decode, images, functions, stores, workers, engine.
+May import: values, tool, script, decode, images, functions, egress, stores, workers, engine.
 Imported by: cli, bench, faces.
 """
 

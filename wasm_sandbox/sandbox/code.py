@@ -16,12 +16,12 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.files import check_files
 from wasm_sandbox.functions import Functions, RunCalls
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import RunOptions, check_isolation
+from wasm_sandbox.options import RunOptions, check_isolation, check_network
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
 from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.hosting import calls_of, with_calls
+from wasm_sandbox.sandbox.hosting import calls_of, environ_of, with_calls
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.waiting import result_of, result_of_async
 from wasm_sandbox.script.cells import cell_script
@@ -93,6 +93,7 @@ def prepare_code(
     environ = merge_environment(options["env"])
     image = None if options["image"] is None else images.choose_image(options["image"], None, may_build=False)
     check_isolation(options["isolation"], image=image)
+    check_network(options["network"], image is None or image.has_own_guest)
     try:
         preamble = "" if image is None or image.has_own_guest else live_script()
         script = cell_script(code, inputs, functions.names if functions else None, preamble=preamble)
@@ -100,7 +101,18 @@ def prepare_code(
         pass_on(error)
         return told(refused(error), events)
     calls = calls_of(functions, options, loop, **listeners(events))
-    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls, tap=events)
+    if events is not None and calls.network is not None:
+        events.scrub = calls.network.scrub
+    request = ExecutionRequest(
+        script.text,
+        environ_of(environ, calls),
+        limits,
+        given=given,
+        values=script.values,
+        peer=calls,
+        tap=events,
+        has_network=calls.network is not None,
+    )
     return CodeRun(request, calls, image, options, events)
 
 

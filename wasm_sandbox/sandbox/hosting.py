@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasm_sandbox.functions import Functions, HostFunction, Parameter, RunCalls
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.results import CodeResult, ToolExecutionResult, Usage
 from wasm_sandbox.tool.definition import Tool
+
+if TYPE_CHECKING:
+    from wasm_sandbox.egress import RunConnections
 
 R = TypeVar("R", CodeResult, ToolExecutionResult)
 
@@ -74,19 +77,37 @@ _LEFT_OUT = _LeftOut()
 
 
 def calls_of(
-    functions: Functions, options: RunOptions, loop: AbstractEventLoop | None = None, **listeners: Any
+    functions: Functions,
+    options: RunOptions,
+    loop: AbstractEventLoop | None = None,
+    network: RunConnections | None = None,
+    **listeners: Any,
 ) -> RunCalls:
-    """Calls of one run.
+    """Calls of one run, and its connections.
 
     Args:
         functions: what the guest may call.
         options: options of the run, checked.
         loop: event loop of the caller, if it has one that is free.
+        network: connections that are kept from run to run, of a session; by default those of the options.
         listeners: ``on_display``, ``on_progress``, ``on_call`` of `RunCalls`.
     """
     limits = options["limits"]
     assert isinstance(limits, Limits)
-    return RunCalls(functions, limits, options.get("gate"), loop, **listeners)
+    if network is None and options["network"] is not None:
+        from wasm_sandbox.sandbox.networking import connections_of  # lazy: only for runs with a network
+
+        network = connections_of(options, loop)
+    elif network is not None:
+        from wasm_sandbox.sandbox.networking import ask_on  # lazy: as above
+
+        ask_on(network, loop)
+    return RunCalls(functions, limits, options.get("gate"), loop, network=network, **listeners)
+
+
+def environ_of(environ: Mapping[str, str], calls: RunCalls | None) -> Mapping[str, str]:
+    """Environment of a guest, with placeholders of the secrets of its network."""
+    return environ if calls is None or calls.network is None else {**environ, **calls.network.environ}
 
 
 def with_calls(result: R, calls: RunCalls) -> R:
@@ -103,4 +124,9 @@ def with_calls(result: R, calls: RunCalls) -> R:
     update: dict[str, Any] = {"calls": list(calls.calls), "usage": counted}
     if isinstance(result, CodeResult):
         update["displays"] = list(calls.displays)
-    return result.model_copy(update=update)
+    made = result.model_copy(update=update)
+    if calls.network is None:
+        return made
+    from wasm_sandbox.sandbox.networking import with_connections  # lazy: only for runs with a network
+
+    return with_connections(made, calls.network)

@@ -32,7 +32,7 @@ from wasm_sandbox.request import Answer, ExecutionRequest
 from wasm_sandbox.results import Call, CodeResult, ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.code import refused
-from wasm_sandbox.sandbox.hosting import calls_of, functions_of, with_calls
+from wasm_sandbox.sandbox.hosting import calls_of, environ_of, functions_of, with_calls
 from wasm_sandbox.sandbox.snapshots import Loaded, Pending, dump, load
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool
@@ -42,6 +42,7 @@ from wasm_sandbox.tool.definition import Tool
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from wasm_sandbox.egress import RunConnections
     from wasm_sandbox.outcome import Outcome
 
 IDLE_SECONDS, LIFETIME_SECONDS = 900.0, 3600.0
@@ -122,6 +123,7 @@ class Session:
         self._limits = cast(Limits, self._options["limits"])
         self._idle_seconds, self._lifetime_seconds = float(idle_seconds), float(lifetime_seconds)
         self._environ = merge_environment(self._options["env"])
+        self._network = self._connections()
         self._given = check_files(self._options["files"], None, self._limits)
         self._kept = self._guest(loaded.point if loaded else None)
         self._cells = loaded.cells if loaded else 0
@@ -132,6 +134,19 @@ class Session:
         self._closed_because = ""
         self._paused: Paused | None = None
         registry.register(self)
+
+    def _connections(self) -> RunConnections | None:
+        """Connections, which stay open from call to call, and end with a checkpoint."""
+        if self._options["network"] is None:
+            return None
+        from wasm_sandbox.sandbox.networking import connections_of  # lazy: only for sessions with a network
+
+        return connections_of(self._options, is_kept=True)
+
+    def _disconnect(self) -> None:
+        """End the connections: no checkpoint holds them."""
+        if self._network is not None:
+            self._network.drop()
 
     def _guest(self, point: Checkpoint | None) -> KeptGuest:
         image = self._options["image"]
@@ -170,6 +185,7 @@ class Session:
         self._closed_because = reason
         registry.unregister(self)
         self._kept.close()
+        self._disconnect()
         self._paused = None
 
     def close(self) -> None:
@@ -317,7 +333,7 @@ class Session:
             pass_on(error)
             return refused(error)
         events = events_of(options)
-        calls = calls_of(functions, options, loop, may_defer=may_defer, **listeners(events))
+        calls = calls_of(functions, options, loop, self._network, may_defer=may_defer, **listeners(events))
         return (yield from self._script_steps(script, calls, options, environ, events))
 
     def _script_steps(
@@ -330,11 +346,20 @@ class Session:
     ) -> Steps[CodeResult | Paused]:
         limits = cast(Limits, options["limits"])
         request = ExecutionRequest(
-            script.text, environ, limits, given=self._given, values=script.values, peer=calls, tap=events
+            script.text,
+            environ_of(environ, calls),
+            limits,
+            given=self._given,
+            values=script.values,
+            peer=calls,
+            tap=events,
+            has_network=self._network is not None,
         )
         outcome = yield request, calls
         result, is_paused = interpret_session_cell(outcome, limits)
-        if not outcome.is_over:
+        if outcome.is_over:
+            self._disconnect()
+        else:
             self._is_fork = False
             self._cells += 1
         result = with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
@@ -402,11 +427,11 @@ class Session:
             pass_on(error)
             return sandbox.refused(error)
         events = events_of(options)
-        calls = calls_of(functions, options, loop, **listeners(events))
+        calls = calls_of(functions, options, loop, self._network, **listeners(events))
         outcome = yield (
             ExecutionRequest(
                 script.text,
-                environ,
+                environ_of(environ, calls),
                 limits,
                 tool_name=tool_file_name(made.name),
                 tool_first_line=script.tool_first_line,
@@ -415,9 +440,12 @@ class Session:
                 values=script.values,
                 peer=calls,
                 tap=events,
+                has_network=self._network is not None,
             ),
             calls,
         )
+        if outcome.is_over:
+            self._disconnect()
         result = interpret(
             outcome,
             limits,
@@ -452,6 +480,7 @@ class Session:
     def checkpoint(self) -> SessionPoint:
         """Point of its life to which `rollback` takes it back, as often as wanted."""
         with self.using(self._paused):
+            self._disconnect()
             return SessionPoint(self._kept.checkpoint(), self._cells, self._family)
 
     def rollback(self, point: SessionPoint) -> None:
@@ -463,6 +492,7 @@ class Session:
         if not isinstance(point, SessionPoint) or point._owner is not self._family:
             raise SessionError("the point is of another session")
         with self.using(self._paused):
+            self._disconnect()
             self._kept.go_back(point._point)
             self._cells = point._cells
             self._paused = None
@@ -470,6 +500,7 @@ class Session:
     def fork(self) -> Session:
         """Make another session that is what this one is now; they go on apart, and draw other random numbers."""
         with self.using():
+            self._disconnect()
             point = self._kept.checkpoint()
             loaded = None if point is None else Loaded(point, self._cells, ())
             return Session(
@@ -493,6 +524,7 @@ class Session:
     def _dumped(self, key: bytes | None, pending: tuple[Pending, ...], paused: Paused | None = None) -> bytes:
         with self.using(paused):
             point = self._kept.checkpoint()
+            self._disconnect()
             if point is None:  # nothing has run in it
                 self._touch()
                 point = self._kept.checkpoint()
@@ -501,7 +533,8 @@ class Session:
 
     def _touch(self) -> None:
         script = session_cell_script("", None, None, name=cell_name(0), is_fork=False)
-        steps = self._script_steps(script, calls_of(self._functions, self._options), self._options, self._environ)
+        calls = calls_of(self._functions, self._options, network=self._network)
+        steps = self._script_steps(script, calls, self._options, self._environ)
         request, calls = next(steps)
         self._outcome(request, calls)
 
@@ -517,7 +550,7 @@ class Session:
         given = [(answer.ident, answer.kind, answer.data) for answer in answers]
         script = resume_script(given, is_fork=self._is_fork)
         events = events_of(options)
-        calls = calls_of(self._functions, options, loop, may_defer=True, **listeners(events))
+        calls = calls_of(self._functions, options, loop, self._network, may_defer=True, **listeners(events))
         answered = {answer.ident for answer in answers}
         calls.deferred.update({ident: d for ident, d in paused.deferred.items() if ident not in answered})
         environ = merge_environment(options["env"])

@@ -123,6 +123,8 @@ class Events:
 
     def __init__(self, limits: Limits, deliver: Callable[[Event], object] | None = None) -> None:
         self._deliver = deliver
+        self.scrub: Callable[[str], str] | None = None
+        """Takes the values of secrets out of what the guest writes, piece by piece."""
         self._context = contextvars.copy_context()
         self._out, self._err = _Output(limits), _Errors()
         self._decoding = threading.Lock()
@@ -147,7 +149,7 @@ class Events:
         with self._decoding:
             text = "" if self._is_over else (self._out if fd == STDOUT else self._err).text(data)
         if text:
-            self._tell_text("stdout" if fd == STDOUT else "stderr", text)
+            self._tell_text("stdout" if fd == STDOUT else "stderr", self._scrubbed(text))
 
     def display(self, bundle: dict[str, str | bytes]) -> None:
         """Take a bundle that was shown."""
@@ -179,7 +181,7 @@ class Events:
             self._is_over = True
         for kind, text in texts:
             if text:
-                self._add(Event.model_construct(kind=kind, text=text), len(text))
+                self._add(Event.model_construct(kind=kind, text=self._scrubbed(text)), len(text))
         self._add(Event.model_construct(kind="result", result=result), 0)
         self._hand_over()
         with self.changed:
@@ -194,6 +196,9 @@ class Events:
             self._waiting.clear()
             self._bytes = 0
             self.changed.notify_all()
+
+    def _scrubbed(self, text: str) -> str:
+        return text if self.scrub is None else self.scrub(text)
 
     def _tell_text(self, kind: Pipe, text: str) -> None:
         with self.changed:

@@ -14,7 +14,7 @@ from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion, pass_on
 from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, checked
+from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, check_network, checked
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ToolExecutionResult
@@ -187,19 +187,22 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         return events_of(self.options)
 
     def _tool_run(self, call: _WasmCall, events: Events | None, loop: AbstractEventLoop | None = None) -> ToolRun:
-        if not self._functions and events is None:
+        if not self._functions and events is None and self.options["network"] is None:
             return ToolRun(self, call)
-        from wasm_sandbox.sandbox.hosting import calls_of  # lazy: only for runs with host functions, or listeners
+        from wasm_sandbox.sandbox.hosting import calls_of  # lazy: only with host functions, a network, or listeners
         from wasm_sandbox.sandbox.streams import listeners  # lazy: as above
 
         functions = self._functions or _functions(None)
-        return ToolRun(self, call, calls_of(functions, self.options, loop, **listeners(events)), events)
+        calls = calls_of(functions, self.options, loop, **listeners(events))
+        if events is not None and calls.network is not None:
+            events.scrub = calls.network.scrub
+        return ToolRun(self, call, calls, events)
 
     def _result(
         self, call: _WasmCall, calls: RunCalls | None, outcome: Outcome, quick: bool = False
     ) -> ToolExecutionResult:
         result = self._interpreted(call, outcome, self.limits, quick=quick)
-        if calls is None or not self._functions:
+        if calls is None or (not self._functions and calls.network is None):
             return result
         from wasm_sandbox.sandbox.hosting import with_calls  # lazy: as above
 
@@ -214,6 +217,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             with traced(self, self.generate_execution_script):
                 script = self._script(agent_state, markers, ValuesApart(self.limits.deterministic) if markers else None)
             image = None if self._has_default_image(config) else self._chosen_image(config)
+            check_network(self.options["network"], image is None or image.has_own_guest)
             if image is not None and script.values and not image.has_own_guest:
                 script = self._script(agent_state, markers)
         except (BadArguments, UnsupportedToolError, PackageError) as error:
@@ -269,9 +273,12 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         events: Events | None = None,
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
+        environ: Mapping[str, str] = call.environ
+        if calls is not None and calls.network is not None:
+            environ = {**environ, **calls.network.environ}
         request = ExecutionRequest(
             call.script.text,
-            call.environ,
+            environ,
             self.limits,
             tool_name=tool_file_name(self.tool_name),
             tool_first_line=call.script.tool_first_line,
@@ -280,6 +287,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
             values=call.script.values,
             peer=calls,
             tap=events,
+            has_network=calls is not None and calls.network is not None,
         )
         source = call.image.source if call.image else None
         return start_guest(request, self.options["isolation"], abandoned, source)
