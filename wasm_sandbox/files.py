@@ -44,12 +44,12 @@ def check_files(
     """Check files and mounts of a caller.
 
     Args:
-        files: absolute path -> content. An empty mapping gives an empty file system.
+        files: absolute path -> content. An empty mapping asks for what the guest writes, and no more.
         mounts: absolute path -> directory of the host.
         limits: limits of the run.
 
     Returns:
-        The files and mounts, or None for a guest without a file system, if neither was given.
+        The files and mounts, or None if neither was given: the guest has scratch files alone then.
 
     Raises:
         InvalidFiles: if a path is not absolute and normalised, is too long or stands for two things; a content is

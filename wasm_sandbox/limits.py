@@ -59,7 +59,7 @@ class Limits(BaseModel):
     write to writable mounts."""
     file_count: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 1000
     """Number of files and directories, given ones included; and, apart from that, the number that a run may create in
-    writable mounts."""
+    writable mounts. With 0 there is no file system unless files, mounts or an image bring one."""
 
     host_calls: Annotated[int, Field(strict=True, ge=0)] = 10_000
     """Calls of host functions in a run."""

@@ -37,10 +37,11 @@ class RunOptions(TypedDict, total=False):
     ``pip_requirements`` of the tool, else the default image."""
     files: Mapping[str, bytes] | None
     """Absolute path -> content, for a file system in memory that the tool can read and write; ``{}`` for an empty one.
-    Files that the tool changes are in the result's ``files``."""
+    Files that the tool changes are in the result's ``files``. Without it a tool has scratch files that end with the
+    run, unless ``Limits.file_count`` is 0."""
     mounts: Mapping[str, HostDir] | None
-    """Absolute path -> `HostDir`, a directory of the host, through wasmtime's WASI. With neither
-    files nor mounts there is no file system at all."""
+    """Absolute path -> `HostDir`, a directory of the host, through wasmtime's WASI.
+    Beside it there are files in memory."""
     env: Mapping[str, str] | None
     """Environment variables of the guest, besides those of a tool's configuration and agent, which win."""
     functions: Sequence[Any] | Mapping[str, Sequence[Any]] | None

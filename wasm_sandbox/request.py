@@ -163,7 +163,7 @@ class ExecutionRequest:
     tool_first_line: int = 0
     tool_line_count: int = 0
     given: GivenFiles | None = None
-    """Files and mounts of the guest; with None it has no file system."""
+    """Files and mounts that the caller gives; with None it has scratch files alone, and none are in the outcome."""
     values: tuple[bytes, ...] = ()
     """Values that the script fetches instead of spelling them out (`ExecutionScript.values`): only in our own guest."""
     peer: Peer | None = None

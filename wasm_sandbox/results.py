@@ -239,7 +239,7 @@ class ToolExecutionResult(BaseModel):
     """Usage of the run; ``None`` if nothing was run, or nothing measured."""
     files: dict[str, bytes] | None = None
     """Path -> content of every file in memory that the tool created or changed; what it deleted is not there.
-    ``None`` when it was given no file system, and always on an error."""
+    ``None`` when neither files nor mounts were given, and always on an error."""
 
     calls: list[Call] | None = None
     """Calls of host functions, in order; ``None`` if the tool was given none."""

@@ -168,10 +168,10 @@ def test_a_timeout_keeps_what_was_printed_and_its_known_text() -> None:
     assert (result.func_return, result.stdout) == ("Executing tool f timed out after 0.3 seconds.", ["so far\n"])
 
 
-def test_no_file_survives_a_call_because_there_is_none() -> None:
+def test_no_file_survives_a_call() -> None:
     """W33."""
-    source = "def f():\n    try:\n        open('x', 'w')\n    except OSError as e:\n        return type(e).__name__\n"
-    assert [run(source).func_return for _ in range(2)] == ["FileNotFoundError"] * 2
+    source = "def f():\n    import os\n    open('x', 'w').close()\n    return os.listdir('.')\n"
+    assert [run(source).func_return for _ in range(2)] == [["tmp", "x"]] * 2
     assert run("def f():\n    import sys\n    return sys.path\n").func_return == []
 
 

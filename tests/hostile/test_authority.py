@@ -19,7 +19,6 @@ from wasm_sandbox import Tool, run_tool
 DENIED = {
     "a file of the host": "open('/etc/passwd')",
     "a file through os": "import os; os.open('/etc/passwd', os.O_RDONLY)",
-    "a file to write": "open('/tmp/owned', 'w')",
     "a relative file": "open('../../etc/passwd')",
     "a path with a trailing slash": "open('/etc/../etc/passwd/')",
     "/proc": "open('/proc/self/environ')",
@@ -27,14 +26,8 @@ DENIED = {
     "a descriptor above the standard ones": "open(3, 'rb')",
     "the lowest free descriptors": "import os\nfor fd in range(3, 500):\n  try: os.read(fd, 1)\n"
     "  except OSError: continue\n  break\nelse: raise OSError",
-    "a directory listing": "import os; os.listdir('/')",
-    "a scan": "import os; list(os.scandir('.'))",
-    "a new directory": "import os; os.mkdir('/tmp/owned')",
     "a link": "import os; os.symlink('/etc/passwd', '/x')",
     "a rename": "import os; os.rename('/a', '/b')",
-    "a temporary file": "import tempfile; tempfile.TemporaryFile()",
-    "a database file": "import sqlite3; sqlite3.connect('/tmp/owned.db').execute('create table t (x)')",
-    "an archive": "import zipfile; zipfile.ZipFile('/tmp/owned.zip', 'w')",
     "a module from a path": "import sys; sys.path.append('/usr/lib/python3'); import antigravity_of_the_host",
     "a native module": "import importlib.machinery as m\n"
     "m.ExtensionFileLoader('x', '/usr/lib/libc.so.6').load_module('x')",
@@ -65,7 +58,7 @@ DENIED = {
 REFUSALS = {
     "FileNotFoundError", "PermissionError", "OSError", "NotImplementedError", "AttributeError", "ImportError",
     "ModuleNotFoundError", "RuntimeError", "OperationalError", "URLError", "UnsupportedOperation", "AssertionError",
-    "NotADirectoryError", "gaierror",
+    "NotADirectoryError", "IsADirectoryError", "gaierror",
 }  # fmt: skip
 
 
@@ -75,6 +68,27 @@ def test_it_is_refused_with_an_ordinary_exception(run_body: RunBody, body: str) 
     assert result.error is not None, result.func_return
     assert result.error.kind == "tool_exception", result.error
     assert result.error.exception_name in REFUSALS, result.error
+
+
+IN_MEMORY = {
+    "a file to write": "open('/tmp/owned', 'w').write('x')",
+    "a new directory": "import os; os.makedirs('/tmp/owned/below')",
+    "a temporary file": "import tempfile; tempfile.NamedTemporaryFile(prefix='owned', delete=False)",
+    "a database file": "import sqlite3; sqlite3.connect('/tmp/owned.db').execute('create table t (x)')",
+    "an archive": "import zipfile; zipfile.ZipFile('/tmp/owned.zip', 'w').writestr('a', b'b')",
+    "a listing": "import os; assert os.listdir('/') == ['tmp'] and not os.listdir('/tmp')",
+    "a scan": "import os; assert [entry.name for entry in os.scandir('.')] == ['tmp']",
+}
+
+
+@pytest.mark.parametrize("body", IN_MEMORY.values(), ids=IN_MEMORY.keys())
+def test_scratch_files_are_in_memory_and_refused_where_none_are_allowed(run_body: RunBody, body: str) -> None:
+    result = run_body(body, timeout_seconds=10)
+    assert (result.error, result.files) == (None, None)
+    assert not list(Path("/tmp").glob("owned*"))
+    refused = run_body(body, timeout_seconds=10, file_count=0)
+    assert refused.error is not None
+    assert refused.error.exception_name in REFUSALS, refused.error
 
 
 LOOK_FOR_FILES = """
@@ -92,18 +106,19 @@ return seen, open("/etc/../etc/passwd").read(), os.getcwd()
 """
 
 
-def test_files_in_memory_show_nothing_of_the_host() -> None:
+@pytest.mark.parametrize("files", [{"/in": b"x"}, None], ids=["given", "scratch"])
+def test_files_in_memory_show_nothing_of_the_host(files: dict[str, bytes] | None) -> None:
     here = str(Path(__file__))
     places = ["/etc/passwd", "/proc/self/environ", "/dev/urandom", here, os.getcwd(), "../../etc/passwd", "/usr", "/.."]
     tool = Tool.from_source(f"def f(places: list):\n{textwrap.indent(LOOK_FOR_FILES, '    ')}")
-    result = run_tool(tool, {"places": places}, files={"/in": b"x"})
+    result = run_tool(tool, {"places": places}, files=files)
     assert result.error is None, result.error
     seen, written, directory = result.func_return
     root = seen.pop()
-    assert seen == ["FileNotFoundError"] * 7 + [["in", "tmp"]]
-    assert root == [("/", ["tmp"], ["in"]), ("/tmp", [], [])]
+    assert seen == ["FileNotFoundError"] * 7 + [["in", "tmp"] if files else ["tmp"]]
+    assert root == [("/", ["tmp"], ["in"] if files else []), ("/tmp", [], [])]
     assert (written, directory) == ("mine", "/")
-    assert result.files == {"/etc/passwd": b"mine", "/tmp/owned": b"in memory"}
+    assert result.files == ({"/etc/passwd": b"mine", "/tmp/owned": b"in memory"} if files else None)
 
 
 def test_none_of_these_left_anything_on_the_host() -> None:

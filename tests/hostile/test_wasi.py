@@ -117,7 +117,7 @@ class Probe:
         engine = wasmtime.Engine(engine_configuration())
         directories = {"/m": HostDir(mounted, read_only=False)}
         mounts = Mounts(engine, lambda: link_mounting(engine), directories, 1 << 16, 10)
-        files = Descriptors(self.world, self.streams, system, mounts)
+        files = Descriptors(self.world, self.streams, lambda: system, mounts)
         self.world.offer(Clocks(self.world, files.is_open), files)
         self.instance.write(1024, b"f.m")
         rights = 1 << 1 | 1 << 6

@@ -132,6 +132,14 @@ def test_what_is_in_it_meets_the_requirements_of_a_tool(exported: Path, monkeypa
     assert run_tool(Tool.from_source("def tool():\n    import greeting\n    return 1"), image=image).func_return == 1
 
 
+def test_scratch_files_are_beside_those_of_it(exported: Path) -> None:
+    body = "open('/data/new', 'w').write('y')\n    return [open('/data/' + name).read() for name in ('x.txt', 'new')]"
+    source = f"def tool():\n    {body}"
+    result = run_tool(Tool.from_source(source), image=Image(ExportedSource(exported)))
+    assert (result.error, result.files) == (None, None)
+    assert result.func_return == ["x", "y"]
+
+
 @posix_only
 def test_the_example_handler_answers_from_a_read_only_directory(exported: Path) -> None:
     output = _run([sys.executable, str(EXAMPLE / "handler.py")], _environment(exported))

@@ -241,12 +241,19 @@ def test_a_large_script_fits(run: RunSource) -> None:
     assert run("def f(text: str): return len(text)", {"text": "x" * 3_000_000}).func_return == 3_000_000
 
 
-def test_files_go_in_and_out_and_there_are_none_otherwise(run: RunSource) -> None:
+def test_files_go_in_and_out_and_otherwise_there_is_scratch_alone(run: RunSource) -> None:
     source = "def f():\n    open('/out', 'w').write(open('/in').read() * 2)"
     assert run(source, files={"/in": b"ab"}).files == {"/out": b"abab"}
     error = run(source).error
     assert error is not None
     assert error.exception_name == "FileNotFoundError"
+    scratch = (
+        "def f():\n    open('/tmp/x', 'w').write('ab')\n    return open('/tmp/x').read(), open('y', 'w').write('c')"
+    )
+    result = run(scratch)
+    assert (result.func_return, result.files) == (("ab", 1), None)
+    error = run(scratch, limits={"file_count": 0}).error
+    assert error is not None
     error = run("def f(): open('/etc/passwd')").error
     assert error is not None
     assert error.exception_name == "FileNotFoundError"
@@ -277,8 +284,12 @@ def f():
 """
     found, root, refused = run(source, image=image).func_return
     assert found == where
-    assert root == [where[1:]]
-    assert refused == ["/new", "/stdlib/new"]
+    assert root == [where[1:], "tmp", "new"]
+    assert refused == ["/stdlib/new"]
+    assert run(source, image=image, limits={"file_count": 0}).func_return[1:] == (
+        [where[1:]],
+        ["/new", "/stdlib/new"],
+    )
     result = run(source, image=image, files={"/in": b""})
     assert result.func_return[1:] == ([where[1:], "in", "tmp", "new"], ["/stdlib/new"])
     assert result.files == {"/new": b""}

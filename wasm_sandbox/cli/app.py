@@ -56,7 +56,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(wasm_sandbox.__version__, prog_name="wasm-sandbox")
 def cli() -> None:
-    """Run untrusted Python in a CPython on WASI: no files, no network, hard limits.
+    """Run untrusted Python in a CPython on WASI: no files of yours, no network, hard limits.
 
     \b
     Exit codes: 0 success; 1 the tool failed; 2 bad usage, or arguments that do not fit;

@@ -207,7 +207,7 @@ class GuestEngine:
 
         Args:
             source: source of its image, which is loaded now.
-            given: files of the caller; None for no file system.
+            given: files of the caller, if it gives any.
             limits: limits of what the guest may create and write, and whether fuel is counted.
             point: checkpoint to begin at.
 

@@ -129,7 +129,7 @@ class _Run:
         out, err = guest.streams.stdout, guest.streams.stderr
         stdout = out.contents() if exited else out.head(limits.output_bytes)
         stderr = err.contents()
-        changed = exited and guest.files is not None and self._request.given is not None
+        is_asked = exited and self._request.given is not None
         outcome = Outcome(
             ending=ending,
             exit_code=guest.ended.exit_code if exited else 0,
@@ -143,7 +143,7 @@ class _Run:
             wall_seconds=time.monotonic() - self._started,
             memory_bytes=guest.memory_bytes(),
             host_calls=guest.world.host_calls,
-            files=guest.files.files.changed_files() if changed and guest.files else None,
+            files=guest.files.changed_files() if is_asked and guest.files else None,
             is_over=not exited or guest.is_over,
         )
         self._is_delivered = True

@@ -103,7 +103,7 @@ class Guest:
     Attributes:
         world: imports that it may call.
         streams: standard streams.
-        files: descriptors and file system, if it was given files or mounts.
+        files: descriptors and file system; None if its limits allow no file, and nothing was given.
         page: poll page, by which it is stopped and paused.
         ended: exit code and exception of the last call.
         detail: the engine's own words for an abnormal ending.
@@ -144,7 +144,7 @@ class Guest:
 
         Args:
             given: files and mounts of the caller; those of the image are added.
-            limits: limits of what the guest may create and write. If the caller gives none, it can only read.
+            limits: limits of what the guest may create and write: without files of a caller, a scratch file system.
             peer: other end of the guest's channel, if it has one.
             has_network: whether that serves connections, too.
 
@@ -153,9 +153,8 @@ class Guest:
         """
         self.files = self._files(given, limits)
         is_open = self.files.is_open if self.files else self.streams.is_open
-        self.world.offer(self.streams, Clocks(self.world, is_open), self._process)
-        if self.files is not None:
-            self.world.offer(self.files)
+        files = () if self.files is None else (self.files,)
+        self.world.offer(self.streams, Clocks(self.world, is_open), self._process, *files)
         if peer is not None:
             self._channel = Channel(self.world, peer, self._spend)
             self.world.offer(self._channel)
@@ -163,20 +162,26 @@ class Guest:
                 self.world.offer(Sockets(self.world, self._channel, self._spend))
 
     def _files(self, given: GivenFiles | None, limits: Limits) -> Descriptors | None:
+        """Files of the caller and of the image, and room for what the guest writes; None if there is nothing of these.
+
+        What the caller gave, and what the guest makes, is counted; what the image has is not.
+        """
         image = self.image
         shared = image.start.files(image.files)
-        if given is None and not shared.files and not shared.mounts:
+        if given is None and not shared.files and not shared.mounts and not limits.file_count:
             return None
         everything = joined(shared, given) if given else shared
-        max_bytes = sum(map(len, shared.files.values())) + (limits.files_bytes if given else 0)
-        places = [*shared.files, *shared.mounts]
-        max_nodes = sum(path.count("/") for path in places) + (limits.file_count if given else 0)
-        system = FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, self.world.now())
+
+        def make_files() -> FileSystem:
+            max_bytes = sum(map(len, shared.files.values())) + limits.files_bytes
+            max_nodes = sum(path.count("/") for path in [*shared.files, *shared.mounts]) + limits.file_count
+            return FileSystem(everything.files, tuple(everything.mounts), max_bytes, max_nodes, self.world.now())
+
         mounts = None
         if everything.mounts:
             engine = image.memory.engine
             mounts = Mounts(engine, lambda: image.mounting, everything.mounts, limits.files_bytes, limits.file_count)
-        return Descriptors(self.world, self.streams, system, mounts)
+        return Descriptors(self.world, self.streams, make_files, mounts)
 
     def call(
         self,

@@ -10,7 +10,7 @@ from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.run.guest import Guest, GuestMemory, Watch
 from wasm_sandbox.engine.world.file_state import FileState
-from wasm_sandbox.engine.world.preview1 import Refusal
+from wasm_sandbox.engine.world.preview1 import ENOSPC, Refusal
 from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED, Elapsed, Surroundings, surroundings_for
 from wasm_sandbox.errors import SnapshotError
 from wasm_sandbox.files import GivenFiles
@@ -25,7 +25,7 @@ class Checkpoint:
     image_id: str
     memory: GuestMemory
     files: FileState | None
-    """Files and descriptors; None if it has no files."""
+    """Files and descriptors; None if it has touched none."""
     elapsed: Elapsed
     """Clocks of the guest."""
     calls: int
@@ -77,7 +77,7 @@ class KeptGuest:
     Args:
         image: image of the guest.
         watch: watchdog and trap signals of the engine.
-        given: files of the caller; None for no file system.
+        given: files of the caller, if it gives any.
         limits: limits of what the guest may create and write.
         point: checkpoint to begin at; None for the image as it is.
     """
@@ -132,7 +132,9 @@ class KeptGuest:
             raise SnapshotError(f"the snapshot is of image {point.image_id[:16]}, and this is {self.image.id[:16]}")
         try:
             guest.restore(point.memory, limits.memory_bytes)
-            if guest.files is not None and point.files is not None:
+            if point.files is not None:
+                if guest.files is None:
+                    raise Refusal(ENOSPC)
                 guest.files.restore(point.files)
         except (capi.GuestStopped, Refusal) as error:
             reason = getattr(error, "message", "") or "its files do not fit the limits"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from wasm_sandbox.engine.world.file_state import FileState, OpenState, restore_nodes, state_of
@@ -124,16 +125,37 @@ class Descriptors:
     Args:
         memory: memory of the guest.
         streams: standard streams, which serve the descriptors below.
-        files: file system in memory.
+        make_files: makes the file system in memory, when the guest first asks for a file.
         mounts: mounts behind the mount points, by number; closed with the capability.
     """
 
     functions: ClassVar[Mapping[str, Imported]]
 
-    def __init__(self, memory: GuestMemory, streams: Streams, files: FileSystem, mounts: Mounts | None = None) -> None:
-        self.memory, self.streams, self.files, self._host = memory, streams, files, mounts
+    def __init__(
+        self,
+        memory: GuestMemory,
+        streams: Streams,
+        make_files: Callable[[], FileSystem],
+        mounts: Mounts | None = None,
+    ) -> None:
+        self.memory, self.streams, self._make_files, self._host = memory, streams, make_files, mounts
         self._mounts = mounts.each if mounts else ()
-        self._open: dict[int, Open] = {ROOT: OpenDirectory(files.root)}
+        self._is_used = False
+
+    @cached_property
+    def files(self) -> FileSystem:
+        """File system in memory, made at the first look: most runs touch no file."""
+        self._is_used = True
+        return self._make_files()
+
+    @cached_property
+    def _open(self) -> dict[int, Open]:
+        """Open descriptors by number."""
+        return {ROOT: OpenDirectory(self.files.root)}
+
+    def changed_files(self) -> dict[str, bytes]:
+        """Path -> content of every file that is not there as it was given."""
+        return self.files.changed_files() if self._is_used else {}
 
     def is_open(self, fd: int) -> bool:
         """Whether a descriptor is open."""
@@ -151,8 +173,10 @@ class Descriptors:
 
     # -- at rest ---------------------------------------------------------------------------------
 
-    def state(self) -> FileState:
-        """State of files and descriptors, between two calls of a guest without mounts."""
+    def state(self) -> FileState | None:
+        """State of files and descriptors, between two calls of a guest without mounts; None if none was touched yet."""
+        if not self._is_used:
+            return None
         orphans = [o.file for o in self._open.values() if isinstance(o, OpenFile) and o.file.parent is None]
         nodes, indices = state_of(self.files, orphans)
         opened = []
