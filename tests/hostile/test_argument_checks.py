@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from wasm_sandbox import ErrorKind, Tool, ToolExecutionResult, run_tool
+from wasm_sandbox.errors import BadArguments
 from wasm_sandbox.script import schema_check
+from wasm_sandbox.script.argument_models import canonical
 
 NESTED: dict[str, Any] = {}
 for _ in range(60):
@@ -78,6 +82,29 @@ def test_checking_arguments_costs_little_and_says_what_is_too_much(name: str) ->
     if result.error is not None:
         assert result.error.kind is ErrorKind.BAD_ARGUMENTS
         assert len(result.error.message) < 1000
+
+
+WORDY: dict[str, tuple[dict[str, Any], Any]] = {
+    "choices that double at each level": ({"not": {"$ref": "#/$defs/c0"}}, 1),
+    "choices that each quote a long text": ({"not": {"const": 1}, "anyOf": [{"maxLength": 1}] * 100}, "x" * 200_000),
+}
+
+
+@pytest.mark.parametrize("name", WORDY)
+def test_errors_that_nobody_is_told_take_no_memory(name: str) -> None:
+    """Nor time of others: the collector of garbage would look at all of them with the interpreter lock."""
+    schema, value = WORDY[name]
+    choices = {f"c{n}": {"anyOf": [{"$ref": f"#/$defs/c{n + 1}"}] * 2} for n in range(20)}
+    whole = {"type": "object", "properties": {"value": schema}, "$defs": {**choices, "c20": {"type": "string"}}}
+    found = schema_check.argument_check(canonical(whole))
+    tracemalloc.start()
+    try:
+        with suppress(BadArguments):
+            found.check({"value": value}, frozenset())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 REFUSED = {

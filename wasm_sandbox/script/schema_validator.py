@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,6 +24,7 @@ from wasm_sandbox.script.schema_parts import (
     unquoted,
 )
 from wasm_sandbox.tool.bounds import pattern_steps
+from wasm_sandbox.tool.own_stack import TooSlow
 
 MAX_PATTERN_STEPS = 3000
 """Size of all patterns of a schema: compiling keeps the interpreter lock, for 6 microseconds a part."""
@@ -30,6 +33,14 @@ MAX_MATCHING_STEPS = 20_000_000
 
 MAX_NAMES_CHARACTERS = 256 << 10
 """Of the names of properties where a schema has patterns for them."""
+
+MAX_CHECK_SECONDS = 0.2
+"""Processor time of a check, looked at between two keywords: what ends a thread from outside may meet any code."""
+
+MAX_KEPT_ERRORS = 200
+"""Errors inside of choices that are kept, to find the one that says most. Of more the collector of cyclic garbage would
+look at hundreds of thousands of objects, with the interpreter lock."""
+_MOST_OF_A_BRANCH = 10
 
 _LONG_CHARACTERS = 4096
 _MAX_SAID = 500
@@ -75,14 +86,77 @@ class Validator:
         self._schema = _as_far_as_it_is_valid(schema, base)
         _check_references(self._schema)
         self.patterns = _Patterns(self._schema)
-        self._kind = validators.extend(base, {"pattern": self.patterns.check})  # type: ignore[no-untyped-call]
+        own = {"pattern": self.patterns.check, "anyOf": self._any_of, "oneOf": self._one_of}
+        watched = {keyword: self._watched(check) for keyword, check in {**base.VALIDATORS, **own}.items()}
+        self._kind = validators.extend(base, watched)  # type: ignore[no-untyped-call]
+        self._check = _Check()
 
     def errors(self, instance: Any) -> Iterator[Any]:
         """What is wrong with an instance."""
         from referencing import Registry  # lazy: an extra
 
+        self._check.began, self._check.kept = time.thread_time(), 0
         schema = self.patterns.applied(self._schema, instance)
         return self._kind(schema, registry=Registry()).iter_errors(instance)  # type: ignore[no-any-return]
+
+    def _watched(self, check: Callable[..., Any]) -> Callable[..., Any]:
+        """A keyword that ends in time, and whose messages hold no whole value, which may take megabytes."""
+
+        def watched(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
+            if time.thread_time() - self._check.began > MAX_CHECK_SECONDS:
+                raise TooSlow
+            for error in check(validator, value, instance, schema) or ():
+                error.message = error.message[: _MAX_SAID + 1]
+                error.args = (error.message, *error.args[1:])
+                yield error
+
+        return watched
+
+    def _any_of(self, validator: Any, branches: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+        """The keyword ``anyOf``, which keeps few of its errors."""
+        errors: list[Any] = []
+        if self._first_valid(validator, branches, instance, errors) is None:
+            yield _in_no_branch(instance, errors)
+
+    def _one_of(self, validator: Any, branches: Any, instance: Any, _schema: Any) -> Iterator[Any]:
+        """The keyword ``oneOf``, which keeps few of its errors."""
+        errors: list[Any] = []
+        first = self._first_valid(validator, branches, instance, errors)
+        if first is None:
+            yield _in_no_branch(instance, errors)
+        elif any(validator.evolve(schema=branch).is_valid(instance) for branch in branches[first + 1 :]):
+            from jsonschema import ValidationError  # lazy: an extra
+
+            yield ValidationError(f"{instance!r:.100} is valid under more than one of the given schemas")
+
+    def _first_valid(self, validator: Any, branches: Any, instance: Any, errors: list[Any]) -> int | None:
+        """Index of the first branch that an instance is valid under; the errors of those before it are added."""
+        for index, branch in enumerate(branches):
+            room = MAX_KEPT_ERRORS - self._check.kept
+            found = validator.descend(instance, branch, schema_path=index)
+            kept = [*itertools.islice(found, max(1, min(room, _MOST_OF_A_BRANCH)))]
+            if not kept:
+                return index
+            if room > 0:
+                self._check.kept += len(kept)
+                errors += kept
+        return None
+
+
+# Locks: none: each thread has its own.
+class _Check(threading.local):
+    """Check of a schema that is under way on a thread."""
+
+    began = 0.0
+    """Processor time of the thread at its beginning."""
+    kept = 0
+    """Number of errors inside of choices that were kept."""
+
+
+def _in_no_branch(instance: Any, errors: list[Any]) -> Any:
+    from jsonschema import ValidationError  # lazy: an extra
+
+    return ValidationError(f"{instance!r:.100} is not valid under any of the given schemas", context=errors)
 
 
 def _is_draft_7(schema: Mapping[str, Any]) -> bool:
