@@ -38,7 +38,8 @@ CONNECTS = {
 
 NAMES = [
     "socket.gethostbyname('example.com')", "socket.gethostbyname_ex('example.com')",
-    "socket.gethostbyaddr('192.0.2.1')", "socket.create_server(('', 80))", "socket.socketpair()", "socket.getservbyname('nothing')", "socket.if_nameindex()",
+    "socket.gethostbyaddr('192.0.2.1')", "socket.create_server(('', 80))",
+    "socket.socketpair()", "socket.getservbyname('nothing')", "socket.if_nameindex()",
     "socket.socket(type=socket.SOCK_DGRAM)", "socket.socket().bind(('', 80))", "socket.socket().listen()",
     "socket.socket().accept()", "socket.socket().recv(1)", "socket.socket().send(b'x')",
     "socket.socket().getpeername()",
