@@ -356,10 +356,10 @@ class Link(asyncio.Protocol):
                     self._asked(request)
                 case Finished(request):
                     request.outcome = "ok"
-                case Close(reason, detail, request):
+                case Close(reason, detail, request, is_refusal):
                     if request is not None:
                         self._noted(request)
-                    self._fail(Refused(EACCES, reason), detail)
+                    self._fail(Refused(EACCES if is_refusal else ECONNRESET, reason), detail)
         self._release()
 
     def _to_host(self, data: bytes) -> None:

@@ -1,127 +1,127 @@
-"""Secrets of one run: placeholders for the guest, and values for the requests that may have them."""
+"""Secrets of a run: placeholders that the guest sees, the values that are put in their place, and their traces.
+
+A value is taken out of whatever comes back, as it is and in the encodings in which it is commonly found: percent,
+Base64 at any offset, hexadecimal, JSON. What takes its place has the same length, so that no length in an answer is
+wrong.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-import secrets as entropy
+import hashlib
+import json
+import secrets
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from wasm_sandbox.network import Secret
 
-PLACEHOLDER = "secret-"
-"""What placeholders begin with; ``_sandbox_net`` knows it."""
-
-Headers = list[tuple[bytes, bytes]]
-
-_PARAMETER = re.compile(r"(?<=[?&])([^=&#]*)=([^&#]*)")
+_STAR = b"*"
+_LEAST_TRACE = 6
+"""Length of the shortest encoded form that is looked for."""
 
 
 class RunSecrets:
-    """Secrets of one run.
+    """Secrets of one run. Immutable, and so for any thread.
 
     Args:
-        secrets: name of an environment variable -> secret.
+        secrets: name -> secret.
+        is_deterministic: whether the placeholders are the same every time. Only for runs that send nothing.
+
+    Attributes:
+        secrets: name -> secret.
+        placeholders: name -> placeholder, in letters, digits, ``-`` and ``_``, which no encoding of HTTP changes.
     """
 
-    def __init__(self, secrets: Mapping[str, Secret]) -> None:
-        self._secrets = {f"{PLACEHOLDER}{entropy.token_hex(16)}": secret for secret in secrets.values()}
-        self.placeholders = dict(zip(secrets, self._secrets, strict=True))
-        """Name of an environment variable -> placeholder, another one in every run."""
-        forms = {form for secret in secrets.values() for form in _forms(secret.value)}
-        self._forms = sorted(forms, key=len, reverse=True)
-        pattern = "|".join(map(re.escape, self._forms))
-        self._text = re.compile(pattern) if forms else None
-        self._bytes = re.compile(pattern.encode()) if forms else None
-        self.longest = max(map(len, self._forms), default=0)
-        """Length of the longest form in which a value is looked for."""
-
-    def are_for(self, host: str, port: int, is_tls: bool) -> bool:
-        """Whether requests to a host may have a value."""
-        return any(secret.goes_to(host, port, is_tls) for secret in self._secrets.values())
-
-    def with_values(self, host: str, port: int, is_tls: bool, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """Target and headers of a request, with values where placeholders stand that may be replaced there."""
-        for placeholder, secret in self._secrets.items():
-            if not secret.goes_to(host, port, is_tls):
-                continue
-            named = {name.encode() for name in secret.headers}
-            headers = [
-                (name, _replaced(value, placeholder, secret) if name.lower() in named else value)
-                for name, value in headers
-            ]
-            if secret.query:
-                target = _with_parameter(target.decode("latin-1"), placeholder, secret).encode("latin-1")
-        return target, headers
-
-    def scrub(self, text: str) -> str:
-        """A text without values: asterisks stand for them."""
-        return self._text.sub(lambda found: "*" * len(found[0]), text) if self._text is not None else text
+    def __init__(self, given: Mapping[str, Secret], is_deterministic: bool = False) -> None:
+        self.secrets = dict(given)
+        self.placeholders = {name: _placeholder(name, is_deterministic) for name in self.secrets}
+        forms = {form for secret in self.secrets.values() for form in forms_of(secret.value)}
+        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+        self._firsts = {form[:1] for form in self._forms}
+        self._longest = max(map(len, self._forms), default=0)
 
     def scrub_bytes(self, data: bytes) -> bytes:
-        """Bytes without values, as many as before."""
-        return self._bytes.sub(lambda found: b"*" * len(found[0]), data) if self._bytes is not None else data
+        """The data with stars in place of each value; of the same length."""
+        for form in self._forms:
+            if form in data:
+                data = data.replace(form, _STAR * len(form))
+        return data
 
-    def pending(self, data: bytes) -> int:
-        """Number of bytes at the end that may be the beginning of a value."""
-        most = min(self.longest - 1, len(data))
-        for size in range(most, 0, -1):
-            tail = data[-size:]
-            if any(form.encode().startswith(tail) for form in self._forms):
-                return size
+    def scrub(self, text: str) -> str:
+        """The text with stars in place of each value."""
+        for form in self._forms:
+            shown = form.decode("ascii")
+            if shown in text:
+                text = text.replace(shown, "*" * len(shown))
+        return text
+
+    def neutral(self, data: bytes) -> bytes:
+        """The data with the names of secrets in place of their placeholders: the same in every run."""
+        for name, placeholder in self.placeholders.items():
+            data = data.replace(placeholder.encode(), b"{{%s}}" % name.encode())
+        return data
+
+    def stream(self) -> ScrubbedStream:
+        """A scrubber of data that comes in pieces."""
+        return ScrubbedStream(self)
+
+    def held_back(self, data: bytes) -> int:
+        """How many bytes at the end may be the beginning of a value."""
+        start = max(0, len(data) - self._longest + 1)
+        for at in range(start, len(data)):
+            if data[at : at + 1] in self._firsts:
+                rest = data[at:]
+                if any(len(form) > len(rest) and form.startswith(rest) for form in self._forms):
+                    return len(data) - at
         return 0
 
 
-def _forms(value: str) -> set[str]:
-    """Forms in which a value may come back."""
-    return {value, quote(value), quote(value, safe=""), base64.b64encode(value.encode()).decode()}
+class ScrubbedStream:
+    """Takes values out of data in pieces, also where one is spread over several.
 
-
-def _replaced(value: bytes, placeholder: str, secret: Secret) -> bytes:
-    """Value of a header; what ``Basic`` authentication hides is looked into."""
-    replaced = value.replace(placeholder.encode(), secret.value.encode())
-    kind, _, encoded = value.partition(b" ")
-    if kind.lower() != b"basic" or not secret.basic:
-        return replaced
-    try:
-        login = base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        return replaced
-    return kind + b" " + base64.b64encode(login.replace(placeholder.encode(), secret.value.encode()))
-
-
-def _with_parameter(target: str, placeholder: str, secret: Secret) -> str:
-    def replaced(found: re.Match[str]) -> str:
-        name, value = found[1], found[2]
-        if name not in secret.query:
-            return found[0]
-        return f"{name}={value.replace(placeholder, quote(secret.value, safe=''))}"
-
-    return _PARAMETER.sub(replaced, target)
-
-
-class Scrubber:
-    """Scrubs bytes that come in pieces: the beginning of a value waits for its end.
-
-    Args:
-        secrets: secrets of the run.
+    It holds back no more than what may be the beginning of a value, and so less than the longest form of one.
     """
 
-    def __init__(self, secrets: RunSecrets) -> None:
-        self._secrets, self._waiting = secrets, b""
+    def __init__(self, run_secrets: RunSecrets) -> None:
+        self._secrets = run_secrets
+        self._rest = b""
 
-    def fed(self, data: bytes) -> bytes:
-        """Scrubbed bytes, of this piece and what waited."""
-        if not self._secrets.longest:
+    def feed(self, data: bytes) -> bytes:
+        """What is known to hold no value, of all data up to now."""
+        if not self._secrets.secrets:
             return data
-        whole = self._secrets.scrub_bytes(self._waiting + data)
-        size = self._secrets.pending(whole)
-        self._waiting = whole[len(whole) - size :]
-        return whole[: len(whole) - size]
+        text = self._secrets.scrub_bytes(self._rest + data)
+        held = self._secrets.held_back(text)
+        self._rest = text[len(text) - held :]
+        return text[: len(text) - held]
 
-    def rest(self) -> bytes:
-        """What still waits, at the end."""
-        waiting, self._waiting = self._waiting, b""
-        return waiting
+    def end(self) -> bytes:
+        """What was held back."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+def _placeholder(name: str, is_deterministic: bool) -> str:
+    token = hashlib.sha256(name.encode()).hexdigest()[:32] if is_deterministic else secrets.token_hex(16)
+    return f"secret-{name}-{token}"
+
+
+def forms_of(value: str) -> set[bytes]:
+    """A value as it is, and in the encodings in which it is looked for."""
+    raw = value.encode()
+    quoted = {quote(value, safe=""), quote(value), quote_plus(value)}
+    forms = {raw, raw.hex().encode(), raw.hex().upper().encode(), json.dumps(value)[1:-1].encode()}
+    forms |= {text.encode() for text in quoted}
+    forms |= {text.replace("%", "\0").lower().replace("\0", "%").encode() for text in quoted if value.islower()}
+    forms.add(value.replace("/", "\\/").encode())
+    for encode in (b64encode, urlsafe_b64encode):
+        forms |= {_base64_core(raw, offset, encode(b"\0" * offset + raw)) for offset in range(3)}
+    return {form for form in forms if len(form) >= _LEAST_TRACE}
+
+
+def _base64_core(raw: bytes, offset: int, encoded: bytes) -> bytes:
+    """The letters of an encoding that depend on the value alone, whatever stands before and after it."""
+    first = (offset * 8 + 5) // 6
+    last = (offset + len(raw)) * 8 // 6
+    return encoded[first:last]
