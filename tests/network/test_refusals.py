@@ -98,7 +98,9 @@ import urllib.request
 found = []
 for method, path in (("GET", "/json"), ("POST", "/json"), ("GET", "/chunked"), ("GET", "/x/../json")):
     try:
-        found.append(urllib.request.urlopen(urllib.request.Request(http + path, method=method)).status)
+        with urllib.request.urlopen(urllib.request.Request(http + path, method=method)) as answer:
+            answer.read()
+            found.append(answer.status)
     except OSError as error:
         found.append(type(getattr(error, "reason", error)).__name__)
 found

@@ -283,7 +283,7 @@ class RunConnections:
 
         found = cast(bytes | Refused | None, wait(ready, self._patience(seconds), self.changed))
         if found is None:
-            raise self._late(seconds, "nothing came")
+            raise self._late(link, seconds, "nothing came")
         if isinstance(found, Refused):
             raise found
         link.drained()
@@ -299,7 +299,7 @@ class RunConnections:
 
         found = cast(int | Refused | None, wait(ready, self._patience(seconds), self.changed))
         if found is None:
-            raise self._late(seconds, "nothing could be sent")
+            raise self._late(link, seconds, "nothing could be sent")
         if isinstance(found, Refused):
             raise found
         link.feed(data[:found])
@@ -308,10 +308,13 @@ class RunConnections:
     def _patience(self, seconds: float | None) -> float:
         return self.network.io_seconds if seconds is None else seconds
 
-    def _late(self, seconds: float | None, what: str) -> Refused:
+    def _late(self, link: Link, seconds: float | None, what: str) -> Refused:
+        """Refusal of what took too long; without a timeout of the guest's own it ends the connection."""
         if seconds is not None:
             return Refused(EAGAIN, "timed out")
-        return Refused(ETIMEDOUT, f"{what} for {self.network.io_seconds:g} seconds (Network.io_seconds)")
+        refused = Refused(ETIMEDOUT, f"{what} for {self.network.io_seconds:g} seconds (Network.io_seconds)")
+        link.give_up(refused)
+        return refused
 
     def _polled(self, payload: bytes, wait: Wait) -> bytes:
         with_answers, microseconds = _POLL.unpack_from(payload)

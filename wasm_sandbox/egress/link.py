@@ -147,6 +147,12 @@ class Link(asyncio.Protocol):
         """Close it, when what was taken has been sent."""
         self._loop.call_soon_threadsafe(self._finish, False)
 
+    def give_up(self, refused: Refused) -> None:
+        """End it with an error, which the guest finds."""
+        with self._changed:
+            self.error = self.error or refused
+        self._loop.call_soon_threadsafe(self._fail, refused, refused.message)
+
     def end(self) -> None:
         """Close it now."""
         self._loop.call_soon_threadsafe(self._finish, True)
