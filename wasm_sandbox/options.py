@@ -82,7 +82,8 @@ def checked(options: RunOptions) -> RunOptions:
     Raises:
         TypeError: if there is no option of a name, or ``on_event`` cannot be called.
         UnsupportedIsolation: if there is no such isolation, or a worker process cannot do what is asked for.
-        InvalidNetwork: if the network is malformed, or a deterministic run is to have one.
+        InvalidNetwork: if the network is malformed, or a deterministic run is to have one that is not
+            replayed.
         ValueError: if limits are out of range (`pydantic.ValidationError`).
     """
     if unknown := options.keys() - _NAMES:
@@ -116,10 +117,11 @@ def check_network(network: object, has_own_guest: bool) -> None:
 
 def _checked_network(given: Network | str | Sequence[str], limits: Limits) -> Network:
     network = Network.of(given)
-    if network.record is not None or network.replay is not None:
-        raise InvalidNetwork("a network can be neither recorded nor replayed yet: leave out record and replay")
-    if limits.deterministic:
-        raise InvalidNetwork("a deterministic run has no network, whose answers differ: leave out network")
+    if limits.deterministic and network.replay is None:
+        raise InvalidNetwork(
+            "a deterministic run has no network, whose answers differ: leave out network, or replay recorded answers "
+            "(Network.replay)"
+        )
     return network
 
 

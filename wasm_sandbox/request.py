@@ -123,6 +123,9 @@ class Connections(Protocol):
     def scrub(self, text: str) -> str:
         """A text without the values of secrets."""
 
+    def save(self) -> None:
+        """Write what has been recorded, if it is to be."""
+
     def begin_run(self, has_answer: Callable[[], bool]) -> None:
         """Begin a run; ``has_answer``, called with `changed` held, ends a wait for host functions, too."""
 

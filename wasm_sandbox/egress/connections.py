@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
+from wasm_sandbox.egress.cassette import Player, Recorder
 from wasm_sandbox.egress.refusals import (
     EACCES,
     EAGAIN,
@@ -78,6 +79,9 @@ class RunConnections:
         network: policy.
         secrets: secrets of the run, with their placeholders.
         is_kept: whether connections outlive a run, as those of a session do; `drop` ends them.
+
+    Raises:
+        InvalidNetwork: if answers are to be replayed from a file that is no cassette.
     """
 
     def __init__(self, network: Network, secrets: RunSecrets, is_kept: bool = False) -> None:
@@ -97,8 +101,23 @@ class RunConnections:
         self._connects = self._request_count = 0
         self.bytes_in = self.bytes_out = 0
         self._lookups: asyncio.Semaphore | None = None
+        self.tape: Recorder | Player | None = None
+        """Where answers are recorded, or come from."""
+        if network.replay is not None:
+            self.tape = Player(network.replay)
+        elif network.record is not None:
+            self.tape = Recorder()
         self.environ = dict(secrets.placeholders)
         """Placeholders of secrets, as environment variables of the guest."""
+
+    def save(self) -> None:
+        """Write what has been recorded, if it is to be.
+
+        Raises:
+            InvalidNetwork: if there is too much, or the file cannot be written.
+        """
+        if isinstance(self.tape, Recorder) and self.network.record is not None:
+            self.tape.save(self.network.record)
 
     def scrub(self, text: str) -> str:
         """A text without the values of secrets."""
@@ -238,6 +257,8 @@ class RunConnections:
         reason, detail = decision.reason, decision.detail
         with self.changed:
             is_full = len(self._open) >= self.network.max_connections
+        if decision.is_raw and self.tape is not None:
+            reason = detail = "only HTTP can be recorded and replayed, and this connection would carry any protocol"
         if decision.allowed and is_full:
             most = self.network.max_connections
             reason = detail = f"{most} connections are open, as many as there may be (Network.max_connections)"

@@ -124,6 +124,11 @@ class HttpGate:
         return exchange is not None and exchange.asked is None and not self._is_through
 
     @property
+    def is_over(self) -> bool:
+        """Whether the connection carries no further request."""
+        return self._is_last and self._exchange is None
+
+    @property
     def is_full(self) -> bool:
         """Whether so much waits that no more is to be taken from the guest."""
         return len(self._pending) > MAX_WAITING_BYTES

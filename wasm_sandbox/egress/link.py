@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, Protocol
 
 from wasm_sandbox.egress import addresses, tls
+from wasm_sandbox.egress.cassette import Player, Recorder
 from wasm_sandbox.egress.http import Ask, Close, Finished, HttpGate, Step, ToGuest, ToHost
 from wasm_sandbox.egress.names import Address, network_loop, resolver
 from wasm_sandbox.egress.proxies import through_proxy
@@ -39,6 +40,7 @@ class Owner(Protocol):
 
     network: Network
     secrets: RunSecrets
+    tape: Recorder | Player | None
     ask: Callable[[Request], Future[str | None]] | None
     changed: threading.Condition
 
@@ -99,8 +101,8 @@ class Link(asyncio.Protocol):
             self.record, self.is_busy = record, True
             owner.opening(self)
         if not is_raw:
-            self._gate = HttpGate(owner.network, record.host, record.port, owner.secrets)
-        self._begin(self._open(record))
+            self._gate = HttpGate(owner.network, record.host, record.port, owner.secrets, owner.tape)
+        self._begin(self._replay() if self._is_replayed else self._open(record))
 
     def start_tls(self, protocols: tuple[str, ...], mark: bytes) -> None:
         """Begin TLS; with a mark, how it went is among the data that the guest reads, behind the mark."""
@@ -167,6 +169,16 @@ class Link(asyncio.Protocol):
         self._loop.call_soon_threadsafe(begin)
 
     # -- opening ---------------------------------------------------------------------------------
+
+    @property
+    def _is_replayed(self) -> bool:
+        """Whether the gate answers by itself, and there is no server."""
+        return isinstance(self._owner.tape, Player)
+
+    async def _replay(self) -> None:
+        with self._changed:
+            self.is_busy, self._is_up = False, True
+            self._changed.notify_all()
 
     async def _open(self, record: Connection) -> None:
         network = self._owner.network
@@ -235,6 +247,9 @@ class Link(asyncio.Protocol):
         network, record, before = self._owner.network, self.record, self._transport
         assert record is not None
         is_raw = self._gate is None
+        if self._is_replayed:
+            self._secured(mark, tls.replayed(protocols))
+            return
         if before is None:
             self._told(mark, {"error": "ConnectionResetError", "message": "the connection has ended"})
             return
@@ -261,10 +276,13 @@ class Link(asyncio.Protocol):
             self._abandon(before)
             return
         self._transport = made
-        found = tls.description(made.get_extra_info("ssl_object"), protocols)
+        self._secured(mark, tls.description(made.get_extra_info("ssl_object"), protocols))
+
+    def _secured(self, mark: bytes, found: dict[str, Any]) -> None:
+        assert self.record is not None
         if self._gate is not None:
             self._gate.is_tls = True
-        record.tls = True
+        self.record.tls = True
         self._told(mark, {"info": found}, found)
 
     def _told(self, mark: bytes, answer: dict[str, Any], found: dict[str, Any] | None = None) -> None:
@@ -366,6 +384,10 @@ class Link(asyncio.Protocol):
                     if request is not None:
                         self._noted(request)
                     self._fail(Refused(EACCES if is_refusal else ECONNRESET, reason), detail)
+        if self._is_replayed and self._gate is not None and self._gate.is_over:
+            with self._changed:
+                self.is_at_end = True
+                self._changed.notify_all()
         self._release()
 
     def _to_host(self, data: bytes) -> None:

@@ -26,7 +26,7 @@ class RunSecrets:
 
     Args:
         secrets: name -> secret.
-        is_deterministic: whether the placeholders are the same every time. Only for runs that send nothing.
+        is_deterministic: whether placeholders are the same in every run; only for runs that send nothing.
 
     Attributes:
         secrets: name -> secret.

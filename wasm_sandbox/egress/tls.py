@@ -48,6 +48,17 @@ def description(tls: Any, protocols: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def replayed(protocols: Sequence[str]) -> dict[str, Any]:
+    """What a guest is told of TLS where answers are replayed, and there is none.
+
+    Args:
+        protocols: names that the guest offered for ALPN.
+    """
+    chosen = next((protocol for protocol in HTTP_PROTOCOLS if protocol in protocols), None)
+    cipher = ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+    return {"alpn": chosen, "cipher": cipher, "version": "TLSv1.3", "peer": {}, "certificate": ""}
+
+
 def failure(error: BaseException) -> tuple[str, str]:
     """Class and sentence of a failed handshake, for the guest."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -36,6 +36,7 @@ def connections_of(
 
     Raises:
         HostError: if what a network needs is not installed.
+        InvalidNetwork: if answers are to be replayed from a file that is no cassette.
     """
     network = options["network"]
     if network is None:
@@ -43,7 +44,7 @@ def connections_of(
     assert isinstance(network, Network)
     if find_spec("h11") is None:
         raise HostError("a network needs h11, which is not installed: pip install 'wasm-sandbox[network]'")
-    made = RunConnections(network, RunSecrets(network.secrets), is_kept)
+    made = RunConnections(network, RunSecrets(network.secrets, network.replay is not None), is_kept)
     ask_on(made, loop)
     return made
 
@@ -89,7 +90,12 @@ def _reason(decision: object) -> str | None:
 
 
 def with_connections(result: R, network: Connections) -> R:
-    """A result with the connections of its run, and without the values of secrets."""
+    """A result with the connections of its run, and without the values of secrets; what was recorded is written.
+
+    Raises:
+        InvalidNetwork: if it cannot be written.
+    """
+    network.save()
     update: dict[str, Any] = {"connections": list(network.connections), "requests": list(network.requests)}
     fields = ("stdout", "stderr", "func_return", "agent_state", "value", "text", "displays")
     for field in fields:
