@@ -205,3 +205,11 @@ def test_a_span_costs_little_beside_a_run() -> None:
 def test_the_one_liner_is_traced_as_well(spans: InMemorySpanExporter) -> None:
     run_tool(Tool.from_source("def f():\n    return 1"))
     assert spans.get_finished_spans()[-1].name == "WasmToolSandbox.run_sync"
+
+
+def test_a_span_counts_connections_and_says_which_rule_was_missing(spans: InMemorySpanExporter) -> None:
+    source = "def f():\n    import urllib.request\n    urllib.request.urlopen('http://example.com/')"
+    sandbox(source, network="example.org").run_sync()
+    told = attributes(spans.get_finished_spans()[-1])
+    assert (told["wasm_sandbox.connections"], told["wasm_sandbox.requests"]) == (1, 0)
+    assert "add 'example.com:80' to allow" in told["wasm_sandbox.network_refusals"][0]

@@ -27,6 +27,9 @@ S = TypeVar("S")
 SCOPE = "wasm_sandbox"
 
 
+MAX_REFUSALS = 10
+"""Refused connections and requests whose reasons a span has."""
+
 TRACED = "traced call"
 """Name of the mark of a call that may be a span."""
 
@@ -149,6 +152,11 @@ def _describe(span: Span, result: object) -> None:
             span.set_attribute("wasm_sandbox.fuel", usage.fuel)
             span.set_attribute("wasm_sandbox.wall_seconds", usage.wall_seconds)
             span.set_attribute("wasm_sandbox.peak_memory_bytes", usage.peak_memory_bytes)
+        if result.connections is not None:
+            refused = [one for one in [*result.connections, *(result.requests or ())] if one.outcome == "refused"]
+            span.set_attribute("wasm_sandbox.connections", len(result.connections))
+            span.set_attribute("wasm_sandbox.requests", len(result.requests or ()))
+            span.set_attribute("wasm_sandbox.network_refusals", [one.reason or "" for one in refused[:MAX_REFUSALS]])
     if error is not None:  # the kind and not the exception's name, which is the tool's to choose
         span.set_attribute("error.type", error.kind.value)
     span.set_status(StatusCode.ERROR if error is not None else StatusCode.OK)
