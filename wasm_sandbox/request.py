@@ -123,6 +123,9 @@ class Connections(Protocol):
     def scrub(self, text: str) -> str:
         """A text without the values of secrets."""
 
+    def scrub_bytes(self, data: bytes) -> bytes:
+        """Bytes without the values of secrets."""
+
     def save(self) -> None:
         """Write what has been recorded, if it is to be."""
 

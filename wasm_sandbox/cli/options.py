@@ -10,10 +10,10 @@ import click
 import wasm_sandbox
 from wasm_sandbox.cli.inputs import CommandError, parse_size, read_json_object, read_json_value, read_pairs
 from wasm_sandbox.environment import merge_environment
-from wasm_sandbox.errors import InvalidEnvironment
+from wasm_sandbox.errors import InvalidEnvironment, InvalidNetwork
 
 if TYPE_CHECKING:
-    from wasm_sandbox import Limits
+    from wasm_sandbox import Limits, Network
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,6 +32,15 @@ def _environment(_ctx: click.Context, _param: click.Parameter, values: Sequence[
         return merge_environment(dict(pairs))
     except InvalidEnvironment as error:
         raise CommandError(f"--env: {error}") from None
+
+
+def _network(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Network | None:
+    if value is None:
+        return None
+    try:
+        return wasm_sandbox.Network.read(value)
+    except InvalidNetwork as error:
+        raise CommandError(f"--network: {error}") from None
 
 
 def _inputs(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, Any]:
@@ -148,6 +157,12 @@ environment_option = click.option(
     metavar="NAME=VALUE",
     callback=_environment,
     help="An environment variable for the guest; may be repeated.",
+)
+network_option = click.option(
+    "--network",
+    metavar="FILE|HOST[,HOST]",
+    callback=_network,
+    help="What the guest may reach: hosts, as api.example.com or *.example.com:8443, or a .toml file.",
 )
 input_option = click.option(
     "--input",

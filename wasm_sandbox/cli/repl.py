@@ -14,10 +14,10 @@ import click
 import wasm_sandbox
 from wasm_sandbox.cli.display import complain, write
 from wasm_sandbox.cli.inputs import CommandError
-from wasm_sandbox.cli.options import environment_option, image_option, limit_options, limits_of
+from wasm_sandbox.cli.options import environment_option, image_option, limit_options, limits_of, network_option
 
 if TYPE_CHECKING:
-    from wasm_sandbox import CodeResult, Event, Session, SessionPoint
+    from wasm_sandbox import CodeResult, Event, Network, Session, SessionPoint
 
 PROMPT, MORE = ">>> ", "... "
 
@@ -210,13 +210,14 @@ def _read_piped(_: str) -> str:
 @environment_option
 @image_option
 @limit_options
-def repl(*, environ: dict[str, str], image: str | None, **limits: Any) -> None:
+@network_option
+def repl(*, environ: dict[str, str], image: str | None, network: Network | None, **limits: Any) -> None:
     """Run Python interactively in a guest that stays: what a cell leaves, the next one finds.
 
     Each cell has the limits that are given. :help tells of :undo, :fork, :save and the rest.
     """
     checked = limits_of(limits)
-    box = wasm_sandbox.Sandbox(limits=checked, env=environ, image=image, files={})
+    box = wasm_sandbox.Sandbox(limits=checked, env=environ, image=image, files={}, network=network)
     if sys.stdin.isatty():
         write(sys.stdout, f"wasm-sandbox {wasm_sandbox.__version__}; :help tells what there is besides Python\n")
     try:

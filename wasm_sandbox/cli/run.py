@@ -23,6 +23,7 @@ from wasm_sandbox.cli.options import (
     json_option,
     limit_options,
     limits_of,
+    network_option,
     requirement_option,
 )
 from wasm_sandbox.cli.progress import in_sight, ready_image
@@ -31,7 +32,7 @@ from wasm_sandbox.errors import BadArguments, UnsupportedToolError
 from wasm_sandbox.files import HostDir, check_files
 
 if TYPE_CHECKING:
-    from wasm_sandbox import Tool
+    from wasm_sandbox import Network, Tool
     from wasm_sandbox.options import Isolation
 
 
@@ -60,6 +61,7 @@ def find_tool(file: str, name: str | None, args: Mapping[str, Any]) -> tuple[Too
 @click.option("--build-images", is_flag=True, help="Build an image with what the tool requires, if there is none.")
 @limit_options
 @isolation_option
+@network_option
 @json_option
 def run(
     *,
@@ -75,6 +77,7 @@ def run(
     requirements: Sequence[str],
     build_images: bool,
     isolation: Isolation,
+    network: Network | None,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -111,6 +114,7 @@ def run(
         files=with_output(files, output_dir),
         mounts=mounts,
         isolation=isolation,
+        network=network,
         agent_state=agent_state,
         additional_env_vars=environ,
     )
@@ -127,6 +131,7 @@ def run(
 @image_option
 @limit_options
 @isolation_option
+@network_option
 @json_option
 def execute(
     *,
@@ -138,6 +143,7 @@ def execute(
     mounts: dict[str, HostDir] | None,
     image: str | None,
     isolation: Isolation,
+    network: Network | None,
     as_json: bool,
     **limits: Any,
 ) -> None:
@@ -147,7 +153,7 @@ def execute(
     generated ones do, has its result shown as by run; any other needs no result to succeed. --json prints
     the value of its last expression, too, and what it displayed.
     """
-    from wasm_sandbox.options import check_isolation  # lazy: loads pydantic
+    from wasm_sandbox.options import check_isolation, check_network  # lazy: loads pydantic
 
     checked = limits_of(limits)
     check_isolation(isolation, image=image, mounts=mounts)
@@ -158,16 +164,16 @@ def execute(
     source = chosen.source if chosen else None
     name = "<stdin>" if script == "-" else Path(script).name
     options: dict[str, Any] = {"environ": environ, "limits": checked, "given": given, "source": source}
+    options |= {"isolation": isolation, "network": network}
+    own = chosen is None or chosen.has_own_guest
+    check_network(network, own)
     if inputs or as_json:
-        own = chosen is None or chosen.has_own_guest
         try:
-            output = sandbox.run_program(
-                text, name=name, inputs=inputs, has_own_guest=own, isolation=isolation, **options
-            )
+            output = sandbox.run_program(text, name=name, inputs=inputs, has_own_guest=own, **options)
         except BadArguments as error:
             raise CommandError(f"--input: {error}") from None
     else:
-        output = sandbox.run_script(text, name=name, isolation=isolation, **options)
+        output = sandbox.run_script(text, name=name, **options)
     code = show(output, "stdin" if script == "-" else script, as_json=as_json)
     save_files(output.result, output_dir, quiet=as_json)
     sys.exit(code)

@@ -123,6 +123,10 @@ class RunConnections:
         """A text without the values of secrets."""
         return self.secrets.scrub(text)
 
+    def scrub_bytes(self, data: bytes) -> bytes:
+        """Bytes without the values of secrets."""
+        return self.secrets.scrub_bytes(data)
+
     @property
     def lookups(self) -> asyncio.Semaphore:
         """Bound of the lookups at a time, on the event loop."""

@@ -14,12 +14,13 @@ from wasm_sandbox.errors import naming_exhaustion
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.functions import Functions, RunCalls
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import Isolation
+from wasm_sandbox.network import Network
+from wasm_sandbox.options import Isolation, checked
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, ToolExecutionResult
 from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.hosting import with_calls
+from wasm_sandbox.sandbox.hosting import calls_of, environ_of, with_calls
 from wasm_sandbox.script.cells import cell_script
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run_script(
     given: GivenFiles | None = None,
     source: ImageSource | None = None,
     isolation: Isolation = "thread",
+    network: Network | None = None,
 ) -> Output:
     """Run a script and wait for its end; what a signal handler raises stops the guest.
 
@@ -65,6 +67,7 @@ def run_script(
         given: files and mounts, if there are any.
         source: source of the image to run it in; by default the default image.
         isolation: executor of the guest.
+        network: what it may reach, if anything.
 
     Returns:
         The output, and a result whose value is that of a framed result, if the script wrote one.
@@ -72,15 +75,23 @@ def run_script(
     Raises:
         UnsupportedIsolation: if a worker process cannot do what is asked for.
         HostError: if this host cannot run guests; the message says what to do.
+        InvalidNetwork: if the network is not for such a run.
     """
-    request = ExecutionRequest(text, environ, limits, script_name=name, given=given)
+    calls = _calls(limits, network) if network is not None else None
+    environ = environ_of(environ, calls)
+    request = ExecutionRequest(
+        text, environ, limits, script_name=name, given=given, peer=calls, has_network=calls is not None
+    )
     outcome = _outcome_of(request, isolation, source)
     output = framed_output(outcome, limits)
     result = interpret(outcome, limits, name, output=output)
     has_frame = output.payload is not None or output.damage is not None
     if not has_frame and outcome.ending is Ending.EXITED and outcome.exception is None:
         result = _without_value(result, outcome)
-    return Output(result, output.text[: limits.output_bytes], outcome.stderr, has_frame)
+    if calls is not None:
+        result = with_calls(result, calls)
+    stdout, stderr = _shown(output.text[: limits.output_bytes], calls), _shown(outcome.stderr, calls)
+    return Output(result, stdout, stderr, has_frame)
 
 
 @naming_exhaustion()
@@ -95,6 +106,7 @@ def run_program(
     source: ImageSource | None = None,
     has_own_guest: bool = True,
     isolation: Isolation = "thread",
+    network: Network | None = None,
 ) -> Output:
     """Run a script as `run_script`, and take the value of its last expression.
 
@@ -108,6 +120,7 @@ def run_program(
         source: as of `run_script`.
         has_own_guest: whether the image is of our own guest, which knows how to do it.
         isolation: as of `run_script`.
+        network: as of `run_script`.
 
     Raises:
         BadArguments: if an input cannot be handed over.
@@ -116,19 +129,48 @@ def run_program(
     """
     if not inputs and repr(MARKER) in text:
         return run_script(
-            text, name=name, environ=environ, limits=limits, given=given, source=source, isolation=isolation
+            text,
+            name=name,
+            environ=environ,
+            limits=limits,
+            given=given,
+            source=source,
+            isolation=isolation,
+            network=network,
         )
     script = cell_script(text, inputs, name=name, preamble="" if has_own_guest else live_script())
-    calls = RunCalls(Functions(), limits)
-    request = ExecutionRequest(script.text, environ, limits, given=given, values=script.values, peer=calls)
+    calls = _calls(limits, network)
+    request = ExecutionRequest(
+        script.text,
+        environ_of(environ, calls),
+        limits,
+        given=given,
+        values=script.values,
+        peer=calls,
+        has_network=calls.network is not None,
+    )
     outcome = _outcome_of(request, isolation, source)
     code = with_calls(interpret_cell(outcome, limits, may_exit=True), calls)
     output = framed_output(outcome, limits)
-    fields = {name: getattr(code, name) for name in ("status", "stdout", "stderr", "files", "error", "usage", "calls")}
-    result = ToolExecutionResult.model_construct(**fields)
+    result = ToolExecutionResult.model_construct(**{name: getattr(code, name) for name in _SHARED})
     if output.payload is None and output.damage is None and outcome.ending is Ending.EXITED:
         result = _without_value(result, outcome)
-    return Output(result, output.text[: limits.output_bytes], outcome.stderr, False, code)
+    stdout, stderr = _shown(output.text[: limits.output_bytes], calls), _shown(outcome.stderr, calls)
+    return Output(result, stdout, stderr, False, code)
+
+
+_SHARED = ("status", "stdout", "stderr", "files", "error", "usage", "calls", "connections", "requests")
+"""Fields that results of code and of tools have both."""
+
+
+def _calls(limits: Limits, network: Network | None) -> RunCalls:
+    """The other end of the channel of a guest that calls no functions."""
+    return calls_of(Functions(), checked({"limits": limits, "network": network}))
+
+
+def _shown(data: bytes, calls: RunCalls | None) -> bytes:
+    """Output without the values of secrets."""
+    return data if calls is None or calls.network is None else calls.network.scrub_bytes(data)
 
 
 def _outcome_of(request: ExecutionRequest, isolation: Isolation, source: ImageSource | None) -> Outcome:
