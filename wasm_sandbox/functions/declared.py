@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, TypeVar, cast, overload
 
@@ -104,6 +104,11 @@ class HostFunction:
         by_name = all(p.kind in _BY_NAME for p in self.parameters)
         names = tuple((f"p{number}", p.name) for number, p in enumerate(self.parameters)) if by_name else None
         object.__setattr__(self, "_names", names)
+
+    def __reduce__(self) -> Any:
+        """Parts of a pickle: what it was made of; the model is made again."""
+        given = tuple(getattr(self, part.name) for part in fields(self) if part.init)
+        return type(self), given
 
     @property
     def is_deferred(self) -> bool:

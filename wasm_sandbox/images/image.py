@@ -131,16 +131,17 @@ class Image:
     def named(cls, name: str) -> Image:
         """Find the image that is kept on this machine under a name, an id, or the first 12 characters of an id.
 
+        The exported image that ``$WASM_SANDBOX_IMAGE`` names is found by its id, too.
+
         Raises:
             ImageNotFound: if there is none.
+            ImageError: if the exported image cannot be used.
             CacheError: if the directory of images cannot be used.
         """
-        from wasm_sandbox.images.loading import BuiltSource, identity  # lazy: loads the engine
-        from wasm_sandbox.images.store import ImageStore  # lazy: only where images are kept
+        from wasm_sandbox.images.loading import find_source  # lazy: loads the engine
 
-        store = ImageStore()
-        kept = store.kept(name, identity)
-        return cls(BuiltSource(kept.recipe, store), name if name in kept.names else next(iter(kept.names), None))
+        source, names = find_source(name)
+        return cls(source, name if name in names else next(iter(names), None))
 
 
 def image_of(image: object) -> Image | None:

@@ -7,13 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wasm_sandbox.engine import StartKind, find_artifact, image_id, installer, package_steps
 from wasm_sandbox.images.recipe import Contents, Recipe
 
 if TYPE_CHECKING:
-    from wasm_sandbox.engine import ImageLoader, LoadedImage, Step
+    from wasm_sandbox.engine import ImageLoader, ImageSource, LoadedImage, Step
+
+_ID_LENGTH = 64
 
 
 @cache
@@ -44,6 +46,10 @@ class BuiltSource:
     recipe: Recipe
     kept: KeptFiles
 
+    def __reduce__(self) -> Any:
+        """Parts of a pickle: the content hash alone, by which it is found where it is loaded again."""
+        return _source_here, (self.id,)
+
     @cached_property
     def id(self) -> str:
         return identity(self.recipe.digest)
@@ -68,3 +74,22 @@ class BuiltSource:
     def files(self) -> Mapping[str, bytes]:
         """The files that every run finds."""
         return self.kept.files(self.recipe)
+
+
+def find_source(reference: str) -> tuple[ImageSource, tuple[str, ...]]:
+    """Source of the image of a name or an id on this machine, and its names; raises as `Image.named`."""
+    from wasm_sandbox.images.exported import exported_source  # lazy: only where images are kept
+    from wasm_sandbox.images.store import ImageStore  # lazy: as above
+
+    if len(reference) == _ID_LENGTH:
+        exported = exported_source()
+        if exported is not None and exported.id == reference:
+            return exported, ()
+    store = ImageStore()
+    kept = store.kept(reference, identity)
+    return BuiltSource(kept.recipe, store), kept.names
+
+
+def _source_here(identifier: str) -> ImageSource:
+    """Source of the image of an id on this machine; raises as `Image.named`."""
+    return find_source(identifier)[0]

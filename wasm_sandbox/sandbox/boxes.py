@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Unpack, cast
@@ -40,15 +42,17 @@ class _Box:
         ValueError: if limits are out of range (`pydantic.ValidationError`), or a host function cannot be offered.
     """
 
-    __slots__ = ("_functions", "_options")
+    __slots__ = ("_functions", "_given_functions", "_options")
 
     _functions: Functions
+    _given_functions: Any
     _options: RunOptions
 
     def __init__(self, **options: Unpack[RunOptions]) -> None:
         settled = checked(options)
         functions = functions_of(settled["functions"], self.run_function_tool)
         object.__setattr__(self, "_functions", functions)
+        object.__setattr__(self, "_given_functions", settled["functions"])
         object.__setattr__(self, "_options", MappingProxyType({**settled, "functions": functions}))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -65,7 +69,14 @@ class _Box:
         return self._functions
 
     def __reduce__(self) -> Any:
-        return _remade, (type(self), {**self._options})
+        """Parts of a pickle: the options as they were given; an image goes by its content hash.
+
+        Raises:
+            TypeError: if an option cannot be pickled; the message names it.
+        """
+        parts = {**self._options, "functions": self._given_functions}
+        _check_picklable(type(self).__name__, parts)
+        return _remade, (type(self), parts)
 
     def run_function_tool(self, tool: Tool, args: Mapping[str, Any]) -> ToolExecutionResult:
         """Run a tool that a guest calls as a host function: in the same image, with none itself."""
@@ -86,6 +97,27 @@ class _Box:
 
 def _remade(kind: type[_Box], options: dict[str, Any]) -> _Box:
     return kind(**options)
+
+
+def _check_picklable(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse an option that cannot be pickled, for the pickler's own message names no option.
+
+    Where a cloudpickle is loaded, as in Dask, Ray and joblib, it may be the pickler that asks, and can do more than
+    the standard one: then it is left to it.
+
+    Raises:
+        TypeError: if one cannot be.
+    """
+    if any(name.rpartition(".")[2] == "cloudpickle" for name in [*sys.modules]):
+        return
+    for name, value in options.items():
+        try:
+            pickle.dumps(value)
+        except Exception as error:
+            raise TypeError(
+                f"a {kind} with this option {name!r} cannot be pickled ({error}): use functions and classes that a "
+                f"module defines at its top level, or leave {name!r} out"
+            ) from error
 
 
 class Sandbox(_Box):
