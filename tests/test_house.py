@@ -55,6 +55,8 @@ IMPURE_MODULES = frozenset(
 IMPURE_CALLS = frozenset({"open", "input", "print", "read_bytes", "read_text", "write_bytes", "write_text"})
 LOCKS = frozenset({"Barrier", "Condition", "Event", "Lock", "RLock", "Semaphore"})
 SCREEN_MODULES = frozenset({"click", "rich"})
+MAY_SHOW = frozenset({"parallel.progress"})
+"""Modules outside of the command that know the screen: a bar that a caller asks for."""
 STORE_MODULES = frozenset({"sqlite3", "images", "stores"})
 
 
@@ -192,7 +194,7 @@ def the_engine_knows_no_store_no_environment_variable_and_no_screen() -> Iterato
 
 def only_the_command_and_the_benchmark_know_the_screen() -> Iterator[str]:
     for found in imports():
-        if _foreign(found) in SCREEN_MODULES and room(found.by) not in {"cli", "bench"}:
+        if _foreign(found) in SCREEN_MODULES and room(found.by) not in {"cli", "bench"} and found.by not in MAY_SHOW:
             yield f"{found.by} imports {found.module[1:]}"
 
 
