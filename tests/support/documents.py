@@ -76,9 +76,10 @@ class Shell:
         (self._directory / "examples").symlink_to(ROOT / "examples")
         programs = directory / "bin"
         programs.mkdir()
-        command = programs / "wasm-sandbox"
-        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m wasm_sandbox "$@"\n')
-        command.chmod(0o700)
+        for name, arguments in (("wasm-sandbox", " -m wasm_sandbox"), ("python", "")):
+            command = programs / name
+            command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
+            command.chmod(0o700)
         self._environment = {
             **environment(),
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
