@@ -149,7 +149,7 @@ except ZoneInfoNotFoundError as error:
     ]
 
 
-def test_sqlite_works_in_memory_and_has_no_files(stdout_of: StdoutOf) -> None:
+def test_sqlite_works_in_memory(stdout_of: StdoutOf) -> None:
     script = """
 import sqlite3
 db = sqlite3.connect(":memory:")
@@ -159,15 +159,10 @@ print(db.execute("select count(*), sum(a), max(b) from t where a > ?", (10,)).fe
 db.execute("create virtual table words using fts5(x)")
 db.execute("insert into words values('hello world')")
 print(db.execute("select * from words where words match 'world'").fetchall())
-try:
-    sqlite3.connect("/x.db").execute("create table q(a)")
-except sqlite3.OperationalError as error:
-    print(error)
 """
     assert stdout_of(script).splitlines() == [
         "(989, 499445, '999')",
         "[('hello world',)]",
-        "unable to open database file",
     ]
 
 
@@ -205,7 +200,7 @@ def attempt(f):
         print(type(error).__name__)
 attempt(lambda: subprocess.run(["ls"]))
 attempt(lambda: socket.create_connection(("127.0.0.1", 80)))
-attempt(lambda: socket.getaddrinfo("localhost", 80))
+attempt(lambda: socket.create_connection(("localhost", 80)))
 """
     assert all(name.endswith("Error") for name in stdout_of(script).split())
     assert len(stdout_of(script).split()) == 3

@@ -33,7 +33,7 @@ DENIED = {
     "m.ExtensionFileLoader('x', '/usr/lib/libc.so.6').load_module('x')",
     "ctypes": "import ctypes; ctypes.CDLL(None).system(b'id')",
     "a socket": "import socket; socket.socket().connect(('127.0.0.1', 80))",
-    "a name": "import socket; socket.getaddrinfo('localhost', 80)",
+    "a name": "import socket; socket.create_connection(('localhost', 80))",
     "a page": "import urllib.request; urllib.request.urlopen('http://127.0.0.1')",
     "an event loop's connection": "import asyncio\nasync def g(): await asyncio.open_connection('127.0.0.1', 80)\n"
     "asyncio.run(g())",

@@ -610,7 +610,7 @@ DIFFERENT = [
         "        except OSError as error:\n            return type(error).__name__\n",
         differs="Files",
     ),
-    Case("opens a socket", "import socket\ndef f():\n    socket.socket().close()\n    return 1\n", differs="Network"),
+    Case("listens", "import socket\ndef f():\n    socket.socket().listen()\n    return 1\n", differs="Network"),
     Case("asks for the platform", "import sys\ndef f():\n    return sys.platform\n", differs="Platform"),
     Case(
         "asks for the widest integer", "import struct\ndef f():\n    return struct.calcsize('P')\n", differs="Platform"
@@ -619,7 +619,7 @@ DIFFERENT = [
     Case("returns a lambda", "def f():\n    return lambda: 1\n", differs="Python version"),
     Case("asks for a hash", "def f():\n    return hash('text')\n", differs="String hashes"),
     Case("imports ctypes", "import ctypes\ndef f():\n    return 1\n", differs="Missing modules"),
-    Case("imports ssl", "import ssl\ndef f():\n    return 1\n", differs="Missing modules"),
+    Case("imports grp", "import grp\ndef f():\n    return 1\n", differs="Missing modules"),
     Case("is interrupted by itself", "def f():\n    raise KeyboardInterrupt\n", differs="Signals"),
     Case("kills itself", "import os\ndef f():\n    os.kill(os.getpid(), 9)\n", differs="Signals"),
 ]

@@ -479,6 +479,17 @@ def _build_enum_value(args: tuple[Any, ...]) -> object:
     return args[0]
 
 
+def _build_purpose(args: tuple[Any, ...]) -> object:
+    _check_types(args, tuple)
+    return args[0]
+
+
+def _build_asn1_object(args: tuple[Any, ...]) -> object:
+    """Value of a member of `ssl.Purpose`, as a plain tuple."""
+    _check_types(args, int, str, str, str)
+    return args
+
+
 def _build_exception(kind: type[Exception], args: tuple[Any, ...]) -> Exception:
     if len(args) > _MAX_EXCEPTION_ARGS:
         raise ForbiddenPickle(f"the result holds an exception with more than {_MAX_EXCEPTION_ARGS} arguments")
@@ -574,7 +585,7 @@ _ENUMERATIONS = (
     *("inspect._ParameterKind", "annotationlib.Format", "plistlib.PlistFormat", "pstats.SortKey"),
     *("py_compile.PycInvalidationMode", "re.RegexFlag", "re._constants.RegexFlag", "signal.Handlers"),
     *("signal.Sigmasks", "signal.Signals", "socket.AddressFamily", "socket.AddressInfo", "socket.MsgFlag"),
-    *("socket.SocketKind", "ssl.AlertDescription", "ssl.Options", "ssl.Purpose", "ssl.SSLErrorNumber"),
+    *("socket.SocketKind", "ssl.AlertDescription", "ssl.Options", "ssl.SSLErrorNumber"),
     *("ssl.TLSVersion", "ssl.VerifyFlags", "ssl.VerifyMode", "ssl._SSLMethod", "ssl._TLSAlertType"),
     *("ssl._TLSContentType", "ssl._TLSMessageType", "symtable.SymbolTableType", "tkinter.EventType", "uuid.SafeUUID"),
     *("pydantic.types.PaymentCardBrand", "typing_inspection.introspection.AnnotationSource"),
@@ -645,6 +656,8 @@ def _entries() -> Iterable[PlainClass]:
     yield PlainClass("uuid.UUID", complete=_build_uuid, cost=25)
     for name in _ENUMERATIONS:
         yield PlainClass(name, _build_enum_value)
+    yield PlainClass("ssl.Purpose", _build_purpose)
+    yield PlainClass("ssl._ASN1Object", _build_asn1_object, is_made=True)
 
 
 TABLE: dict[tuple[str, str], PlainClass] = {
