@@ -308,9 +308,9 @@ def test_a_cancelled_run_in_a_worker_cancels_its_calls() -> None:
 
 def test_what_the_host_sends_survives_the_way() -> None:
     answer = Answer(3, 2**32 - 1, b"\0data")
-    assert messages.decode_order(*messages.encode_answer(2**40, answer)) == (2**40, answer)
+    assert messages.decode_order(*messages.encode_answer(2**40, answer)) == messages.Answered(2**40, answer)
     request = ExecutionRequest("print('é')", {"A": "b"}, Limits())
-    assert messages.decode_order(*messages.encode_order(9, request)) == (9, False, False, request)
+    assert messages.decode_order(*messages.encode_order(9, request)) == messages.Order(9, False, False, request, None)
     head = messages.encode_call(3, 255, 2**32 - 1, too_long=7)[0]
     assert messages.Called.model_validate_json(head).too_long == 7
     assert struct.pack(">IQ", 1, 0) + b"x" == packed(b"x")

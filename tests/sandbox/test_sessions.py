@@ -33,6 +33,7 @@ from wasm_sandbox import (
 )
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.session import Paused, Session
+from wasm_sandbox.workers.pool import process_pool
 
 ROOT = Path(__file__).parents[2]
 APPROVE = HostFunction.deferred("approve", question=str, returns=bool, doc="Ask somebody.")
@@ -42,9 +43,9 @@ def add(a: int, b: int = 2) -> int:
     return a + b
 
 
-@pytest.fixture(scope="module")
-def box() -> Sandbox:
-    return Sandbox(functions=[add, APPROVE], files={})
+@pytest.fixture(scope="module", params=["thread", "process"])
+def box(request: pytest.FixtureRequest) -> Sandbox:
+    return Sandbox(functions=[add, APPROVE], files={}, isolation=request.param)
 
 
 @pytest.fixture
@@ -268,8 +269,6 @@ def test_there_is_a_ceiling(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_a_session_cannot_have_is_refused(tmp_path: Path, session: Session) -> None:
-    with pytest.raises(UnsupportedIsolation, match="run on threads"):
-        Sandbox(isolation="process").session()
     with pytest.raises(UnsupportedIsolation, match="no mounts"):
         Sandbox(mounts={"/m": HostDir(tmp_path)}).session()
     with pytest.raises(TypeError, match="files: an option of the whole session"):
@@ -322,6 +321,67 @@ print(session.get("x"))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("True 1\n1\n", "")
+
+
+# --- In workers -----------------------------------------------------------------------------------------
+
+
+APART = Sandbox(isolation="process", functions=[add], files={})
+
+
+def test_a_worker_that_is_killed_in_a_call_takes_the_session_back() -> None:
+    with APART.session() as session:
+        session.run_code("x = [1]\nopen('/a', 'w').write('before')")
+
+        def die() -> None:
+            for worker in process_pool().workers:
+                worker.kill()
+
+        result = session.run_code("x.append(2)\nopen('/a', 'w').write('after')\ndie()\nx", functions=[die])
+        assert result.error is not None
+        assert result.rolled_back
+        assert session.run_code("(x, open('/a').read())").value == ([1], "before")
+
+
+def test_a_session_goes_on_whichever_worker_it_comes_to() -> None:
+    with APART.session() as session:
+        for number in range(3):
+            assert session.run_code(f"x = {number} + globals().get('x', 0)\nx").value == sum(range(number + 1))
+            for worker in process_pool().idle_workers:
+                worker.kill()
+
+
+def test_a_call_may_have_less_memory_than_the_session_has_taken() -> None:
+    with APART.session() as session:
+        session.run_code("data = bytes(60 << 20)", limits={"memory_bytes": 160 << 20})
+        assert session.run_code("len(data)", limits={"memory_bytes": 64 << 20}).value == 60 << 20
+        assert session.run_code("len(data)").value == 60 << 20
+
+
+def test_bytes_of_a_session_go_from_threads_to_workers_and_back() -> None:
+    with Sandbox(files={}).session() as session:
+        session.run_code("x = 1\nopen('/a', 'w').write('text')")
+        blob = session.dump()
+    with APART.load_session(blob) as apart:
+        apart.run_code("x += 1")
+        blob = apart.dump()
+    with Sandbox(files={}).load_session(blob) as back:
+        assert back.run_code("(x, open('/a').read())").value == (2, "text")
+
+
+def test_clocks_and_random_numbers_of_a_session_in_workers_go_on_after_it_was_taken_back() -> None:
+    box = Sandbox(isolation="process", limits={"deterministic": True})
+    with box.session() as session:
+        ask = "import os, time\n(time.monotonic_ns(), os.urandom(8))"
+        point = session.checkpoint()
+        times, numbers = [], set()
+        for _ in range(3):
+            now, number = session.run_code(ask).value
+            times.append(now)
+            numbers.add(number)
+            session.rollback(point)
+        assert times == sorted(times)
+        assert len(numbers) == 3
 
 
 # --- Points and forks -----------------------------------------------------------------------------------

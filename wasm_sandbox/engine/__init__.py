@@ -37,10 +37,15 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.engine import usual_builds as usual_builds
     from wasm_sandbox.engine.memory.address_space import PAGEMAP_SCAN as PAGEMAP_SCAN
     from wasm_sandbox.engine.module.metering import Metering as Metering
-    from wasm_sandbox.engine.run.guest import GuestMemory as GuestMemory
     from wasm_sandbox.engine.run.kept import CallOfKept as CallOfKept
-    from wasm_sandbox.engine.run.kept import Checkpoint as Checkpoint
     from wasm_sandbox.engine.run.kept import KeptGuest as KeptGuest
+    from wasm_sandbox.engine.run.point import Checkpoint as Checkpoint
+    from wasm_sandbox.engine.run.point import Count as Count
+    from wasm_sandbox.engine.run.point import PointHead as PointHead
+    from wasm_sandbox.engine.run.point import Rest as Rest
+    from wasm_sandbox.engine.run.point import cut as cut
+    from wasm_sandbox.engine.run.point import damaged as damaged
+    from wasm_sandbox.engine.run.point import head_of as head_of
     from wasm_sandbox.engine.start.command import Command as Command
     from wasm_sandbox.engine.start.kind import StartKind as StartKind
     from wasm_sandbox.engine.threads.green import check_processes as check_processes
@@ -49,9 +54,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
     from wasm_sandbox.engine.threads.per_process import PerProcess as PerProcess
     from wasm_sandbox.engine.threads.watchdog import Watchdog as Watchdog
-    from wasm_sandbox.engine.world.file_state import FileState as FileState
-    from wasm_sandbox.engine.world.file_state import NodeState as NodeState
-    from wasm_sandbox.engine.world.file_state import OpenState as OpenState
+    from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED as NONE_ELAPSED
     from wasm_sandbox.engine.world.surroundings import Elapsed as Elapsed
     from wasm_sandbox.engine.world.surroundings import FixedSurroundings as FixedSurroundings
     from wasm_sandbox.engine.world.surroundings import LiveSurroundings as LiveSurroundings
@@ -61,13 +64,17 @@ _HOMES = {
     "Artifact": "compiled.artifact",
     "Build": "compiled.build",
     "CallOfKept": "run.kept",
-    "Checkpoint": "run.kept",
-    "GuestMemory": "run.guest",
+    "Checkpoint": "run.point",
+    "Count": "run.point",
+    "PointHead": "run.point",
+    "Rest": "run.point",
+    "cut": "run.point",
+    "damaged": "run.point",
+    "head_of": "run.point",
     "KeptGuest": "run.kept",
     "CachedImage": "compiled.cache",
     "Command": "start.command",
     "Elapsed": "world.surroundings",
-    "FileState": "world.file_state",
     "FixedSurroundings": "world.surroundings",
     "GuestEngine": "engine",
     "GuestThreads": "threads.guest_threads",
@@ -77,8 +84,7 @@ _HOMES = {
     "LiveSurroundings": "world.surroundings",
     "LoadedImage": "compiled.loaded",
     "Metering": "module.metering",
-    "NodeState": "world.file_state",
-    "OpenState": "world.file_state",
+    "NONE_ELAPSED": "world.surroundings",
     "PAGEMAP_SCAN": "memory.address_space",
     "BUILT_IN_IMAGE": "compiled.built_in",
     "PerProcess": "threads.per_process",

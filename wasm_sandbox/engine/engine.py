@@ -23,7 +23,8 @@ from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
 from wasm_sandbox.engine.module.metering import Metering
 from wasm_sandbox.engine.run.execution import execute, execute_kept
 from wasm_sandbox.engine.run.guest import Watch
-from wasm_sandbox.engine.run.kept import CallOfKept, Checkpoint, KeptGuest
+from wasm_sandbox.engine.run.kept import CallOfKept, KeptGuest
+from wasm_sandbox.engine.run.point import Checkpoint, Rest
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads, on_guest_thread
 from wasm_sandbox.engine.threads.per_process import PerProcess
@@ -244,6 +245,42 @@ class GuestEngine:
         self._ready_since = self._ready_since or time.monotonic()
         with mark("submit", request):
             return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
+
+    def visit(
+        self, source: ImageSource, request: ExecutionRequest, call: CallOfKept, rest: Rest
+    ) -> Future[tuple[Outcome, Checkpoint | None]]:
+        """Run a request in a guest that is at rest, and keep nothing of it.
+
+        Args:
+            source: source of its image.
+            request: script, limits and files.
+            call: as of `start_in`.
+            rest: the guest.
+
+        Returns:
+            A future of the outcome, and of the checkpoint after it; None if the call ended the guest. It raises
+            SnapshotError if the guest's checkpoint is none of this image.
+        """
+
+        def work(deliver: Callable[[tuple[Outcome, Checkpoint | None]], None]) -> None:
+            outcomes: list[Outcome] = []
+
+            def take(outcome: Outcome) -> None:
+                outcomes.append(outcome)
+                if outcome.is_over:  # nobody needs to wait for what is left to be done
+                    deliver((outcome, None))
+
+            image = self.image(source)
+            kept = KeptGuest(image, self.watch, request.given, rest.limits, rest.point, (rest.elapsed, rest.calls))
+            try:
+                with self._turns.turn(request.limits.timeout_seconds) as turn:
+                    execute_kept(kept, request, call.surroundings, take, True, turn)
+                if not outcomes[0].is_over:
+                    deliver((outcomes[0], kept.point))
+            finally:
+                kept.close()
+
+        return self._threads.submit(work)
 
     @property
     def threads(self) -> int:

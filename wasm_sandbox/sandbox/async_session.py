@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
 from wasm_sandbox.decode.interpret import QUICK_BYTES
-from wasm_sandbox.engine import CallOfKept
 from wasm_sandbox.functions import RunCalls
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.outcome import Outcome
@@ -85,7 +84,7 @@ class AsyncSession:
             return _result(steps, outcome)
 
     async def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
-        call = CallOfKept(request.limits)
+        call = self._session.call(request.limits)
         try:
             return await delivered(self._session.begin(request, call))
         except BaseException:

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
 
-from wasm_sandbox import images
 from wasm_sandbox.decode.cells import interpret_session_cell
 from wasm_sandbox.decode.interpret import interpret, tool_file_name
-from wasm_sandbox.engine import CallOfKept, Checkpoint, KeptGuest, process_engine, wait_for
+from wasm_sandbox.engine import Checkpoint, wait_for
 from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import (
     BadArguments,
@@ -33,6 +32,7 @@ from wasm_sandbox.results import Call, CodeResult, ErrorKind, ToolExecutionResul
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.code import refused
 from wasm_sandbox.sandbox.hosting import calls_of, environ_of, functions_of, with_calls
+from wasm_sandbox.sandbox.keepers import Cancel, keeper
 from wasm_sandbox.sandbox.snapshots import Loaded, Pending, dump, load
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool
@@ -96,7 +96,7 @@ class SessionPoint:
 # - calls of a session follow one another, whichever threads they come from; a call from inside one of its own calls is
 #   refused;
 # - after `close`, and when its time is over, its memory is given back and every call raises `SessionError`.
-# Locks, in this order: `_lock`, held through a call by the thread that makes it; `KeptGuest.lock`.
+# Locks, in this order: `_lock`, held through a call by the thread that makes it; the guest's own.
 class Session:
     """Guest that stays: what one call leaves, the next one finds. Made by `Sandbox.session`.
 
@@ -116,8 +116,6 @@ class Session:
             if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < float("inf"):
                 raise ValueError(f"{name} must be seconds above 0, not {seconds!r}")
         self._box, self._options, self._functions = box, box.options, box.functions
-        if self._options["isolation"] != "thread":
-            raise UnsupportedIsolation('sessions run on threads of this process: take isolation="thread"')
         if self._options["mounts"]:
             raise UnsupportedIsolation("a session has no mounts, which could not be taken back: give files instead")
         self._limits = cast(Limits, self._options["limits"])
@@ -125,7 +123,8 @@ class Session:
         self._environ = merge_environment(self._options["env"])
         self._network = self._connections()
         self._given = check_files(self._options["files"], None, self._limits)
-        self._kept = self._guest(loaded.point if loaded else None)
+        options, point = self._options, loaded.point if loaded else None
+        self._kept = keeper(options["isolation"], options["image"], self._given, self._limits, point)
         self._cells = loaded.cells if loaded else 0
         self._is_fork = loaded is not None
         self._family = family or object()
@@ -147,20 +146,6 @@ class Session:
         """End the connections: no checkpoint holds them."""
         if self._network is not None:
             self._network.drop()
-
-    def _guest(self, point: Checkpoint | None) -> KeptGuest:
-        image = self._options["image"]
-        chosen = None if image is None else images.choose_image(image, None, may_build=False)
-        source = chosen.source if chosen is not None else images.default_source()
-        if chosen is not None and not chosen.has_own_guest:
-            raise UnsupportedIsolation("a session needs our own guest: an image of another CPython runs once")
-        kept = process_engine().keep(source, self._given, self._limits, point)
-        if point is not None and point.image_id != kept.image.id:
-            raise SnapshotError(
-                f"the snapshot is of image {point.image_id[:16]}, and this is {kept.image.id[:16]}: load it with the "
-                "image and the version that it was made with"
-            )
-        return kept
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -369,14 +354,18 @@ class Session:
         self._paused = Paused(self, dict(calls.deferred), result, options)
         return self._paused
 
-    def begin(self, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
+    def call(self, limits: Limits) -> Cancel:
+        """Next call of the guest, for `begin`."""
+        return cast(Cancel, self._kept.call(limits))
+
+    def begin(self, request: ExecutionRequest, call: Cancel) -> Future[Outcome]:
         """Start the guest: a future of its outcome; the caller holds the session."""
         if isinstance(request.tap, Events):
             request.tap.stop_with(call.cancel)
-        return process_engine().start_in(self._kept, request, call)
+        return self._kept.start(request, call)
 
     def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
-        call = CallOfKept(request.limits)
+        call = self.call(request.limits)
         try:
             return wait_for(self.begin(request, call))
         except BaseException:

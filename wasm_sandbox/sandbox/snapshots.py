@@ -2,8 +2,7 @@
 
     magic | size of the head | head (JSON) | body (zlib) | SHA-256 of all before | HMAC-SHA-256 of all before, if signed
 
-The head says of which image it is, and where the parts of the body belong: ranges of memory, then contents of files.
-A head that lies about its guest harms that guest alone: all that it names is checked against the guest's own bounds.
+The head says of which image it is, and where the parts of the body belong (`PointHead`).
 """
 
 from __future__ import annotations
@@ -14,24 +13,20 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from wasm_sandbox.engine import Checkpoint, Elapsed, FileState, GuestMemory, NodeState, OpenState
+from wasm_sandbox.engine import Checkpoint, Count, PointHead, cut, damaged, head_of
 from wasm_sandbox.errors import SnapshotError
 from wasm_sandbox.limits import Limits
 
 FORMAT = 1
 MAGIC = b"wasm-sandbox session\0"
 MAX_HEAD_BYTES = 16 << 20
-MAX_RANGES = 1 << 20
 _SIZE = struct.Struct("<I")
 _HASH_BYTES = 32
 _LEVEL = 1  # of zlib: a fifth of the time of the default, for a tenth more bytes
-_PAGE_BYTES = 4096
-
-_Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 63)]
 
 
 class Pending(BaseModel):
@@ -39,45 +34,17 @@ class Pending(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: _Count
+    id: Count
     name: Annotated[str, Field(max_length=1000)]
     arguments: Annotated[str, Field(max_length=MAX_HEAD_BYTES)]
     """JSON of the arguments, as the guest sent them."""
 
 
-class _Node(NamedTuple):
-    parent: Annotated[int, Field(strict=True, ge=-1, lt=1 << 31)]
-    name: str
-    size: _Count | None
-    modified: Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 64)]
-    accessed: Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 64)]
-    cookie: _Count
-
-
-class _Open(NamedTuple):
-    number: _Count
-    node: _Count
-    reads: bool
-    writes: bool
-    flags: _Count
-    position: _Count
-
-
-class _Head(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Head(PointHead):
     format: int
     is_signed: bool
-    image: Annotated[str, Field(max_length=200)]
-    calls: _Count
-    cells: _Count
-    elapsed: tuple[_Count, _Count]
-    size: _Count
-    globals: dict[str, Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 64)]]
-    ranges: Annotated[list[tuple[_Count, _Count]], Field(max_length=MAX_RANGES)]
-    nodes: list[_Node] | None
-    opened: list[_Open]
-    body_bytes: _Count
+    cells: Count
+    body_bytes: Count
     pending: list[Pending]
 
 
@@ -98,21 +65,12 @@ def dump(point: Checkpoint, cells: int, pending: Iterable[Pending], key: bytes |
         pending: calls that a paused program waits for.
         key: key that the bytes are signed with; None not to sign them.
     """
-    files = point.files
-    contents = [node.content for node in files.nodes if node.content is not None] if files else []
-    body = b"".join([*(data for _, data in point.memory.changed), *contents])
+    body = b"".join(point.parts)
     head = _Head(
+        **head_of(point).model_dump(),
         format=FORMAT,
         is_signed=key is not None,
-        image=point.image_id,
-        calls=point.calls,
         cells=cells,
-        elapsed=tuple(point.elapsed),
-        size=point.memory.size,
-        globals=point.memory.globals,
-        ranges=[(offset, len(data)) for offset, data in point.memory.changed],
-        nodes=[_node(node) for node in files.nodes] if files else None,
-        opened=[_Open(*opened) for opened in files.opened] if files else [],
         body_bytes=len(body),
         pending=list(pending),
     )
@@ -120,11 +78,6 @@ def dump(point: Checkpoint, cells: int, pending: Iterable[Pending], key: bytes |
     whole = b"".join([MAGIC, _SIZE.pack(len(text)), text, zlib.compress(body, _LEVEL)])
     whole += hashlib.sha256(whole).digest()
     return whole if key is None else whole + _signature(whole, key)
-
-
-def _node(node: NodeState) -> _Node:
-    size = None if node.content is None else len(node.content)
-    return _Node(node.parent, node.name, size, node.modified, node.accessed, node.cookie)
 
 
 def _signature(whole: bytes, key: bytes) -> bytes:
@@ -149,39 +102,24 @@ def load(blob: bytes, limits: Limits, key: bytes | None) -> Loaded:
     if head.format != FORMAT:
         raise SnapshotError(f"the snapshot has format {head.format}, and this version of wasm-sandbox reads {FORMAT}")
     whole = _checked(blob, head, key)
-    if head.size > limits.memory_bytes:
-        raise SnapshotError(
-            f"the snapshot has {head.size} bytes of memory, the limit is {limits.memory_bytes} (Limits.memory_bytes)"
-        )
-    sizes = [size for _, size in head.ranges]
-    file_sizes = [node.size for node in head.nodes or () if node.size is not None]
-    if sum(sizes) > head.size or sum(file_sizes) > limits.files_bytes:
-        raise SnapshotError("the snapshot holds more than its session may have (Limits.files_bytes)")
-    if sum(sizes) + sum(file_sizes) != head.body_bytes:
-        raise _damaged()
-    body = _body(whole[end:], head.body_bytes)
-    parts = _cut(body, [*sizes, *file_sizes])
-    changed = _ranges(head, parts[: len(sizes)])
-    memory = GuestMemory(head.size, changed, head.globals)
-    point = Checkpoint(head.image, memory, _files(head, iter(parts[len(sizes) :])), Elapsed(*head.elapsed), head.calls)
+    head.check(limits)
+    if sum(head.sizes) != head.body_bytes:
+        raise damaged()
+    point = head.point(cut(_body(whole[end:], head.body_bytes), head.sizes))
     return Loaded(point, head.cells, tuple(head.pending))
-
-
-def _damaged() -> SnapshotError:
-    return SnapshotError("the snapshot is damaged, or none of a session")
 
 
 def _head(blob: bytes) -> tuple[_Head, int]:
     start = len(MAGIC) + _SIZE.size
     if len(blob) < start + _HASH_BYTES or not blob.startswith(MAGIC):
-        raise _damaged()
+        raise damaged()
     (size,) = _SIZE.unpack_from(blob, len(MAGIC))
     if size > min(MAX_HEAD_BYTES, len(blob) - start):
-        raise _damaged()
+        raise damaged()
     try:
         return _Head.model_validate_json(blob[start : start + size]), start + size
     except (ValidationError, ValueError):
-        raise _damaged() from None
+        raise damaged() from None
 
 
 def _checked(blob: bytes, head: _Head, key: bytes | None) -> bytes:
@@ -195,7 +133,7 @@ def _checked(blob: bytes, head: _Head, key: bytes | None) -> bytes:
             raise SnapshotError("the snapshot is not signed with this key, or was changed")
     whole, checksum = blob[:-_HASH_BYTES], blob[-_HASH_BYTES:]
     if hashlib.sha256(whole).digest() != checksum:
-        raise _damaged()
+        raise damaged()
     return whole
 
 
@@ -204,43 +142,7 @@ def _body(packed: bytes, size: int) -> bytes:
     try:
         body = unpacker.decompress(packed, size + 1)
     except zlib.error:
-        raise _damaged() from None
+        raise damaged() from None
     if len(body) != size or not unpacker.eof or unpacker.unused_data:
-        raise _damaged()
+        raise damaged()
     return body
-
-
-def _cut(body: bytes, sizes: list[int]) -> list[bytes]:
-    parts, at = [], 0
-    for size in sizes:
-        parts.append(body[at : at + size])
-        at += size
-    return parts
-
-
-def _ranges(head: _Head, parts: list[bytes]) -> tuple[tuple[int, bytes], ...]:
-    end = 0
-    for offset, size in head.ranges:
-        if offset < end or offset % _PAGE_BYTES or offset + size > head.size:
-            raise _damaged()
-        end = offset + size
-    if head.size % (64 << 10):
-        raise _damaged()
-    return tuple((offset, part) for (offset, _), part in zip(head.ranges, parts, strict=True))
-
-
-def _files(head: _Head, contents: Any) -> FileState | None:
-    if head.nodes is None:
-        return None
-    nodes = tuple(
-        NodeState(
-            node.parent,
-            node.name,
-            None if node.size is None else next(contents),
-            node.modified,
-            node.accessed,
-            node.cookie,
-        )
-        for node in head.nodes
-    )
-    return FileState(nodes, tuple(OpenState(*opened) for opened in head.opened))

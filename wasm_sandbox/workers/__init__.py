@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
+    from wasm_sandbox.workers.pool import Visit as Visit
     from wasm_sandbox.workers.pool import process_pool as process_pool
 
-_HOMES = {"process_pool": "pool"}
+_HOMES = {"Visit": "pool", "process_pool": "pool"}
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - a face lists itself once
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wasm_sandbox.decode.frame import HEADER_BYTES
-from wasm_sandbox.errors import InvalidFiles
+from wasm_sandbox.engine import Checkpoint, Count, Elapsed, PointHead, Rest, cut, head_of
+from wasm_sandbox.errors import InvalidFiles, SnapshotError
 from wasm_sandbox.files import MAX_PATH_BYTES, GivenFiles, check_path
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
@@ -27,6 +28,9 @@ MAX_HEAD_BYTES = 4 << 10
 
 DECODER_BYTES = 1 << 20
 """More than pydantic's reader of JSON allocates when it is first used (256 KiB, in pydantic-core 2.50)."""
+
+MAX_POINT_HEAD_BYTES = 16 << 20
+"""Of the head of a checkpoint, which tells of each range of memory, and each file."""
 
 MAX_TEXT_CHARACTERS = 16 << 10
 """Of a text of the engine's or of the host's; more is left out by whoever sends it."""
@@ -39,7 +43,9 @@ BODY_SLACK_BYTES = 4 << 20
 _SIZES = struct.Struct(">IQ")
 _FILE = struct.Struct(">HQ")  # bytes of a path, and of its file
 _CHUNK_BYTES = 1 << 20
-_ORDER = struct.Struct(">cQ??")  # in front of a request: its kind, the run, whether it has a channel and is tapped
+_ORDER = struct.Struct(">cQ??I")
+"""In front of a request: its kind, the run, whether it has a channel and is tapped, bytes of the head of a guest at
+rest."""
 _ANSWER = struct.Struct(">cQBI")  # head of an answer: its kind, and kind and number of the answer
 
 
@@ -48,7 +54,16 @@ class MessageError(Exception):
 
 
 class WorkerFailed(MessageError):
-    """A worker says that it failed in something that is not a guest's doing."""
+    """A worker says that it failed in something that is not a guest's doing.
+
+    Args:
+        name: class name of its exception.
+        message: text of its exception.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name, self.message = name, message
 
 
 class _Reply(BaseModel):
@@ -97,6 +112,8 @@ class Ended(_Reply):
     detail_bytes: _Count
     exception_bytes: tuple[_Count, _Count, _Count] | None
     """Of its name, message and traceback."""
+    is_over: bool
+    """Whether a guest that is visited cannot be called again; if it can, its checkpoint is the next message."""
     paths_bytes: _Count
     """Of the list of files: the size of each path, that of its file, and the path."""
     contents_bytes: _Count
@@ -183,7 +200,7 @@ def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     return json.dumps(head).encode(), b"".join([script, *request.values, *files.values()])
 
 
-def decode_request(head: Buffer, body: Buffer) -> ExecutionRequest:
+def decode_request(head: Buffer, body: Buffer | memoryview) -> ExecutionRequest:
     """The request that the host encoded; the host is trusted."""
     values, view = json.loads(head), memoryview(body)
     limits, script_bytes, listed = Limits(**values.pop("limits")), values.pop("script_bytes"), values.pop("given")
@@ -213,6 +230,8 @@ class Order(NamedTuple):
     has_channel: bool
     is_tapped: bool
     request: ExecutionRequest
+    rest: Rest | None
+    """Guest at rest to run it in; None for a fresh one."""
 
 
 class Answered(NamedTuple):
@@ -222,10 +241,32 @@ class Answered(NamedTuple):
     answer: Answer
 
 
-def encode_order(run: int, request: ExecutionRequest) -> tuple[bytes, bytes]:
-    """Head and body of a request, with the number of its run."""
+class _RestHead(BaseModel):
+    elapsed: tuple[Count, Count]
+    calls: Count
+    limits: Limits
+    point: PointHead | None
+
+
+def encode_order(run: int, request: ExecutionRequest, rest: Rest | None = None) -> tuple[bytes, bytes]:
+    """Head and body of a request, with the number of its run, and the guest that it is for."""
     head, body = encode_request(request)
-    return _ORDER.pack(b"R", run, request.peer is not None, request.tap is not None) + head, body
+    resting, parts = b"", []
+    if rest is not None:
+        point = rest.point
+        resting = (
+            _RestHead(
+                elapsed=tuple(rest.elapsed),
+                calls=rest.calls,
+                limits=rest.limits,
+                point=head_of(point) if point else None,
+            )
+            .model_dump_json()
+            .encode()
+        )
+        parts = point.parts if point else []
+    order = _ORDER.pack(b"R", run, request.peer is not None, request.tap is not None, len(resting))
+    return b"".join([order, resting, head]), b"".join([*parts, body])
 
 
 def encode_answer(run: int, answer: Answer) -> tuple[bytes, bytes]:
@@ -238,8 +279,16 @@ def decode_order(head: Buffer, body: Buffer) -> Order | Answered:
     if head[:1] == b"A":
         _, run, kind, ident = _ANSWER.unpack(head)
         return Answered(run, Answer(kind, ident, bytes(body)))
-    _, run, has_channel, is_tapped = _ORDER.unpack_from(head)
-    return Order(run, has_channel, is_tapped, decode_request(head[_ORDER.size :], body))
+    _, run, has_channel, is_tapped, size = _ORDER.unpack_from(head)
+    start, rest = _ORDER.size + size, None
+    view = memoryview(body)
+    if size:
+        resting = _RestHead.model_validate_json(head[_ORDER.size : start])
+        sizes = resting.point.sizes if resting.point else []
+        point = resting.point.point(cut(view, sizes)) if resting.point else None
+        rest = Rest(point, Elapsed(*resting.elapsed), resting.calls, resting.limits)
+        view = view[sum(sizes) :]
+    return Order(run, has_channel, is_tapped, decode_request(head[start:], view), rest)
 
 
 def encode_call(
@@ -272,11 +321,30 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
         stderr_bytes=len(outcome.stderr),
         detail_bytes=len(encoded[0]),
         exception_bytes=(len(encoded[1]), len(encoded[2]), len(encoded[3])) if exception else None,
+        is_over=outcome.is_over,
         paths_bytes=len(listed),
         contents_bytes=sum(size for _, size in paths),
     )
     body = b"".join([outcome.stdout, outcome.stderr, *encoded, listed, *files.values()])
     return ended.model_dump_json().encode(), body
+
+
+class _Point(PointHead):
+    old: Annotated[list[Annotated[int, Field(strict=True, ge=-1, lt=1 << 31)]], Field(max_length=MAX_POINT_HEAD_BYTES)]
+    """Of each part, its place among those of the checkpoint that the worker was given; -1 if it is in the body."""
+
+
+def encode_point(point: Checkpoint, before: Checkpoint | None) -> tuple[bytes, bytes]:
+    """Head and body of a checkpoint.
+
+    Args:
+        point: the checkpoint.
+        before: that which the host has; parts that are shared with it (the same objects) are not sent.
+    """
+    known = {id(part): place for place, part in enumerate(before.parts)} if before else {}
+    old = [known.get(id(part), -1) for part in point.parts]
+    new = [part for part, place in zip(point.parts, old, strict=True) if place < 0]
+    return _Point(**dict(head_of(point)), old=old).model_dump_json().encode(), b"".join(new)
 
 
 def encode_ready(restrictions: list[str], lacking: list[str]) -> tuple[bytes, bytes]:
@@ -346,9 +414,43 @@ def read_outcome(stream: Any, limits: Limits, calls: Calls | None = None) -> Out
     if isinstance(reply, Failed):
         if size != reply.message_bytes or size > 4 * MAX_TEXT_CHARACTERS:
             raise MessageError(f"a message of {size} bytes of a worker that failed")
-        raise WorkerFailed(f"{reply.name}: {_text(_read(stream, size))}")
+        raise WorkerFailed(reply.name, _text(_read(stream, size)))
     _check_sizes(reply, size, limits)
     return _outcome(reply, memoryview(_read(stream, size)))
+
+
+def read_point(stream: Any, limits: Limits, before: Checkpoint | None) -> Checkpoint:
+    """The checkpoint of a guest that a worker has visited, which is as hostile as the bytes of a session.
+
+    Args:
+        stream: pipe from the worker.
+        limits: limits of the guest, which bound what is read.
+        before: checkpoint that the worker was given.
+
+    Raises:
+        EOFError: if the stream ends first.
+        MessageError: if it is none of a guest within these limits.
+    """
+    most_head = min(MAX_POINT_HEAD_BYTES, max_point_head_bytes(limits))
+    head, size = _read_head(stream, most_head, limits.memory_bytes + limits.files_bytes)
+    try:
+        said = _Point.model_validate_json(head)
+        said.check(limits)
+    except ValidationError as error:
+        raise MessageError(f"{error.error_count()} things are wrong with a checkpoint") from None
+    except SnapshotError as error:
+        raise MessageError(str(error)) from None
+    sizes, had = said.sizes, before.parts if before else []
+    if len(said.old) != len(sizes) or any(
+        place >= len(had) or (place >= 0 and len(had[place]) != part_size)
+        for place, part_size in zip(said.old, sizes, strict=False)
+    ):
+        raise MessageError("a checkpoint of parts that the worker was not given")
+    new = [part_size for place, part_size in zip(said.old, sizes, strict=True) if place < 0]
+    if sum(new) != size:
+        raise MessageError(f"{size} bytes of a checkpoint, which is not what its head says")
+    fresh = iter(cut(_read(stream, size), new))
+    return said.point([had[place] if place >= 0 else next(fresh) for place in said.old])
 
 
 Adapted = TypeVar("Adapted")
@@ -408,6 +510,7 @@ def _outcome(ended: Ended, body: memoryview) -> Outcome:
         memory_bytes=ended.memory,
         host_calls=ended.host_calls,
         files=_contents(_listed(paths, ended.files or 0, len(contents)), contents) if ended.files is not None else None,
+        is_over=ended.is_over or ended.ending is not Ending.EXITED,
     )
 
 
@@ -445,3 +548,8 @@ def max_output_bytes(limits: Limits) -> int:
     paths = limits.file_count * (_FILE.size + MAX_PATH_BYTES)
     texts = MAX_REPORT_BYTES + 4 * MAX_TEXT_CHARACTERS
     return max_stream_bytes(limits) + texts + paths + limits.files_bytes
+
+
+def max_point_head_bytes(limits: Limits) -> int:
+    """The longest head of a checkpoint that an honest worker sends: a range for every other page, and all files."""
+    return (64 << 10) + limits.memory_bytes // 8192 * 40 + limits.file_count * (6 * MAX_PATH_BYTES + 200)

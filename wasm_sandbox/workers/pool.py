@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine import GuestThreads, PerProcess, Watchdog, check_processes
-from wasm_sandbox.errors import HostError
+from wasm_sandbox.engine import Checkpoint, GuestThreads, PerProcess, Rest, Watchdog, check_processes
+from wasm_sandbox.errors import HostError, SnapshotError
+from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
@@ -40,6 +41,9 @@ HELD_SECONDS = 1.0
 
 EXIT_GRACE_SECONDS = 1.0
 
+PIPE_BYTES = 1 << 20
+"""Capacity of a pipe, as large as Linux lets anybody have it; memory is taken for what is in it."""
+
 _INHERITED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", ENGINE_VARIABLE)
 """Variables that Python itself may need to start, and the one that chooses the engine."""
 
@@ -47,6 +51,34 @@ PROGRAM = "from wasm_sandbox.workers.worker import main; main()"
 """Program of a worker, which runs once it looks for modules where its host does."""
 
 _log = logging.getLogger(__name__)
+
+
+class Visit(NamedTuple):
+    """Call of a guest that is at rest between its calls, and may be on another worker at each."""
+
+    rest: Rest
+    image_id: str
+    """Id of the guest's image."""
+    keep: Callable[[Checkpoint], None]
+    """Takes the checkpoint after a call that did not end the guest; before the outcome is delivered."""
+
+    def read(self, stream: Any, limits: Limits) -> None:
+        """Read the guest's checkpoint, and have it kept.
+
+        Args:
+            stream: pipe from the worker.
+            limits: limits of the call.
+
+        Raises:
+            EOFError, MessageError: as `messages.read_point`.
+        """
+        before = self.rest.point
+        memory_bytes = max(limits.memory_bytes, before.memory.size if before else 0)
+        bounds = self.rest.limits.model_copy(update={"memory_bytes": memory_bytes})
+        point = messages.read_point(stream, bounds, before)
+        if point.image_id != self.image_id:
+            raise messages.MessageError("a checkpoint of another image")
+        self.keep(point)
 
 
 # Guarantees: any thread may `kill` the process or ask whether it is `alive` at any time; all else is for the thread
@@ -87,11 +119,22 @@ class WorkerProcess:
             )
         except OSError as error:
             raise HostError(f"no worker process can be started: {error.strerror or error}") from error
+        self._widen_pipes()
         self._writing = threading.Lock()
         self._runs = 0
         self.killed = False
         self.restrictions: list[str] = []
         self.lacking: list[str] = []
+
+    def _widen_pipes(self) -> None:
+        """Let a small session's checkpoint cross at once: the two processes need not take turns for each 64 KiB."""
+        if sys.platform != "linux":
+            return
+        import fcntl  # lazy: POSIX has it
+
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # more than this user may have
+                fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[union-attr]  # they are pipes
 
     @property
     def pid(self) -> int:
@@ -134,7 +177,11 @@ class WorkerProcess:
         return not look.poll(0)
 
     def run(
-        self, request: ExecutionRequest, threads: GuestThreads, held: Callable[[], AbstractContextManager[None]]
+        self,
+        request: ExecutionRequest,
+        threads: GuestThreads,
+        held: Callable[[], AbstractContextManager[None]],
+        visit: Visit | None = None,
     ) -> Outcome:
         """Run a request.
 
@@ -142,6 +189,7 @@ class WorkerProcess:
             request: the script, its environment, its limits, and the other end of its channel.
             threads: threads to serve what the guest asks on.
             held: keeps the run's time from passing.
+            visit: guest at rest to run it in, if there is one.
 
         Raises:
             EOFError, OSError, MessageError: if the worker died, failed, or sends what it should not.
@@ -152,8 +200,11 @@ class WorkerProcess:
         if request.peer is not None:
             calls = Serving(self._runs, request.peer, threads, self._write, held, self.kill, request.tap)
         try:
-            self._write(*messages.encode_order(self._runs, request))
-            return messages.read_outcome(self._process.stdout, request.limits, calls)
+            self._write(*messages.encode_order(self._runs, request, visit.rest if visit else None))
+            outcome = messages.read_outcome(self._process.stdout, request.limits, calls)
+            if visit is not None and not outcome.is_over:
+                visit.read(self._process.stdout, request.limits)
+            return outcome
         except (EOFError, OSError) as error:
             if calls is not None and calls.failure is not None:
                 raise calls.failure from error
@@ -250,8 +301,10 @@ def _host_error(name: str, message: str) -> HostError:
 class _Run:
     """One run on its way: its worker, and the reason to stop it."""
 
-    def __init__(self, request: ExecutionRequest, abandoned: Callable[[], bool] | None) -> None:
-        self.request = request
+    def __init__(
+        self, request: ExecutionRequest, abandoned: Callable[[], bool] | None, visit: Visit | None = None
+    ) -> None:
+        self.request, self.visit = request, visit
         self.stopped: Ending | None = None
         self._abandoned = abandoned
         self._held_since: float | None = None
@@ -353,22 +406,23 @@ class ProcessPool:
             return list(self._idle)
 
     def start(
-        self, request: ExecutionRequest, abandoned: Callable[[], bool] | None = None
+        self, request: ExecutionRequest, abandoned: Callable[[], bool] | None = None, visit: Visit | None = None
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Run a request on a worker.
 
         Args:
             request: the script, its environment and its limits.
             abandoned: whether nobody waits any more, for callers that can go without saying so.
+            visit: guest at rest to run it in; by default a fresh one.
 
         Returns:
             A future of the outcome, and a function that stops the run. The future raises HostError if no worker
-            can be had.
+            can be had, and SnapshotError if the guest cannot be restored.
 
         Raises:
             HostError: if the interpreter is exiting, or no thread can be started.
         """
-        run = _Run(request, abandoned)
+        run = _Run(request, abandoned, visit)
         patience = Patience(request.limits.timeout_seconds, lambda: self._ready_since)
         try:
             return self._threads.submit(lambda deliver: self._work(run, deliver), patience), run.stop
@@ -386,6 +440,8 @@ class ProcessPool:
             outcome = self._run_on(worker, run)
         except (EOFError, OSError, messages.MessageError) as error:
             worker.close()
+            if run.visit is not None and isinstance(error, messages.WorkerFailed) and error.name == "SnapshotError":
+                raise SnapshotError(" ".join(error.message.split())) from None
             detail = _what_happened(worker, error)
             outcome = run.outcome_without_worker(detail, time.monotonic() - began)
         except BaseException:
@@ -403,7 +459,7 @@ class ProcessPool:
             self._running += 1
         try:
             with self._watchdog.watch(run.next_look(), run.look):
-                outcome = worker.run(run.request, self._calls, run.held)
+                outcome = worker.run(run.request, self._calls, run.held, run.visit)
             self._ready_since = self._ready_since or time.monotonic()
             return outcome
         finally:

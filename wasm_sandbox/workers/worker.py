@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn
 
-from wasm_sandbox.engine import GuestEngine, process_engine, surroundings_for
+from wasm_sandbox.engine import CallOfKept, Checkpoint, GuestEngine, process_engine, surroundings_for
 from wasm_sandbox.images import default_source
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
@@ -49,6 +51,10 @@ def main() -> NoReturn:
         replied, request = _Replies(replies), order.request
         relay = Relay(order.run, request.limits, replied.send) if order.has_channel else None
         request = replace(request, peer=relay, tap=relay if order.is_tapped else None)
+        if order.rest is not None:
+            visited = engine.visit(default_source(), request, CallOfKept(request.limits), order.rest)
+            visited.add_done_callback(partial(replied.end_visit, order.rest.point))
+            continue
         future = engine.start(request, surroundings_for(request.limits), default_source())
         future.add_done_callback(replied.end)
 
@@ -89,14 +95,33 @@ class _Replies:
 
     def end(self, future: Future[Outcome]) -> None:
         """Send the outcome."""
+        self._end(lambda: [messages.encode_outcome(future.result())])
+
+    def end_visit(self, before: Checkpoint | None, future: Future[tuple[Outcome, Checkpoint | None]]) -> None:
+        """Send the outcome, and the guest's checkpoint if it can be called again.
+
+        Args:
+            before: checkpoint that the host has.
+            future: both of them.
+        """
+
+        def both() -> list[tuple[bytes, bytes]]:
+            outcome, point = future.result()
+            if point is None:
+                return [messages.encode_outcome(outcome)]
+            return [messages.encode_outcome(outcome), messages.encode_point(point, before)]
+
+        self._end(both)
+
+    def _end(self, encoded: Callable[[], list[tuple[bytes, bytes]]]) -> None:
         try:
-            error = future.exception()
-            message = messages.encode_outcome(future.result()) if error is None else messages.encode_failure(error)
-        except BaseException as error:  # for want of memory: the host must not wait for ever
-            message = messages.encode_failure(error)
+            last = encoded()
+        except BaseException as error:  # for want of memory, too: the host must not wait for ever
+            last = [messages.encode_failure(error)]
         with self._lock:
             self._is_over = True
-            _write(self._stream, *message)
+            for message in last:
+                _write(self._stream, *message)
 
 
 def _fail(replies: Any, error: BaseException) -> None:

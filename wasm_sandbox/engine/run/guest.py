@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import wasmtime
@@ -18,6 +17,7 @@ from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
+from wasm_sandbox.engine.run.point import GuestMemory
 from wasm_sandbox.engine.start.base import Ended
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.turns import Turn
@@ -63,23 +63,6 @@ class Watch(NamedTuple):
 
     watchdog: Watchdog
     trap_signals: TrapSignals
-
-
-@dataclass(frozen=True)
-class GuestMemory:
-    """State of an instance at rest, as what differs from a fresh one of its image."""
-
-    size: int
-    """Size of the linear memory in bytes."""
-    changed: tuple[tuple[int, bytes], ...]
-    """Offset and bytes of each range that differs, in order."""
-    globals: dict[str, int]
-    """Export name -> value of each mutable global, without the one that counts fuel."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size of what differs."""
-        return sum(len(data) for _, data in self.changed)
 
 
 # Guarantees:

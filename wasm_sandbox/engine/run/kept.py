@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
-from wasm_sandbox.engine.run.guest import Guest, GuestMemory, Watch
-from wasm_sandbox.engine.world.file_state import FileState
+from wasm_sandbox.engine.run.guest import Guest, Watch
+from wasm_sandbox.engine.run.point import Checkpoint
 from wasm_sandbox.engine.world.preview1 import ENOSPC, Refusal
 from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED, Elapsed, Surroundings, surroundings_for
 from wasm_sandbox.errors import SnapshotError
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.request import ExecutionRequest
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """State of a guest between two calls: all that is needed to go on from there, in a guest of the same image."""
-
-    image_id: str
-    memory: GuestMemory
-    files: FileState | None
-    """Files and descriptors; None if it has touched none."""
-    elapsed: Elapsed
-    """Clocks of the guest."""
-    calls: int
-    """Number of calls that led to it."""
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes, about."""
-        return self.memory.nbytes + (self.files.nbytes if self.files else 0)
 
 
 # Guarantees: `cancel` may come from any thread, before the call is under way too. Locks: none; a cancel that crosses
@@ -80,10 +60,17 @@ class KeptGuest:
         given: files of the caller, if it gives any.
         limits: limits of what the guest may create and write.
         point: checkpoint to begin at; None for the image as it is.
+        clocks: clocks and number of calls so far; by default those of the checkpoint.
     """
 
     def __init__(
-        self, image: LoadedImage, watch: Watch, given: GivenFiles | None, limits: Limits, point: Checkpoint | None
+        self,
+        image: LoadedImage,
+        watch: Watch,
+        given: GivenFiles | None,
+        limits: Limits,
+        point: Checkpoint | None,
+        clocks: tuple[Elapsed, int] | None = None,
     ) -> None:
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
         self.point = point
@@ -91,8 +78,7 @@ class KeptGuest:
         self._guest: Guest | None = None
         self._is_at_point = False
         """Whether the guest has run nothing since `point`."""
-        self._calls = point.calls if point else 0
-        self._elapsed = point.elapsed if point else NONE_ELAPSED
+        self._elapsed, self._calls = clocks or ((point.elapsed, point.calls) if point else (NONE_ELAPSED, 0))
         self._is_closed = False
 
     @property
@@ -120,18 +106,18 @@ class KeptGuest:
         try:
             guest.equip(self._given, self._limits, request.peer, request.has_network)
             if self.point is not None:
-                self._restore(guest, self.point, request.limits)
+                self._restore(guest, self.point)
         except BaseException:
             guest.close()
             raise
         self._guest = guest
         return guest
 
-    def _restore(self, guest: Guest, point: Checkpoint, limits: Limits) -> None:
+    def _restore(self, guest: Guest, point: Checkpoint) -> None:
         if point.image_id != self.image.id:
             raise SnapshotError(f"the snapshot is of image {point.image_id[:16]}, and this is {self.image.id[:16]}")
         try:
-            guest.restore(point.memory, limits.memory_bytes)
+            guest.restore(point.memory, point.memory.size)  # which was checked, or was had already
             if point.files is not None:
                 if guest.files is None:
                     raise Refusal(ENOSPC)
