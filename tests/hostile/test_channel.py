@@ -16,6 +16,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,18 +24,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from wasm_sandbox import Call, CodeResult, Deny, ErrorKind, Limits, Sandbox, run_code
+from wasm_sandbox import Call, CodeResult, Deny, ErrorKind, HostDir, Limits, Sandbox, run_code
 from wasm_sandbox.decode.frame import MARKER
-from wasm_sandbox.engine.memory.kept import is_supported
 from wasm_sandbox.functions import Functions, RunCalls
 from wasm_sandbox.functions.calls import KEPT_ARGUMENT_BYTES
 from wasm_sandbox.functions.requests import MAX_VALUES, has_few_values
 from wasm_sandbox.request import Answer
-from wasm_sandbox.switches import engine_is_plain
-
-can_be_left = pytest.mark.skipif(
-    engine_is_plain() or not is_supported(), reason="a guest in wasmtime's own memory waits for a function that blocks"
-)
 
 RAW = """
 import io, struct, marshal
@@ -481,7 +476,6 @@ def test_any_raw_requests_of_a_guest_end_in_a_result(
 # -- host functions that misbehave ------------------------------------------------------------------------------
 
 
-@can_be_left
 @pytest.mark.parametrize("how", ["block()", "import asyncio\nawait asyncio.to_thread(block)", "await never()"])
 def test_a_function_that_never_returns_holds_nobody_up(how: str) -> None:
     released = threading.Event()
@@ -501,7 +495,6 @@ def test_a_function_that_never_returns_holds_nobody_up(how: str) -> None:
     assert took < 15
 
 
-@can_be_left
 def test_a_function_that_never_returns_does_not_hold_up_the_exit() -> None:
     program = """
         import threading
@@ -806,3 +799,24 @@ def test_the_last_frame_of_a_cell_wins_and_one_of_a_failed_run_is_none() -> None
 def test_any_bytes_in_a_frame_of_a_cell_give_a_result(data: bytes) -> None:
     result = run_code(f"{FORGE}\nframe(data)\nos._exit(0)", {"data": data})
     assert result.status in ("success", "error")
+
+
+def test_a_function_that_blocks_holds_up_no_outcome_beside_mounts(tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def block() -> None:
+        let_go.wait(30)
+
+    began = time.monotonic()
+    try:
+        result = run_code(
+            "block()",
+            functions=[block],
+            mounts={"/m": HostDir(tmp_path)},
+            limits={"timeout_seconds": 0.5},
+        )
+        assert result.error is not None
+        assert result.error.kind is ErrorKind.TIMEOUT
+        assert time.monotonic() - began < 20
+    finally:
+        let_go.set()

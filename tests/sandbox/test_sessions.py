@@ -290,6 +290,30 @@ def test_a_host_function_cannot_call_its_own_session(box: Sandbox) -> None:
         assert mine.run_code("elsewhere()", functions=[elsewhere]).value == 7
 
 
+def test_a_host_function_that_blocks_holds_up_no_later_call(box: Sandbox) -> None:
+    let_go = threading.Event()
+
+    def block() -> None:
+        let_go.wait(60)
+
+    session = box.session()
+    session.set(x=1)
+    began = time.monotonic()
+    try:
+        result = session.run_code("x = 2\nblock()", functions=[block], limits={"timeout_seconds": 0.5})
+        assert result.error is not None
+        assert (result.error.kind, result.rolled_back) == (ErrorKind.TIMEOUT, True)
+        assert session.get("x") == 1
+        session.set(x=3)
+        with session.fork() as twin:
+            assert twin.get("x") == 3
+        assert session.run_code("block()", functions=[block], limits={"timeout_seconds": 0.5}).rolled_back
+        session.close()
+        assert time.monotonic() - began < 30
+    finally:
+        let_go.set()
+
+
 def test_two_threads_take_turns(session: Session) -> None:
     session.set(n=0)
     threads = [threading.Thread(target=lambda: [session.run_code("n += 1") for _ in range(20)]) for _ in range(4)]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.steps import Step as Step
     from wasm_sandbox.engine.compiled.warm_up import live_script as live_script
     from wasm_sandbox.engine.engine import GuestEngine as GuestEngine
+    from wasm_sandbox.engine.engine import leaves_guests as leaves_guests
     from wasm_sandbox.engine.engine import process_engine as process_engine
     from wasm_sandbox.engine.engine import usual_builds as usual_builds
     from wasm_sandbox.engine.memory.address_space import PAGEMAP_SCAN as PAGEMAP_SCAN
@@ -99,6 +100,7 @@ _HOMES = {
     "find_artifact": "compiled.artifact",
     "image_id": "compiled.identity",
     "installer": "compiled.packages",
+    "leaves_guests": "engine",
     "live_script": "compiled.warm_up",
     "min_memory_bytes": "compiled.identity",
     "on_guest_thread": "threads.guest_threads",

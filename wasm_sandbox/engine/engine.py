@@ -30,7 +30,7 @@ from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads,
 from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
-from wasm_sandbox.engine.world.surroundings import Surroundings
+from wasm_sandbox.engine.world.surroundings import Elapsed, Surroundings
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles
@@ -203,6 +203,7 @@ class GuestEngine:
         given: GivenFiles | None,
         limits: Limits,
         point: Checkpoint | None = None,
+        clocks: tuple[Elapsed, int] | None = None,
     ) -> KeptGuest:
         """Make a guest that is kept between calls; its instance is made by the first one.
 
@@ -211,12 +212,13 @@ class GuestEngine:
             given: files of the caller, if it gives any.
             limits: limits of what the guest may create and write, and whether fuel is counted.
             point: checkpoint to begin at.
+            clocks: as of `KeptGuest`.
 
         Raises:
             HostError: if the image cannot be loaded.
         """
         image = self.image(source, Metering.DEADLINE if limits.fuel is None else Metering.FUEL)
-        return KeptGuest(image, self.watch, given, limits, point)
+        return KeptGuest(image, self.watch, given, limits, point, clocks)
 
     def start_in(
         self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept, takes_point: bool = True
@@ -316,6 +318,15 @@ class GuestEngine:
 
 def _memory_kind(is_plain: bool) -> MemoryKind:
     return MemoryKind.WASMTIME if is_plain or not is_supported() else MemoryKind.KEPT
+
+
+def leaves_guests() -> bool:
+    """Whether this process delivers an outcome at the deadline while the guest is still inside of a host function.
+
+    Raises:
+        HostError: if a switch has no value that is known.
+    """
+    return _memory_kind(engine_is_plain()) is MemoryKind.KEPT
 
 
 def _memory(kind: MemoryKind) -> LinearMemory:

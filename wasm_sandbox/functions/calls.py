@@ -88,6 +88,8 @@ class RunCalls:
         gate: asked before each call.
         loop: event loop of the caller for async functions; by default one of this library's own.
         may_defer: whether a call of a deferred function may wait for whoever resumes the program.
+        is_apart: whether plain functions run on threads of their own also while the guest waits for them: where one
+            that blocks would hold up the outcome.
         on_display: called with each bundle that the guest shows.
         on_progress: called with what the guest says of its progress.
         on_call: called with each call, when it begins and when it has ended.
@@ -101,6 +103,7 @@ class RunCalls:
         gate: Gate | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         may_defer: bool = False,
+        is_apart: bool = False,
         on_display: Callable[[dict[str, str | bytes]], None] | None = None,
         on_progress: Callable[[float, float | None, str], None] | None = None,
         on_call: Callable[[Call], None] | None = None,
@@ -108,7 +111,7 @@ class RunCalls:
     ) -> None:
         self._functions, self._limits, self._gate, self._loop = functions, limits, gate, loop
         self._on_display, self._on_progress, self._on_call = on_display, on_progress, on_call
-        self._may_defer = may_defer
+        self._may_defer, self._is_apart = may_defer, is_apart
         self.deferred: dict[int, Deferred] = {}
         """Number that the guest gave a call -> the call, of those that wait for whoever resumes the program."""
         self._context = contextvars.copy_context()
@@ -308,12 +311,15 @@ class RunCalls:
         function, call, began = self._begun(payload)
         if function.is_async or function.timeout is not None or self._gate_is_async:
             future = self._start(0, function, call, began)
-            found = wait(lambda: future if future.done() else None, self._seconds_left(), self.changed)
-            if found is None:
-                future.cancel()
-                return _failure(0, "HostBudgetError", "the time for host functions is used up (Limits.host_seconds)")
-            return future.result()
-        return self._perform_inline(function, call, began)
+        elif self._is_apart:
+            future = thread_pool().submit(self._perform_inline, function, call, began)
+            future.add_done_callback(lambda _: self._notify())
+        else:
+            return self._perform_inline(function, call, began)
+        if wait(lambda: future if future.done() else None, self._seconds_left(), self.changed) is None:
+            future.cancel()
+            return _failure(0, "HostBudgetError", "the time for host functions is used up (Limits.host_seconds)")
+        return future.result()
 
     def _perform_inline(self, function: HostFunction, call: Call, began: float) -> Answer:
         try:

@@ -7,6 +7,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wasm_sandbox.engine import leaves_guests
 from wasm_sandbox.functions import Functions, HostFunction, Parameter, RunCalls
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions
@@ -102,7 +103,8 @@ def calls_of(
         from wasm_sandbox.sandbox.networking import ask_on  # lazy: as above
 
         ask_on(network, loop)
-    return RunCalls(functions, limits, options.get("gate"), loop, network=network, **listeners)
+    is_held = options["isolation"] == "thread" and (bool(options["mounts"]) or not leaves_guests())
+    return RunCalls(functions, limits, options.get("gate"), loop, network=network, is_apart=is_held, **listeners)
 
 
 def environ_of(environ: Mapping[str, str], calls: RunCalls | None) -> Mapping[str, str]:

@@ -49,17 +49,56 @@ class Keeper(Protocol):
 
 
 class OnThreads:
-    """Guest that lives in this process, on its threads (`Keeper`)."""
+    """Guest that lives in this process, on its threads (`Keeper`).
 
-    def __init__(self, kept: KeptGuest) -> None:
-        self._kept = kept
-        self.checkpoint, self.go_back, self.close = kept.checkpoint, kept.go_back, kept.close
+    Nothing waits for a call that was ended: the guest goes on from its checkpoint in a new one, also while the thread
+    of the old one is still inside of a host function.
+
+    Args:
+        source: source of its image.
+        given: files of the caller; None for no file system.
+        limits: limits of what it may create and write.
+        point: checkpoint to begin at; None for the image as it is.
+
+    Raises:
+        HostError: if the image cannot be loaded.
+    """
+
+    def __init__(self, source: ImageSource, given: GivenFiles | None, limits: Limits, point: Checkpoint | None) -> None:
+        self._source, self._given, self._limits = source, given, limits
+        self._kept = engine.process_engine().keep(source, given, limits, point)
+        self._last: tuple[CallOfKept, Future[Outcome]] | None = None
 
     def call(self, limits: Limits) -> CallOfKept:
         return CallOfKept(limits)
 
     def start(self, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
-        return engine.process_engine().start_in(self._kept, request, call)
+        future = engine.process_engine().start_in(self._current(), request, call)
+        self._last = call, future
+        return future
+
+    def _current(self) -> KeptGuest:
+        """The guest, a new one if the last call ended it."""
+        last, self._last = self._last, None
+        if last is not None and _is_over(*last):
+            old = self._kept
+            self._kept = engine.process_engine().keep(self._source, self._given, self._limits, old.point, old.clocks)
+            old.abandon()
+        return self._kept
+
+    def checkpoint(self) -> Checkpoint | None:
+        return self._current().checkpoint()
+
+    def go_back(self, point: Checkpoint | None) -> None:
+        self._current().go_back(point)
+
+    def close(self) -> None:
+        self._kept.abandon()
+
+
+def _is_over(call: CallOfKept, future: Future[Outcome]) -> bool:
+    """Whether a call has ended its guest, or is about to."""
+    return call.is_cancelled or not future.done() or future.exception() is not None or future.result().is_over
 
 
 # Guarantees: a call that was cancelled changes nothing, also where its worker has ended it. Locks: `_lock` guards both
@@ -166,4 +205,4 @@ def keeper(
         )
     if isolation == "process":
         return AtRest(source, limits, point)
-    return OnThreads(engine.process_engine().keep(source, given, limits, point))
+    return OnThreads(source, given, limits, point)

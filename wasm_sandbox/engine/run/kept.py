@@ -29,19 +29,19 @@ class CallOfKept:
 
     def __init__(self, limits: Limits, abandoned: Callable[[], bool] | None = None) -> None:
         self._limits, self._abandoned = limits, abandoned
-        self._is_cancelled = False
+        self.is_cancelled = False
         self._around: Surroundings | None = None
 
     def surroundings(self, elapsed: Elapsed, calls: int) -> Surroundings:
         """Surroundings of the call, which begins now."""
         self._around = surroundings_for(self._limits, self._abandoned, elapsed, calls)
-        if self._is_cancelled:
+        if self.is_cancelled:
             self._around.cancel()
         return self._around
 
     def cancel(self) -> None:
         """End the call, from any thread."""
-        self._is_cancelled = True
+        self.is_cancelled = True
         if self._around is not None:
             self._around.cancel()
 
@@ -131,7 +131,7 @@ class KeptGuest:
         guest = self._guest
         if guest is None:
             return
-        if not guest.is_at_rest:
+        if not guest.is_at_rest or self._is_closed:
             self._drop()
             return
         self._elapsed = guest.world.surroundings.elapsed()
@@ -168,3 +168,13 @@ class KeptGuest:
             self._is_closed = True
             self.point = None
             self._drop()
+
+    def abandon(self) -> None:
+        """Close it without waiting: a call that is under way does it when it ends."""
+        self._is_closed = True
+        if self.lock.acquire(blocking=False):
+            try:
+                self.point = None
+                self._drop()
+            finally:
+                self.lock.release()
