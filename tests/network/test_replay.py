@@ -70,7 +70,7 @@ def test_a_request_that_was_not_recorded_fails_in_words(servers: Servers, tmp_pa
 
 def test_a_session_is_recorded_over_its_calls(servers: Servers, tmp_path: Path) -> None:
     path = tmp_path / "tape.json"
-    code = "import urllib.request\nurllib.request.urlopen(url).status"
+    code = "import urllib.request\nanswer = urllib.request.urlopen(url)\nanswer.read()\nanswer.status"
     for options in ({"record": path}, {"replay": path}):
         with Sandbox(network=network(servers, **options)).session() as session:
             for number in (1, 2):
