@@ -64,4 +64,5 @@ def unhurried() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wasm_sandbox.script.argument_models.MAX_SECONDS", 5.0)
         patch.setattr("wasm_sandbox.script.schema_check.MAX_SECONDS", 5.0)
+        patch.setattr("wasm_sandbox.script.schema_validator.MAX_CHECK_SECONDS", 5.0)
         yield

@@ -154,6 +154,7 @@ def test_a_body_is_not_read_before_its_head_was_checked(before: Checkpoint) -> N
         messages.read_point(Unread(sizes + head), LIMITS, None)
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_whatever_is_flipped_or_cut_is_refused_or_a_checkpoint(data: st.DataObject) -> None:

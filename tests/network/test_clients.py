@@ -91,8 +91,8 @@ with httpx.Client() as client:
     found += [client.get(https + path).text for path in ("/chunked", "/big/3")]
 async with httpx.AsyncClient() as client:
     began = time.monotonic()
-    answers = await asyncio.gather(*[client.get(https + "/wait/0.3") for _ in range(20)])
-    found += [len(answers), {answer.status_code for answer in answers} == {200}, time.monotonic() - began < 3]
+    answers = await asyncio.gather(*[client.get(https + "/wait/1") for _ in range(20)])
+    found += [len(answers), {answer.status_code for answer in answers} == {200}, time.monotonic() - began < 15]
     post, get = client.post(http + "/x", content=b"y" * 2_000_000), client.get(https + "/big/2000000")
     answers = await asyncio.gather(post, get)
     found += [answers[0].json()["got"], len(answers[1].content)]

@@ -284,6 +284,7 @@ def test_a_deterministic_run_has_no_network() -> None:
         Sandbox(network="example.com", limits=Limits(deterministic=True))
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_thousands_of_connections(servers: Servers, echo: int) -> None:
     network = servers.network(allow=[f"tcp://localhost:{echo}"])
     code = "import socket\nfor _ in range(count): socket.create_connection(('localhost', port)).close()"

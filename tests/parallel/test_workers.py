@@ -20,6 +20,8 @@ from tests.support.processes import python
 from wasm_sandbox import Tool, run_tool
 from wasm_sandbox.parallel import SandboxExecutor
 
+pytestmark = pytest.mark.long
+
 ADD = Tool.from_source("def add(a: int, b: int) -> int:\n    return a + b")
 SLEEP = Tool.from_source(
     "def sleep(seconds: float) -> float:\n    import time\n    time.sleep(seconds)\n    return seconds"
@@ -155,7 +157,6 @@ def test_workers_end_with_a_parent_that_is_killed_even_in_the_middle_of_a_run(tm
         _wait_for_the_end(worker)
 
 
-@pytest.mark.long
 def test_a_main_program_without_a_guard_is_told_so(tmp_path: Path) -> None:
     text = "from wasm_sandbox import Tool\nfrom wasm_sandbox.parallel import SandboxExecutor\n"
     text += "tool = Tool.from_source('def f():\\n    pass')\n"
@@ -185,7 +186,6 @@ def _wait_for_the_end(pid: int) -> None:
 
 
 @posix_only
-@pytest.mark.long
 def test_results_are_those_of_a_serial_run_though_workers_are_killed_in_the_middle() -> None:
     with SandboxExecutor(2) as executor:
         results: list[Any] = []
@@ -209,7 +209,6 @@ def test_the_rows_of_a_worker_that_dies_once_all_come(tmp_path: Path) -> None:
 
 
 @posix_only
-@pytest.mark.long
 def test_a_row_of_which_every_worker_dies_is_given_up_and_no_other_is_lost() -> None:
     tool = Tool.from_source("def f(number: int) -> int:\n    return die(number)\n")
     with SandboxExecutor(2, functions=[die]) as executor:
@@ -252,7 +251,6 @@ def test_workers_that_cannot_start_break_the_executor_with_their_reason() -> Non
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
-@pytest.mark.long
 def test_every_way_to_start_a_process_will_do_also_beside_an_engine_at_work(method: str) -> None:
     assert run_tool(ADD, {"a": 1, "b": 1}).func_return == 2
     context: Any = multiprocessing.get_context(method)
@@ -287,7 +285,6 @@ def test_the_child_of_a_fork_is_told_that_the_executor_is_not_its_own() -> None:
     assert "belongs to the process that made it" in done.stdout
 
 
-@pytest.mark.long
 def test_guests_of_workers_may_have_a_second_wall() -> None:
     with SandboxExecutor(1, isolation="process") as executor:
         assert values(executor.map(ADD, rows(3))) == [1, 2, 3]
