@@ -9,6 +9,8 @@ import pytest
 
 from tools import mutants
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 DEFENCE = """
 def f(x):

@@ -32,6 +32,8 @@ from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.switches import engine_is_plain
 from wasm_sandbox.tool.definition import Tool
 
+pytestmark = pytest.mark.long
+
 HARNESS = dedent(
     """
     import json, sys

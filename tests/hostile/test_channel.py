@@ -31,6 +31,8 @@ from wasm_sandbox.functions.calls import KEPT_ARGUMENT_BYTES
 from wasm_sandbox.functions.requests import MAX_VALUES, has_few_values
 from wasm_sandbox.request import Answer
 
+pytestmark = pytest.mark.long
+
 RAW = """
 import io, struct, marshal
 FILE = io.FileIO(1000, "rb", closefd=False)
@@ -692,7 +694,6 @@ def test_a_cancel_at_any_moment_ends_the_run_and_its_calls(wait: str, isolation:
     asyncio.run(main())
 
 
-@pytest.mark.long
 def test_runs_with_calls_leave_nothing_behind() -> None:
     box = Sandbox(functions=[add, soon, forever])
     code = "import asyncio\nawait asyncio.gather(soon(1), soon(2), asyncio.to_thread(add, 1))\nadd(1)"

@@ -22,6 +22,8 @@ from wasm_sandbox.decode.pickle_decoder import DecodeLimits, ForbiddenPickle, lo
 from wasm_sandbox.decode.plain_types import pieces
 from wasm_sandbox.outcome import Ending, GuestException, Outcome
 
+pytestmark = pytest.mark.long
+
 ITEMS = 20_000
 LIMITS = DecodeLimits(max_items=ITEMS)
 
@@ -38,14 +40,12 @@ def test_as_many_as_are_allowed_are_accepted_or_refused_by_name(case: Repeated) 
         loads(case.payload(1 << 24, ITEMS // case.cost // 4), limits=LIMITS)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", COLLIDING)
 def test_keys_that_collide_cost_no_minutes(name: str) -> None:
     seconds, _ = decode(pickle.dumps(COLLIDING[name](), 4))
     assert seconds < 20  # half a second, where nothing else runs
 
 
-@pytest.mark.long
 def test_millions_of_plain_values_are_accepted() -> None:
     for value in ([1] * 4_990_000, [[n, "x"] for n in range(620_000)]):
         assert loads(pickle.dumps(value, 4)) == value

@@ -24,6 +24,8 @@ from tests.hostile.test_frames import FORGE
 from wasm_sandbox import ErrorKind
 from wasm_sandbox.decode.pickle_decoder import CorruptedPickle, DecodeError, ForbiddenPickle, loads
 
+pytestmark = pytest.mark.long
+
 MIB = 1 << 20
 TOUCH = f"{Path(tempfile.gettempdir()).as_posix()}/wasm-sandbox-was-owned"
 TOUCH_BYTES = len(f"touch {TOUCH}")

@@ -38,6 +38,8 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.workers import pool
 from wasm_sandbox.workers.pool import MAX_PROCESSES, PROGRAM, ProcessPool, WorkerProcess, process_pool
 
+pytestmark = pytest.mark.long
+
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.joinpath("self/environ").exists(), reason="no /proc here")
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

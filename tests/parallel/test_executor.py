@@ -20,6 +20,8 @@ import pytest
 from wasm_sandbox import ErrorKind, ImageNotFound, InvalidEnvironment, Limits, Tool, run_tool
 from wasm_sandbox.parallel import SandboxExecutor
 
+pytestmark = pytest.mark.long
+
 ADD = Tool.from_source("def add(a: int, b: int) -> int:\n    return a + b")
 SLEEP = Tool.from_source(
     "def sleep(seconds: float) -> float:\n    import time\n    time.sleep(seconds)\n    return seconds"

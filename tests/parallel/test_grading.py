@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 CHECK = "def check(candidate):\n    assert candidate() == 5\n"
@@ -37,7 +39,6 @@ def grade(directory: Path, lines: list[str], *options: str) -> tuple[int, list[d
     return done.returncode, [json.loads(line) for line in verdicts.read_text().splitlines()], done.stdout, done.stderr
 
 
-@pytest.mark.long
 def test_each_way_to_end_has_its_verdict(tmp_path: Path) -> None:
     solutions = {
         "    return 5\n": "passed",
@@ -83,7 +84,6 @@ def test_a_deadline_is_the_last_resort_and_told_apart(tmp_path: Path) -> None:
     assert verdicts[0]["message"].startswith("timeout: ")
 
 
-@pytest.mark.long
 def test_verdicts_and_fuel_are_the_same_on_a_busy_machine(tmp_path: Path) -> None:
     heavy = "    import random, time\n    total = 0\n    for i in range({}):\n        total += i\n    return 5\n"
     lines = [line_of(heavy.format(count)) for count in (1, 10**4, 10**5, 10**6, 3 * 10**6, 10**7)]

@@ -384,7 +384,7 @@ def _is_told_by_models(error: Any) -> bool:
     if not way.isdisjoint(CHECKS - _TOLD_BY_MODELS - {"$ref", "anyOf", "oneOf", "prefixItems", "enum", "const"}):
         return False
     if error.validator in ("enum", "const"):
-        return not isinstance(error.instance, bool | int | float)
+        return not isinstance(error.instance, bool | int | float | None)
     if error.validator in ("anyOf", "oneOf"):
         return bool(error.context) and all(map(_is_told_by_models, error.context))
     return error.validator in _TOLD_BY_MODELS

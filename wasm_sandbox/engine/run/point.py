@@ -102,7 +102,7 @@ class _Open(NamedTuple):
 class PointHead(BaseModel):
     """What a checkpoint consists of, without its parts."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     image: Annotated[str, Field(max_length=200)]
     calls: Count
