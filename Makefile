@@ -35,7 +35,7 @@ test-long: $(VENV)/.dev
 	$(BIN)/python -m pytest $(XDIST_ARGS) -m long $(PYTEST_ARGS)
 
 test-plain: $(VENV)/.dev
-	WASM_SANDBOX_ENGINE=plain $(BIN)/python -m pytest $(XDIST_ARGS) tests/engine tests/hostile tests/sandbox $(PYTEST_ARGS)
+	WASM_SANDBOX_ENGINE=plain $(BIN)/python -m pytest $(XDIST_ARGS) -m "not long" tests/engine tests/hostile tests/sandbox $(PYTEST_ARGS)
 
 cpython: $(VENV)/.dev
 	$(BIN)/python -m tests.cpython $(CPYTHON_ARGS)

@@ -30,7 +30,7 @@ DOCUMENT = ROOT / "THREAT_MODEL.md"
 TABLE_HEAD = "| taken out | what failed | how |\n| --- | --- | --- |\n"
 
 LONGEST_SECONDS = 120
-LONGEST_END_SECONDS = 30
+LONGEST_END_SECONDS = 15
 """The same where not to end is a way to fail."""
 CAUGHT_VARIABLE = "WASM_SANDBOX_TEST_CAUGHT"
 """Names the file in which a test run lists the tests that failed (`mutants_plugin`)."""
