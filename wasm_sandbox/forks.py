@@ -1,14 +1,24 @@
-"""What a process has one of, through a fork: its locks, and whether something is its own."""
+"""What a process has one of, through a fork: its locks, and its singletons, some of which are daemon threads."""
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 _MADV_WIPEONFORK = 18
+
+T = TypeVar("T")
 
 
 def process_lock(*, fork_waits: bool = False) -> AbstractContextManager[bool]:
@@ -74,3 +84,120 @@ def _page_of_no_child() -> mmap.mmap | None:
 stack_size_lock = process_lock(fork_waits=True)
 """Held while the stack size of new threads, which is one for the whole process, is another one: a child of a fork has
 the usual one."""
+
+
+# Guarantees:
+# - a process makes one value, however many threads ask first;
+# - the child of a fork never uses or frees the values of its ancestors: the threads that belong to them are gone,
+#   whatever its id and whoever has forked.
+# Locks: `_lock` is held while the value is made, which may take any other lock. It is free in a child.
+class PerProcess(Generic[T]):
+    """Singleton of each process.
+
+    Args:
+        make: makes the value.
+        close: called with it at exit, by the process that made it; by default nothing is.
+        disown: called with the parent's value in the child of a fork, at the fork or when the child first asks.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], T],
+        close: Callable[[T], None] | None = None,
+        disown: Callable[[T], None] | None = None,
+    ) -> None:
+        self._make, self._close, self._disown = make, close, disown
+        self._value: T | None = None
+        self._made_here = ForkMark()
+        self._inherited: list[T] = []
+        self._lock = process_lock()
+        if close is not None:
+            atexit.register(self._at_exit)
+        if disown is not None and hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+
+    def get(self) -> T:
+        """The value of this process; what `make` raises goes on to the caller."""
+        value = self._value
+        if value is None or not self._made_here.is_set:
+            with self._lock:
+                value = self._value
+                if value is None or not self._made_here.is_set:
+                    self._in_child()  # of a fork that the interpreter knows nothing of
+                    self._value = value = self._make()
+                    self._made_here.set()
+        return value
+
+    def _in_child(self) -> None:
+        """Let go of a parent's value, and keep it for ever: it must not be freed here."""
+        value, self._value = self._value, None
+        if value is not None:
+            self._inherited.append(value)
+            if self._disown is not None:
+                self._disown(value)
+
+    def _at_exit(self) -> None:
+        if self._close is not None and self._value is not None and self._made_here.is_set:
+            self._close(self._value)
+
+
+# Guarantees: work is begun in its order, on at most so many threads as are allowed; none of them holds up the
+# interpreter's exit, as those of `concurrent.futures.ThreadPoolExecutor` do: a function may never return. Locks:
+# `_counts` guards the counts, and is held while a thread is started.
+class DaemonThreads(Executor):
+    """Pool of daemon threads that grows with demand.
+
+    Args:
+        most: how many there are at most.
+        name: of each.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._counts = threading.Lock()
+        self._threads = self._free = 0
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        with self._counts:
+            if self._free > 0:
+                self._free -= 1
+            elif self._threads < self._most:
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+                self._threads += 1
+            else:
+                self._free -= 1  # whoever becomes free takes it
+        self._queue.put(work)
+        return future
+
+    def _serve(self) -> None:
+        while True:
+            self._queue.get()()
+            with self._counts:
+                self._free += 1
+
+
+def daemon_loop(name: str) -> asyncio.AbstractEventLoop:
+    """Event loop that runs on a daemon thread of its own, which has this name."""
+    import asyncio  # lazy: 20 ms, only for what waits on an event loop of ours
+
+    loop = asyncio.new_event_loop()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+
+    threading.Thread(target=serve, name=name, daemon=True).start()
+    return loop

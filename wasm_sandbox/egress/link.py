@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from wasm_sandbox.egress import addresses, tls
 from wasm_sandbox.egress.cassette import Player, Recorder
 from wasm_sandbox.egress.http import Ask, Close, Finished, HttpGate, Step, ToGuest, ToHost
-from wasm_sandbox.egress.names import Address, network_loop, resolver
+from wasm_sandbox.egress.names import Address, look_up, network_loop
 from wasm_sandbox.egress.proxies import through_proxy
 from wasm_sandbox.egress.refusals import EACCES, ECONNRESET, EDQUOT, ETIMEDOUT, Refused, of_host
 from wasm_sandbox.egress.secrets import RunSecrets
@@ -212,7 +212,7 @@ class Link(asyncio.Protocol):
         """
         async with self._owner.lookups:
             try:
-                found = await asyncio.wrap_future(resolver().submit(host, port))
+                found = await asyncio.wrap_future(look_up(host, port))
             except socket.gaierror:
                 raise Refused(_NO_NAME, "Name or service not known", "gaierror") from None
         is_named = is_address(host)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote, urlsplit
 
-from wasm_sandbox.egress.names import Address, resolver
+from wasm_sandbox.egress.names import Address, look_up
 from wasm_sandbox.egress.refusals import ECONNREFUSED, Refused
 
 MAX_HEAD_BYTES = 16 << 10
@@ -36,7 +36,7 @@ async def through_proxy(
     """
     parts = urlsplit(proxy)
     assert parts.hostname is not None
-    found = await asyncio.wrap_future(resolver().submit(parts.hostname, parts.port or 80))
+    found = await asyncio.wrap_future(look_up(parts.hostname, parts.port or 80))
     sock = await connect(found)
     try:
         name = f"[{host}]" if ":" in host else host

@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.threads.guest_threads import GuestThreads as GuestThreads
     from wasm_sandbox.engine.threads.guest_threads import on_guest_thread as on_guest_thread
     from wasm_sandbox.engine.threads.guest_threads import wait_for as wait_for
-    from wasm_sandbox.engine.threads.per_process import PerProcess as PerProcess
     from wasm_sandbox.engine.threads.watchdog import Watchdog as Watchdog
     from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED as NONE_ELAPSED
     from wasm_sandbox.engine.world.surroundings import Elapsed as Elapsed
@@ -88,7 +87,6 @@ _HOMES = {
     "NONE_ELAPSED": "world.surroundings",
     "PAGEMAP_SCAN": "memory.address_space",
     "BUILT_IN_IMAGE": "compiled.built_in",
-    "PerProcess": "threads.per_process",
     "Progress": "binding.configuration",
     "SNAPSHOT_FORMAT": "compiled.identity",
     "StartKind": "start.kind",

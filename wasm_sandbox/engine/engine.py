@@ -27,13 +27,13 @@ from wasm_sandbox.engine.run.kept import CallOfKept, KeptGuest
 from wasm_sandbox.engine.run.point import Checkpoint, Rest
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.guest_threads import MAX_THREADS, GuestThreads, on_guest_thread
-from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.turns import AT_ONCE, QUANTUM_SECONDS, Turns
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.engine.world.surroundings import Elapsed, Surroundings
 from wasm_sandbox.errors import HostError
 from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles
+from wasm_sandbox.forks import PerProcess
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine import Checkpoint, GuestThreads, PerProcess, Rest, Watchdog, check_processes
+from wasm_sandbox.engine import Checkpoint, GuestThreads, Rest, Watchdog, check_processes
 from wasm_sandbox.errors import HostError, SnapshotError
+from wasm_sandbox.forks import PerProcess
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest

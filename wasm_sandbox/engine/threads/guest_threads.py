@@ -13,9 +13,9 @@ from typing import Protocol, TypeVar
 
 from wasm_sandbox.engine.threads.green import check_threads, wait_beside_green_threads
 from wasm_sandbox.engine.threads.native_stack import ATTEMPTS, NATIVE_STACK_BYTES, has_stack, start_with_stack
-from wasm_sandbox.engine.threads.per_process import PerProcess
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError, pass_on
+from wasm_sandbox.forks import PerProcess
 
 MAX_THREADS = 256
 """Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.forks import forking, kinds_of_fork
-from wasm_sandbox.engine.threads.per_process import PerProcess
+from wasm_sandbox.forks import PerProcess
 
 PROGRAM = """
 import os, sys
-from wasm_sandbox.engine.threads.per_process import PerProcess
+from wasm_sandbox.forks import PerProcess
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 one = PerProcess(
