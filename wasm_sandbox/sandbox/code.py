@@ -20,8 +20,8 @@ from wasm_sandbox.options import RunOptions, check_isolation, check_network
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
-from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.hosting import calls_of, environ_of, with_calls
+from wasm_sandbox.sandbox.executors import request_of, start_guest
+from wasm_sandbox.sandbox.hosting import calls_of, with_calls
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
 from wasm_sandbox.sandbox.waiting import result_of, result_of_async
 from wasm_sandbox.script.cells import cell_script
@@ -103,16 +103,7 @@ def prepare_code(
     calls = calls_of(functions, options, loop, **listeners(events))
     if events is not None and calls.network is not None:
         events.scrub = calls.network.scrub
-    request = ExecutionRequest(
-        script.text,
-        environ_of(environ, calls),
-        limits,
-        given=given,
-        values=script.values,
-        peer=calls,
-        tap=events,
-        has_network=calls.network is not None,
-    )
+    request = request_of(script, environ, limits, calls, given=given, tap=events)
     return CodeRun(request, calls, image, options, events)
 
 

@@ -107,11 +107,6 @@ def calls_of(
     return RunCalls(functions, limits, options.get("gate"), loop, network=network, is_apart=is_held, **listeners)
 
 
-def environ_of(environ: Mapping[str, str], calls: RunCalls | None) -> Mapping[str, str]:
-    """Environment of a guest, with placeholders of the secrets of its network."""
-    return environ if calls is None or calls.network is None else {**environ, **calls.network.environ}
-
-
 def with_calls(result: R, calls: RunCalls) -> R:
     """A result with the calls of its run."""
     usage = result.usage or Usage.model_construct(fuel=None, wall_seconds=0.0, peak_memory_bytes=0)

@@ -19,8 +19,8 @@ from wasm_sandbox.options import Isolation, checked
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.sandbox.executors import start_guest
-from wasm_sandbox.sandbox.hosting import calls_of, environ_of, with_calls
+from wasm_sandbox.sandbox.executors import environ_of, request_of, start_guest
+from wasm_sandbox.sandbox.hosting import calls_of, with_calls
 from wasm_sandbox.script.cells import cell_script
 
 if TYPE_CHECKING:
@@ -140,15 +140,7 @@ def run_program(
         )
     script = cell_script(text, inputs, name=name, preamble="" if has_own_guest else live_script())
     calls = _calls(limits, network)
-    request = ExecutionRequest(
-        script.text,
-        environ_of(environ, calls),
-        limits,
-        given=given,
-        values=script.values,
-        peer=calls,
-        has_network=calls.network is not None,
-    )
+    request = request_of(script, environ, limits, calls, given=given)
     outcome = _outcome_of(request, isolation, source)
     code = with_calls(interpret_cell(outcome, limits, may_exit=True), calls)
     output = framed_output(outcome, limits)

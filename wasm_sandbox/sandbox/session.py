@@ -31,7 +31,8 @@ from wasm_sandbox.request import Answer, ExecutionRequest
 from wasm_sandbox.results import Call, CodeResult, ErrorKind, ToolExecutionResult
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.code import refused
-from wasm_sandbox.sandbox.hosting import calls_of, environ_of, functions_of, with_calls
+from wasm_sandbox.sandbox.executors import request_of
+from wasm_sandbox.sandbox.hosting import calls_of, functions_of, with_calls
 from wasm_sandbox.sandbox.keepers import Cancel, keeper
 from wasm_sandbox.sandbox.snapshots import Loaded, Pending, dump, load
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
@@ -330,16 +331,7 @@ class Session:
         events: Events | None = None,
     ) -> Steps[CodeResult | Paused]:
         limits = cast(Limits, options["limits"])
-        request = ExecutionRequest(
-            script.text,
-            environ_of(environ, calls),
-            limits,
-            given=self._given,
-            values=script.values,
-            peer=calls,
-            tap=events,
-            has_network=self._network is not None,
-        )
+        request = request_of(script, environ, limits, calls, given=self._given, tap=events)
         outcome = yield request, calls
         result, is_paused = interpret_session_cell(outcome, limits)
         if outcome.is_over:
@@ -418,18 +410,16 @@ class Session:
         events = events_of(options)
         calls = calls_of(functions, options, loop, self._network, **listeners(events))
         outcome = yield (
-            ExecutionRequest(
-                script.text,
-                environ_of(environ, calls),
+            request_of(
+                script,
+                environ,
                 limits,
+                calls,
                 tool_name=tool_file_name(made.name),
                 tool_first_line=script.tool_first_line,
                 tool_line_count=script.tool_line_count,
                 given=self._given,
-                values=script.values,
-                peer=calls,
                 tap=events,
-                has_network=self._network is not None,
             ),
             calls,
         )

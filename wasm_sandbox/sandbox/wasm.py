@@ -16,10 +16,9 @@ from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, check_network, checked
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
-from wasm_sandbox.sandbox.executors import start_guest
+from wasm_sandbox.sandbox.executors import request_of, start_guest
 from wasm_sandbox.sandbox.waiting import result_of, result_of_async
 from wasm_sandbox.script.arguments import ValuesApart
 from wasm_sandbox.script.generate import ExecutionScript
@@ -273,21 +272,16 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         events: Events | None = None,
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Start the guest: a future of its outcome, and a function that stops it."""
-        environ: Mapping[str, str] = call.environ
-        if calls is not None and calls.network is not None:
-            environ = {**environ, **calls.network.environ}
-        request = ExecutionRequest(
-            call.script.text,
-            environ,
+        request = request_of(
+            call.script,
+            call.environ,
             self.limits,
+            calls,
             tool_name=tool_file_name(self.tool_name),
             tool_first_line=call.script.tool_first_line,
             tool_line_count=call.script.tool_line_count,
             given=call.given,
-            values=call.script.values,
-            peer=calls,
             tap=events,
-            has_network=calls is not None and calls.network is not None,
         )
         source = call.image.source if call.image else None
         return start_guest(request, self.options["isolation"], abandoned, source)
