@@ -104,6 +104,18 @@ def test_what_is_said_of_the_arguments_as_a_whole_is_checked() -> None:
     assert "'value' is a dependency of 'other'" in refused.error.message
 
 
+def test_a_schema_that_begins_with_a_reference_is_checked_too() -> None:
+    arguments = {"type": "object", "properties": {"value": {"minimum": 3}}}
+    tool = Tool(
+        name="f",
+        source_code=RETURN,
+        json_schema={"name": "f", "parameters": {"type": "object", "properties": {"value": {}}}},
+        args_json_schema={"$ref": "#/$defs/Arguments", "$defs": {"Arguments": arguments}},
+    )
+    assert run_tool(tool, {"value": "text"}).func_return == "text"
+    check_refused(run_tool(tool, {"value": 2}))
+
+
 def test_conversions_of_models_stay_beside_such_keywords() -> None:
     schema = {"type": "array", "items": {"type": "integer"}, "contains": {"const": 7}}
     assert call(schema, ["7", 1]).func_return == [7, 1]

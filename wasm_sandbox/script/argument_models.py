@@ -18,6 +18,7 @@ from wasm_sandbox.errors import ArgumentSchemaError, HostError, pass_on
 from wasm_sandbox.forks import process_lock
 from wasm_sandbox.script.arguments import argument_literal
 from wasm_sandbox.script.schema_filter import FORMAT_TYPES, MAX_CHARACTERS, TYPES_MODULE, filtered_schema
+from wasm_sandbox.script.schema_parts import NEEDS_EXTRA
 from wasm_sandbox.tool.bounds import TooCostly
 from wasm_sandbox.tool.memo import SizedMemo, text_bytes
 from wasm_sandbox.tool.own_stack import TooSlow, on_own_stack
@@ -80,9 +81,17 @@ def argument_models(
         ArgumentSchemaError: if no models can be made of the schema, or the generator is not installed.
         HostError: if the system gives no thread to generate them on.
     """
-    if as_is:
-        schema = {**schema, "properties": {**schema["properties"], **dict.fromkeys(as_is, True)}}
-    models = _generated(canonical(schema), suffix, objects)
+    return models_of(canonical(schema), suffix, objects, as_is)
+
+
+def models_of(
+    schema_text: str,
+    suffix: str = "",
+    objects: frozenset[str] = frozenset(),
+    as_is: frozenset[str] = frozenset(),
+) -> ArgumentModels:
+    """The models of a schema whose `canonical` text is there already; else as `argument_models`."""
+    models = _generated(schema_text, suffix, objects, as_is)
     if isinstance(models, str):
         raise ArgumentSchemaError(models)
     return models
@@ -137,26 +146,26 @@ def _check_size(schema: Mapping[str, Any]) -> None:
 # time at most. It is made anew in the child of a fork.
 _one_at_a_time = process_lock()
 
-MODELS: SizedMemo[tuple[str, str, frozenset[str]], ArgumentModels | str] = SizedMemo(_MEMO_BYTES)
+MODELS: SizedMemo[tuple[str, str, frozenset[str], frozenset[str]], ArgumentModels | str] = SizedMemo(_MEMO_BYTES)
 """Models of schemas, or why there are none: that too may have taken long to find out."""
 
 
-def _generated(schema_text: str, suffix: str, objects: frozenset[str]) -> ArgumentModels | str:
+def _generated(schema_text: str, suffix: str, objects: frozenset[str], as_is: frozenset[str]) -> ArgumentModels | str:
     """The models, or why there are none."""
-    key = (schema_text, suffix, objects)
+    key = (schema_text, suffix, objects, as_is)
     found = MODELS.get(key)
     if found is None:
         with _one_at_a_time:
-            found = MODELS.get(key) or _generate(schema_text, suffix, objects)
+            found = MODELS.get(key) or _generate(schema_text, suffix, objects, as_is)
         written = found if isinstance(found, str) else found.source + "".join([*found.fields, *found.binds])
         MODELS.put(key, found, text_bytes(schema_text) + 2 * text_bytes(written))
     return found
 
 
-def _generate(schema_text: str, suffix: str, objects: frozenset[str]) -> ArgumentModels | str:
+def _generate(schema_text: str, suffix: str, objects: frozenset[str], as_is: frozenset[str]) -> ArgumentModels | str:
     def work() -> ArgumentModels:
         choices: dict[str, list[Any]] = {}
-        schema = filtered_schema(json.loads(schema_text), objects, choices)
+        schema = filtered_schema(json.loads(schema_text), objects, choices, as_is)
         return _checked(*generate_code(schema, suffix, choices), schema)
 
     try:
@@ -168,10 +177,7 @@ def _generate(schema_text: str, suffix: str, objects: frozenset[str]) -> Argumen
         pass_on(error)
         if error.name is None or error.name.partition(".")[0] != "datamodel_code_generator":
             raise
-        raise ArgumentSchemaError(
-            "a tool with an args_json_schema needs the extra 'schema', which is not installed: "
-            "pip install 'wasm-sandbox[schema]'"
-        ) from None
+        raise ArgumentSchemaError(NEEDS_EXTRA) from None
     except HostError:
         raise
     except ArgumentSchemaError as error:

@@ -369,18 +369,19 @@ def _models(args_json_schema: Mapping[str, Any], source: ToolSource, args: Mappi
     if source.injected and isinstance(required, list):  # what is injected need not be given
         required = [name for name in required if name not in source.injected]
         args_json_schema = {**args_json_schema, "required": required}
-    from wasm_sandbox.script.argument_models import argument_models, canonical  # lazy: only for tools with a schema
+    from wasm_sandbox.script.argument_models import canonical, models_of  # lazy: only for tools with a schema
     from wasm_sandbox.script.schema_check import argument_check  # lazy: only for tools with a schema
 
-    check = argument_check(canonical(args_json_schema))
+    schema_text = canonical(args_json_schema)
+    check = argument_check(schema_text)
     as_is = check.as_is(args)
     objects = frozenset(name for name, names in source.annotations.items() if not names.isdisjoint(OBJECTS))
-    models = argument_models(args_json_schema, objects=objects, as_is=as_is)
+    models = models_of(schema_text, objects=objects, as_is=as_is)
     check.check(args, as_is)
     reads = _PREDEFINED if source.changes_globals else source.reads & _PREDEFINED
     if models.binds.isdisjoint(_READ_BY_SCRIPTS | reads):
         return models
-    return argument_models(args_json_schema, suffix="Schema", objects=objects, as_is=as_is)
+    return models_of(schema_text, suffix="Schema", objects=objects, as_is=as_is)
 
 
 def _unconverted(models: ArgumentModels, args: Mapping[str, Any], apart: ValuesApart | None) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from wasm_sandbox.errors import ArgumentSchemaError
+from wasm_sandbox.script.schema_parts import MODEL_REFERENCE, unquoted
 
 MAX_CHARACTERS = 64 << 10
 MAX_DEPTH = 50
@@ -41,7 +41,6 @@ _FORMATS = frozenset(
 _NUMBER_FORMATS = frozenset({"decimal", "int32", "int64", "float", "double", "time-delta"})
 
 _CHOICE = re.compile(r"/(anyOf|oneOf|allOf)/\d+\Z")
-_REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
 
 
 OBJECTS = frozenset(
@@ -70,7 +69,10 @@ FORMAT_TYPES = {
 
 
 def filtered_schema(
-    schema: Mapping[str, Any], objects: Collection[str] = (), choices: dict[str, list[Any]] | None = None
+    schema: Mapping[str, Any],
+    objects: Collection[str] = (),
+    choices: dict[str, list[Any]] | None = None,
+    as_is: Collection[str] = (),
 ) -> dict[str, Any]:
     """Filter an argument schema.
 
@@ -82,6 +84,7 @@ def filtered_schema(
         schema: A JSON schema whose top level describes an object by ``properties``, or refers to one that does.
         objects: Properties whose formats make objects, as pydantic has them.
         choices: Gets the values of enumerations that arrive as they are, by the name of their type.
+        as_is: Properties of which nothing is said.
 
     Returns:
         A schema with the keys ``title`` (if there is one), ``type``, ``properties``, ``required``,
@@ -92,7 +95,7 @@ def filtered_schema(
         ArgumentSchemaError: if it is too large or too deep, refers to anything outside itself, or its top level
             does not describe an object.
     """
-    return _Filter(schema, objects, {} if choices is None else choices).filtered()
+    return _Filter(schema, objects, {} if choices is None else choices).filtered(as_is)
 
 
 class _Filter:
@@ -106,9 +109,11 @@ class _Filter:
         self.merged: list[dict[str, Any]] = []
         self.sizes: dict[str, int] = {}
 
-    def filtered(self) -> dict[str, Any]:
+    def filtered(self, as_is: Collection[str]) -> dict[str, Any]:
         top = self.top_level()
         kept = {k: v for k, v in top.items() if k in ("properties", "required", "additionalProperties")}
+        if as_is:
+            kept["properties"] = {**kept["properties"], **dict.fromkeys(as_is, True)}
         result: dict[str, Any] = {}
         title = top.get("title")
         if isinstance(title, str) and re.sub(r"\W", "", title).isidentifier():  # else there is no class name in it
@@ -146,13 +151,13 @@ class _Filter:
 
     def target(self, reference: str, path: str) -> tuple[str, str]:
         """Where a reference points to: the keyword and the name of a definition."""
-        match = _REFERENCE.fullmatch(reference)
+        match = MODEL_REFERENCE.fullmatch(reference)
         if match is None:
             raise ArgumentSchemaError(
                 f"args_json_schema{path} refers to {reference[:200]!r}; only '#' and '#/$defs/NAME' are followed, "
                 "nothing is fetched: put the definition under $defs"
             )
-        return match[1] or "", unquote(match[2] or "").replace("~1", "/").replace("~0", "~")
+        return match[1] or "", unquoted(match[2] or "")
 
     def definition(self, where: str, key: str) -> Mapping[str, Any]:
         found = self.schema.get(where)

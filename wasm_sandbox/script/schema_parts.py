@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -44,6 +44,11 @@ MAP_KEYWORDS = frozenset(
 IN_PLACE = frozenset({"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"})
 """Keywords whose schemas look at the same value again."""
 
+NEEDS_EXTRA = (
+    "a tool with an args_json_schema needs the extra 'schema', which is not installed: "
+    "pip install 'wasm-sandbox[schema]'"
+)
+
 MODEL_REFERENCE = re.compile(r"#(?:/(\$defs|definitions)/([^/]*))?")
 """References that models follow: to the whole, and to a definition by its name."""
 
@@ -69,6 +74,29 @@ def inner(part: Mapping[str, Any]) -> Iterator[Any]:
             yield from value
         elif keyword in SCHEMA_KEYWORDS and not (keyword == "additionalProperties" and value is False):
             yield value
+
+
+def rebuilt(
+    part: dict[str, Any], of_inner: Callable[[Any], Any], of_named: Callable[[Any], Any] = lambda named: named
+) -> dict[str, Any]:
+    """A schema with each schema that stands in it replaced.
+
+    Args:
+        part: the schema.
+        of_inner: makes what takes the place of one.
+        of_named: is applied before that to those that stand under a name of their own.
+    """
+    result: dict[str, Any] = {}
+    for keyword, value in part.items():
+        if keyword in MAP_KEYWORDS and isinstance(value, dict):
+            result[keyword] = {name: of_inner(of_named(one)) for name, one in value.items()}
+        elif keyword in LIST_KEYWORDS and isinstance(value, list):
+            result[keyword] = [of_inner(one) for one in value]
+        elif keyword in SCHEMA_KEYWORDS:
+            result[keyword] = of_inner(value)
+        else:
+            result[keyword] = value
+    return result
 
 
 def parts(schema: Mapping[str, Any], part: Any) -> Iterator[Any]:

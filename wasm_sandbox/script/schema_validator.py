@@ -14,13 +14,12 @@ from wasm_sandbox.errors import ArgumentSchemaError, BadArguments, pass_on
 from wasm_sandbox.script.schema_parts import (
     CHECKS,
     IN_PLACE,
-    LIST_KEYWORDS,
-    MAP_KEYWORDS,
+    NEEDS_EXTRA,
     NUMBERS,
     OF_TYPES,
-    SCHEMA_KEYWORDS,
     all_parts,
     inner,
+    rebuilt,
     unquoted,
 )
 from wasm_sandbox.tool.bounds import pattern_steps
@@ -59,10 +58,7 @@ def load() -> None:
         from jsonschema import Draft7Validator, Draft202012Validator  # lazy: an extra
     except ImportError as error:
         pass_on(error)
-        raise ArgumentSchemaError(
-            "a tool with an args_json_schema needs the extra 'schema', which is not installed: "
-            "pip install 'wasm-sandbox[schema]'"
-        ) from None
+        raise ArgumentSchemaError(NEEDS_EXTRA) from None
     for kind in (Draft7Validator, Draft202012Validator):
         kind.check_schema({})
 
@@ -172,20 +168,11 @@ def _is_draft_7(schema: Mapping[str, Any]) -> bool:
 
 def as_the_standard_has_it(part: Any) -> Any:
     """A schema without addresses, with OpenAPI 3.0's ``nullable`` and its exclusive borders in JSON Schema's words."""
-    if isinstance(part, list):
-        return [as_the_standard_has_it(one) for one in part]
     if not isinstance(part, dict):
         return part
-    result: dict[str, Any] = {}
-    for keyword, value in part.items():
-        if keyword in MAP_KEYWORDS and isinstance(value, dict):
-            # The library tells no place of what is just false.
-            inner = {name: {"not": {}} if one is False else one for name, one in value.items()}
-            result[keyword] = {name: as_the_standard_has_it(one) for name, one in inner.items()}
-        elif keyword in SCHEMA_KEYWORDS or keyword in LIST_KEYWORDS:
-            result[keyword] = as_the_standard_has_it(value)
-        elif keyword != "$id":  # a reference leads where it does for models, whatever part has an address of its own
-            result[keyword] = value
+    # The library tells no place of what is just false.
+    result = rebuilt(part, as_the_standard_has_it, lambda named: {"not": {}} if named is False else named)
+    result.pop("$id", None)  # a reference leads where it does for models, whatever part has an address of its own
     for exclusive, border in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if isinstance(result.get(exclusive), bool):
             is_exclusive = result.pop(exclusive)
@@ -358,20 +345,11 @@ def _names(instance: Any) -> Iterator[str]:
 
 
 def _with_names(part: Any, alternatives: Mapping[str, str]) -> Any:
-    if isinstance(part, list):
-        return [_with_names(one, alternatives) for one in part]
     if not isinstance(part, dict):
         return part
-    result = {}
-    for keyword, value in part.items():
-        if keyword == "patternProperties" and isinstance(value, dict):
-            result[keyword] = {alternatives[name]: _with_names(one, alternatives) for name, one in value.items()}
-        elif keyword in MAP_KEYWORDS and isinstance(value, dict):
-            result[keyword] = {name: _with_names(one, alternatives) for name, one in value.items()}
-        elif keyword in SCHEMA_KEYWORDS or keyword in LIST_KEYWORDS:
-            result[keyword] = _with_names(value, alternatives)
-        else:
-            result[keyword] = value
+    result = rebuilt(part, lambda one: _with_names(one, alternatives))
+    if isinstance(patterns := result.get("patternProperties"), dict):
+        result["patternProperties"] = {alternatives[name]: one for name, one in patterns.items()}
     return result
 
 
