@@ -194,6 +194,18 @@ def test_any_request_of_a_right_client_passes_unchanged_in_meaning(
     assert {name.encode(): value.encode() for name, value in fields}.items() <= request[2].items()
 
 
+def body_as_read(talk: Conversation) -> bytes:
+    """Body of the answer that a guest got, as a client reads it."""
+    client = h11.Connection(h11.CLIENT)
+    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a.test")]))
+    client.send(h11.EndOfMessage())
+    client.receive_data(talk.to_guest)
+    got = b""
+    while not isinstance(event := client.next_event(), h11.EndOfMessage):
+        got += bytes(event.data) if isinstance(event, h11.Data) else b""
+    return got
+
+
 @given(
     st.binary(max_size=300), st.sampled_from(["length", "chunked", "end"]), st.lists(st.integers(0, 600), max_size=8)
 )
@@ -207,13 +219,7 @@ def test_any_answer_passes_unchanged_wherever_it_is_cut(body: bytes, framing: st
         talk.host(data[start:end])
     if framing == "end":
         talk.host(b"")
-    client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a.test")]))
-    client.send(h11.EndOfMessage())
-    client.receive_data(talk.to_guest)
-    got = b""
-    while not isinstance(event := client.next_event(), h11.EndOfMessage):
-        got += bytes(event.data) if isinstance(event, h11.Data) else b""
+    got = body_as_read(talk)
     assert got == body
 
 
@@ -499,13 +505,7 @@ def test_an_answer_never_holds_a_secret_wherever_it_is_cut(cuts: list[int], is_c
     for start, end in pairwise(places):
         talk.host(data[start:end])
     assert talk.finished
-    client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="GET", target="/", headers=[("Host", "a.test")]))
-    client.send(h11.EndOfMessage())
-    client.receive_data(talk.to_guest)
-    got = b""
-    while not isinstance(event := client.next_event(), h11.EndOfMessage):
-        got += bytes(event.data) if isinstance(event, h11.Data) else b""
+    got = body_as_read(talk)
     assert len(got) == len(echo)
     assert VALUE.encode() not in got + talk.to_guest
     assert base64.b64encode(VALUE.encode())[:-4] not in got

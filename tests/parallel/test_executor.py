@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.rows import rows, values
 from wasm_sandbox import ErrorKind, ImageNotFound, InvalidEnvironment, Limits, Tool, run_tool
 from wasm_sandbox.parallel import SandboxExecutor
 
@@ -35,14 +36,6 @@ def executor() -> Iterator[SandboxExecutor]:
     with SandboxExecutor(2) as made:
         yield made
     assert multiprocessing.active_children() == []
-
-
-def rows(count: int) -> list[dict[str, int]]:
-    return [{"a": number, "b": 1} for number in range(count)]
-
-
-def values(results: Any) -> list[Any]:
-    return [result.func_return for result in results]
 
 
 # --- The standard interface -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import python
+from tests.support.rows import rows, values
 from wasm_sandbox import Tool, run_tool
 from wasm_sandbox.parallel import SandboxExecutor
 
@@ -34,14 +35,6 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="workers are killed b
 def _leaves_no_process() -> Iterator[None]:
     yield
     assert multiprocessing.active_children() == []
-
-
-def rows(count: int) -> list[dict[str, int]]:
-    return [{"a": number, "b": 1} for number in range(count)]
-
-
-def values(results: Any) -> list[Any]:
-    return [result.func_return for result in results]
 
 
 def die(number: int) -> int:
