@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)  # the plain engine has an image of its own, which is compiled once
+# The plain engine has an image of its own, which is compiled once.
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 PLAIN = {
     "switch": "WASM_SANDBOX_ENGINE=plain",

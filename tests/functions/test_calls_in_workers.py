@@ -10,6 +10,8 @@ import wasm_sandbox
 from tests.functions import test_calls
 from tests.functions.test_calls import *  # noqa: F403 - its tests are those of this module, too
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def in_workers(monkeypatch: pytest.MonkeyPatch) -> None:

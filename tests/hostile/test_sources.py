@@ -29,7 +29,7 @@ from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.source import SOURCES, read_source
 
 # What ends slow work may be raised in a callback of the interpreter's, which drops it and says so: it is sent again.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 MOST_SECONDS = 0.25
 """Of processor time: what is promised."""

@@ -26,6 +26,8 @@ from wasm_sandbox.request import Answer, ExecutionRequest, Wait
 from wasm_sandbox.workers import messages, pool
 from wasm_sandbox.workers.pool import ProcessPool, process_pool
 
+pytestmark = pytest.mark.long
+
 ENDED = messages.encode_outcome(OUTCOME)
 ADD = b'\0\0\0\0{"a":1}'
 """Payload of a call of the first function."""

