@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import textwrap
 from collections.abc import Callable, Iterator
@@ -9,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.internal.conjecture.junkdrawer import gc_cumulative_time
 
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 from wasm_sandbox.directories import DATA_VARIABLE
 
 NOTHING: dict[str, bytes] = {}
+
+
+def pytest_configure() -> None:
+    """Have Hypothesis not count the time of collections, by a callback that can run at any moment, on any thread.
+
+    The interpreter drops what is raised in it: the alarms of tests, and what ends work that takes too long.
+    """
+    gc_cumulative_time()
+    gc.callbacks[:] = [one for one in gc.callbacks if one.__module__ != gc_cumulative_time.__module__]
 
 
 @pytest.hookimpl(optionalhook=True)  # of xdist, which may be left out

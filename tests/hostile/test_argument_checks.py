@@ -15,9 +15,6 @@ from wasm_sandbox.errors import BadArguments
 from wasm_sandbox.script import schema_check
 from wasm_sandbox.script.argument_models import canonical
 
-# What ends work that is too slow may be raised in a callback of somebody else's, Hypothesis's for one.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 NESTED: dict[str, Any] = {}
 for _ in range(60):
     NESTED = {"x": NESTED}

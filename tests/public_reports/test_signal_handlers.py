@@ -9,7 +9,6 @@ import asyncio
 import builtins
 import concurrent.futures
 import functools
-import gc
 import random
 import signal
 import threading
@@ -61,22 +60,17 @@ KINDS = [
 
 @contextmanager
 def alarm(error: BaseException, seconds: float) -> Iterator[None]:
-    """A timer whose handler raises an exception.
-
-    No garbage is collected meanwhile: the interpreter drops what is raised in callbacks of that, which Hypothesis has.
-    """
+    """A timer whose handler raises an exception."""
 
     def ring(*_: object) -> None:
         raise error
 
     before = signal.signal(signal.SIGALRM, ring)
-    gc.disable()
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        gc.enable()
         signal.signal(signal.SIGALRM, before)
 
 
