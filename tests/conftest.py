@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture.junkdrawer import gc_cumulative_time
 
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
@@ -19,12 +20,15 @@ NOTHING: dict[str, bytes] = {}
 
 
 def pytest_configure() -> None:
-    """Have Hypothesis not count the time of collections, by a callback that can run at any moment, on any thread.
+    """Have Hypothesis measure no time, neither that of examples nor that of collections.
 
-    The interpreter drops what is raised in it: the alarms of tests, and what ends work that takes too long.
+    It counts the latter by a callback that can run at any moment, on any thread, and the interpreter drops what is
+    raised in it: the alarms of tests, and what ends work that takes too long.
     """
     gc_cumulative_time()
     gc.callbacks[:] = [one for one in gc.callbacks if one.__module__ != gc_cumulative_time.__module__]
+    settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)  # of xdist, which may be left out

@@ -44,7 +44,7 @@ def data_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     additional=st.none() | LAYERS,
     ids=st.tuples(*[st.none() | st.just("") | VALUES] * 3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_merged_variables_are_the_rule_for_any_layers(
     data_directory: Path,
     is_local: bool,
@@ -91,7 +91,7 @@ SHOW = Tool(name="f", source_code="import os\ndef f():\n    return dict(os.envir
 
 
 @given(constructor=st.dictionaries(ANY_NAMES, VALUES | st.none()), additional=st.dictionaries(ANY_NAMES, VALUES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_tool_sees_exactly_the_merged_variables(constructor: dict[str, Any], additional: dict[str, str]) -> None:
     """Section 9, in the guest: any names and values, and nothing of the host's environment (W3)."""
     made = WasmToolSandbox("f", {}, None, None, tool_object=SHOW, sandbox_env_vars=constructor)

@@ -175,7 +175,7 @@ class DaemonThreads(Executor):
             if self._free > 0:
                 self._free -= 1
             elif self._threads < self._most:
-                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+                start_thread(threading.Thread(target=self._serve, name=self._name, daemon=True))
                 self._threads += 1
             else:
                 self._free -= 1  # whoever becomes free takes it
@@ -189,6 +189,25 @@ class DaemonThreads(Executor):
                 self._free += 1
 
 
+def start_thread(thread: threading.Thread) -> None:
+    """Start a thread; what a signal handler raises meanwhile reaches the caller as it was raised.
+
+    `Thread.start` cleans up after any exception, and where the thread runs by then that fails with a ``KeyError``.
+
+    Raises:
+        RuntimeError, MemoryError: if the system gives no thread.
+    """
+    try:
+        thread.start()
+    except KeyError as error:
+        if error.__context__ is None:
+            raise
+        interruption = error.__context__
+    else:
+        return
+    raise interruption
+
+
 def daemon_loop(name: str) -> asyncio.AbstractEventLoop:
     """Event loop that runs on a daemon thread of its own, which has this name."""
     import asyncio  # lazy: 20 ms, only for what waits on an event loop of ours
@@ -199,5 +218,5 @@ def daemon_loop(name: str) -> asyncio.AbstractEventLoop:
         asyncio.set_event_loop(loop)
         loop.run_forever()
 
-    threading.Thread(target=serve, name=name, daemon=True).start()
+    start_thread(threading.Thread(target=serve, name=name, daemon=True))
     return loop

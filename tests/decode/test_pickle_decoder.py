@@ -254,7 +254,7 @@ class TestRoundTrip:
     )
 
     @given(value=VALUES, protocol=st.sampled_from(PROTOCOLS))
-    @settings(deadline=None, max_examples=200)
+    @settings(max_examples=200)
     def test_nested_plain_data_comes_back(self, value: Any, protocol: int) -> None:
         assert same(loads(pickle.dumps(value, protocol)), value)
 
@@ -1089,7 +1089,7 @@ class TestAnyBytes:
     )
 
     @given(st.binary(max_size=200))
-    @settings(deadline=None, max_examples=500)
+    @settings(max_examples=500)
     def test_random_bytes(self, payload: bytes) -> None:
         decode_or_refuse(payload)
 
@@ -1101,7 +1101,7 @@ class TestAnyBytes:
             max_size=4,
         ),
     )
-    @settings(deadline=None, max_examples=1_000)
+    @settings(max_examples=1_000)
     def test_mutated_pickle(self, seed: bytes, edits: list[tuple[int, int, bytes]]) -> None:
         payload = bytearray(seed)
         for position, removed, inserted in edits:
@@ -1110,7 +1110,7 @@ class TestAnyBytes:
         decode_or_refuse(bytes(payload))
 
     @given(st.lists(st.sampled_from(PIECES) | st.sampled_from(NAMES), max_size=40))
-    @settings(deadline=None, max_examples=1_000)
+    @settings(max_examples=1_000)
     def test_random_sequence_of_opcodes(self, pieces: list[bytes]) -> None:
         decode_or_refuse(b"".join(pieces) + b".")
 
@@ -1121,6 +1121,6 @@ class TestAnyBytes:
             [b"tR", b"t\x81", b"tR}b", b"t\x81}b", b"tR(K\x01K\x02e", b"tR(K\x01K\x02u", b"t\x81(K\x01e"]
         ),
     )
-    @settings(deadline=None, max_examples=1_000)
+    @settings(max_examples=1_000)
     def test_any_class_with_any_arguments(self, name: bytes, args: list[bytes], end: bytes) -> None:
         decode_or_refuse(name + b"(" + b"".join(args) + end + b".")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.fuzz import fuzz_result, fuzz_snapshots, fuzz_sources, fuzz_worker_messages
 
 
@@ -15,8 +13,6 @@ def test_every_kept_message_of_a_worker_holds() -> None:
     assert fuzz_worker_messages.replay() > 20
 
 
-# as in `tests/hostile/test_sources.py`: what ends slow work may be dropped by the interpreter, and is sent again
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_every_kept_source_and_schema_holds() -> None:
     assert fuzz_sources.replay() > 20
 

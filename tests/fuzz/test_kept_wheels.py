@@ -15,13 +15,13 @@ def test_every_kept_input_holds() -> None:
     assert fuzz_wheel.replay() > 40
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=400))
 def test_any_bytes_hold(data: bytes) -> None:
     fuzz_wheel.check(data)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8))
 def test_a_wheel_with_bytes_changed_holds(changes: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
@@ -30,7 +30,7 @@ def test_a_wheel_with_bytes_changed_holds(changes: list[tuple[int, int]]) -> Non
     fuzz_wheel.check(bytes(data))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, len(GOOD)))
 def test_a_wheel_that_was_cut_holds(length: int) -> None:
     fuzz_wheel.check(GOOD[:length])

@@ -46,19 +46,19 @@ def is_whole(result: ToolExecutionResult) -> None:
         "".join(stream).encode()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(source=SOURCES)
 def test_any_source_gives_a_result(source: str) -> None:
     is_whole(run(source, {}))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(args=st.dictionaries(st.sampled_from(["x", "print", "class", "y", "a b", ""]) | st.text(max_size=5), JSON))
 def test_any_arguments_give_a_result(args: dict[str, Any]) -> None:
     is_whole(run("def f(x=None, **others):\n    return [x, others]", args, SCHEMA))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(value=JSON)
 def test_any_json_value_comes_back_as_it_was(value: Any) -> None:
     result = run("def f(x=None):\n    return x", {"x": value}, SCHEMA)
@@ -78,7 +78,7 @@ def test_extreme_json_values_come_back_as_they_were(value: Any) -> None:
     assert result.func_return == [value]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(output=st.binary(max_size=200), errors=st.binary(max_size=200), code=st.integers(0, 255))
 def test_any_bytes_on_the_streams_and_any_exit_code_give_a_result(output: bytes, errors: bytes, code: int) -> None:
     result = run(

@@ -432,7 +432,7 @@ PAYLOADS = st.one_of(
 REQUESTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4) | st.just(2**32 - 1), PAYLOADS), max_size=12)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS, st.booleans())
 def test_any_requests_are_answered_and_leave_nothing_behind(
     requests: list[tuple[int, int, bytes]], deterministic: bool
@@ -453,7 +453,7 @@ def test_any_requests_are_answered_and_leave_nothing_behind(
     assert all(call.outcome != "pending" for call in calls.calls)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUESTS, st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 64)), max_size=4))
 def test_any_raw_requests_of_a_guest_end_in_a_result(
     requests: list[tuple[int, int, bytes]], lies: list[tuple[int, int]]
@@ -795,7 +795,7 @@ def test_the_last_frame_of_a_cell_wins_and_one_of_a_failed_run_is_none() -> None
     assert failed.value is None
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60))
 def test_any_bytes_in_a_frame_of_a_cell_give_a_result(data: bytes) -> None:
     result = run_code(f"{FORGE}\nframe(data)\nos._exit(0)", {"data": data})

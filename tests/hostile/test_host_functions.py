@@ -31,7 +31,7 @@ CALLS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CALLS, st.binary(max_size=400))
 def test_any_sequence_of_calls_answers_errnos(calls: list[tuple[str, list[int]]], planted: bytes) -> None:
     probe = Probe()

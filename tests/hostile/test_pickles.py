@@ -151,13 +151,13 @@ KEPT = sorted(path.read_bytes() for path in fuzz_result.CORPUS.iterdir())
 PIECES = st.sampled_from([made(attack) for attack in ATTACKS.values() if len(made(attack)) < 2000] + KEPT)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=400), PIECES, st.lists(PIECES | st.binary(max_size=20), max_size=5).map(b"".join)))
 def test_any_output_is_plain_data_or_an_error_of_ours(data: bytes) -> None:
     fuzz_result.check(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(PIECES, st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 3), st.binary(max_size=6)), max_size=6))
 def test_a_kept_output_with_bytes_changed_is_plain_data_or_an_error_of_ours(data: bytes, edits: list[Any]) -> None:
     changed = bytearray(data)

@@ -173,7 +173,7 @@ def test_memory_of_any_content_harms_its_own_guest_alone(kind: str, blob: bytes)
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_memory_with_some_words_changed_harms_its_own_guest_alone(blob: bytes, data: st.DataObject) -> None:
     head, body = taken_apart(blob)
     changed = bytearray(body)
@@ -187,7 +187,7 @@ _VALUES = st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.text(max
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_field_of_any_value_is_refused_or_harmless(blob: bytes, data: st.DataObject) -> None:
     head, body = taken_apart(blob)
     for name in data.draw(st.lists(st.sampled_from(sorted(head)), min_size=1, max_size=3)):

@@ -28,8 +28,7 @@ from wasm_sandbox.tool.own_stack import on_own_stack
 from wasm_sandbox.tool.parsing import parse_module
 from wasm_sandbox.tool.source import SOURCES, read_source
 
-# What ends slow work may be raised in a callback of the interpreter's, which drops it and says so: it is sent again.
-pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+pytestmark = pytest.mark.long
 
 MOST_SECONDS = 0.25
 """Of processor time: what is promised."""
@@ -134,13 +133,13 @@ def test_reading_any_source_costs_the_host_a_quarter_of_a_second_at_most(text: s
     is_soon_read(text)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.binary(max_size=40))
 def test_reading_whatever_is_put_together_costs_little(data: bytes) -> None:
     is_soon_read(text_of(data))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.binary(max_size=24))
 def test_an_argument_schema_costs_little_whatever_it_is_put_together_of(data: bytes) -> None:
     schema = schema_of(data)

@@ -195,7 +195,7 @@ def test_of_a_worker_that_dies_nothing_goes_on(dies: str) -> None:
     assert [call.outcome for call in calls.calls] == ["cancelled"]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(["kind", "run", "op", "ident", "too_long", "x"]), VALUES, max_size=3))
 def test_any_head_is_a_call_within_bounds_or_refused(change: dict[str, Any]) -> None:
     class Asked:

@@ -271,7 +271,6 @@ def test_the_costliest_list_of_files_costs_little() -> None:
         of_files(many, 100_000, b"", limits)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_an_end_or_refused(data: bytes) -> None:
     for read in (messages.read_ready, lambda stream: messages.read_outcome(stream, SMALL)):
@@ -288,7 +287,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from([*json.loads(messages.encode_outcome(OUTCOME)[0])]), VALUES, max_size=3),
     st.binary(max_size=60) | st.none(),

@@ -155,7 +155,7 @@ def test_a_body_is_not_read_before_its_head_was_checked(before: Checkpoint) -> N
 
 
 @pytest.mark.long
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_whatever_is_flipped_or_cut_is_refused_or_a_checkpoint(data: st.DataObject) -> None:
     point = _small()

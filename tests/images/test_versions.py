@@ -103,7 +103,7 @@ def some_choice_fits(versions: Versions, roots: Sequence[str]) -> bool:
     )
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(made_up, st.lists(requirement, min_size=1, max_size=3))
 def test_versions_that_fit_are_found_wherever_there_are_any(versions: Versions, roots: list[str]) -> None:
     try:

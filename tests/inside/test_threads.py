@@ -509,7 +509,7 @@ found
 """
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(st.lists(_program, min_size=20, max_size=40))
 def test_producers_and_consumers_are_right_or_refused(programs: list[tuple[list[tuple[str, int]], int, str]]) -> None:
     result = run_code(_RUN, {"programs": programs})

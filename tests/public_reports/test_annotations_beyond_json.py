@@ -108,7 +108,7 @@ def test_what_fits_is_built_and_what_does_not_is_refused(kind: str) -> None:
 
 
 @given(kind=st.sampled_from(sorted(FIT)), container=st.sampled_from(sorted(CONTAINERS)), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_in_any_container_and_as_json_text(kind: str, container: str, data: st.DataObject) -> None:
     value, shown, _ = FIT[kind]
     wrap, pattern = CONTAINERS[container]

@@ -23,7 +23,7 @@ def described(docstring: str) -> dict[str, str | None]:
     return {name: spec.get("description") for name, spec in schema["parameters"]["properties"].items()}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_each_parameter_keeps_its_description(data: st.DataObject) -> None:
     texts = {name: data.draw(TEXTS) for name in data.draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))}

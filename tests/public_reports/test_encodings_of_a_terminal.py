@@ -81,7 +81,7 @@ def test_json_is_utf8_json_in_every_encoding() -> None:
             check(encoding, terminal, {"ü€": ["\U0001f600", "\u202e", "\ud800" if terminal else ""]})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(ENCODINGS), st.booleans(), st.text() | st.lists(st.text()))
 def test_any_text_is_utf8_json_in_any_encoding(encoding: str, terminal: bool, value: object) -> None:
     check(encoding, terminal, value)

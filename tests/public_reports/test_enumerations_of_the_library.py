@@ -66,7 +66,7 @@ NAMED = {
 IMPORTS = "import calendar, inspect, pstats, re, signal, socket, uuid\nfrom http import HTTPMethod, HTTPStatus\n"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_members_anywhere_in_a_result_are_their_values(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(NAMED)))

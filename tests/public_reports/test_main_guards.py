@@ -83,7 +83,7 @@ def sources(draw: st.DrawFn) -> str:
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")  # of `is` with a literal
 @given(source=sources())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_left_does_nothing_of_the_guard_and_keeps_its_lines(source: str) -> None:
     tool = Tool.from_source(source)
     assert tool.name == "f"

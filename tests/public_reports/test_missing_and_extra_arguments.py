@@ -42,7 +42,7 @@ def signatures(draw: st.DrawFn) -> tuple[str, list[str], list[str]]:
 
 
 @given(drawn=signatures(), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_call_is_refused_if_and_only_if_a_required_argument_is_missing(
     drawn: tuple[str, list[str], list[str]], data: st.DataObject
 ) -> None:
@@ -106,7 +106,7 @@ NAMES = st.one_of(
 
 
 @given(extra=st.dictionaries(NAMES, st.integers() | st.text(max_size=3), max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_extra_arguments_reach_a_tool_that_takes_any(extra: dict[str, Any]) -> None:
     extra = {name: value for name, value in extra.items() if name.isascii() and name != "a"}
     result = run_tool(Tool.from_source("def f(a, **kwargs): return kwargs"), {"a": 1, **extra})

@@ -49,7 +49,7 @@ CASES = [(kind, value) for kind, values in TYPES.items() for value in values]
 
 
 @given(case=st.sampled_from(CASES), way=st.sampled_from(WAYS), default=st.sampled_from(["", " = None"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_an_optional_parameter_is_converted_as_the_type_beside_null(
     case: tuple[str, Any], way: str, default: str
 ) -> None:

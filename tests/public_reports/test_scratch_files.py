@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_an_ordinary_error(body: str, isolation: Isolation)
     ), result.error.message
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.integers(0, 5_000))
 def test_the_bounds_are_those_of_the_limits_to_the_file_and_the_byte(count: int, size: int) -> None:
     body = f"""

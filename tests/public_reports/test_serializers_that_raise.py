@@ -44,7 +44,7 @@ SHAPES = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_serializer_that_raises_is_an_error_that_names_the_field(data: st.DataObject) -> None:
     body, field = HOOKS[data.draw(st.sampled_from(sorted(HOOKS)))]

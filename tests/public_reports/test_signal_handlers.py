@@ -9,12 +9,14 @@ import asyncio
 import builtins
 import concurrent.futures
 import functools
+import gc
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,8 @@ from wasm_sandbox import AsyncSandbox, Limits, Sandbox, Tool, WasmToolSandbox, e
 from wasm_sandbox.decode import interpret, pickle_decoder
 from wasm_sandbox.engine import process_engine
 from wasm_sandbox.engine.threads.guest_threads import INTERRUPT_SECONDS
+from wasm_sandbox.engine.threads.native_stack import start_with_stack
+from wasm_sandbox.forks import DaemonThreads, daemon_loop
 from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.tool import parse_module
 from wasm_sandbox.tool.own_stack import on_own_stack
@@ -60,17 +64,22 @@ KINDS = [
 
 @contextmanager
 def alarm(error: BaseException, seconds: float) -> Iterator[None]:
-    """A timer whose handler raises an exception."""
+    """A timer whose handler raises an exception.
+
+    No garbage is collected meanwhile: the interpreter drops what is raised in callbacks of weak references.
+    """
 
     def ring(*_: object) -> None:
         raise error
 
     before = signal.signal(signal.SIGALRM, ring)
+    gc.disable()
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.enable()
         signal.signal(signal.SIGALRM, before)
 
 
@@ -159,7 +168,7 @@ HANDLERS: dict[str, Callable[[BaseException], Callable[[int, object], None]]] = 
 
 @pytest.mark.parametrize("handler", HANDLERS)
 @given(kind=st.sampled_from([SyntaxError, ValueError, RecursionError, MemoryError, OSError, errors.BadArguments, Own]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_a_handler_raises_is_told_from_what_goes_wrong_by_itself(handler: str, kind: type[BaseException]) -> None:
     error = made(kind)
     before = signal.signal(signal.SIGALRM, HANDLERS[handler](error))
@@ -259,4 +268,31 @@ def test_an_alarm_while_a_thread_starts_is_not_taken_for_a_lack_of_threads(
     monkeypatch.setattr(threading.Event, "wait", interrupted)
     with pytest.raises(kind) as caught, alarm(error, 0):
         on_own_stack(int)
+    assert caught.value is error
+
+
+STARTS: dict[str, Callable[[], object]] = {
+    "to read a source on": lambda: on_own_stack(int),
+    "with a stack": lambda: start_with_stack(threading.Thread(target=int), 16 << 20),
+    "of a pool": lambda: DaemonThreads(1, "pool").submit(int),
+    "of an event loop": lambda: daemon_loop("loop"),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_an_alarm_once_a_new_thread_runs_reaches_the_caller(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Thread.start` fails with a `KeyError` then, as it removes what the thread has removed by itself."""
+    error = made(Own)
+    start_new = threading._start_new_thread  # type: ignore[attr-defined]
+
+    def interrupted(*args: Any) -> Any:
+        ident = start_new(*args)
+        while threading._limbo:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGALRM)
+        return ident
+
+    monkeypatch.setattr(threading, "_start_new_thread", interrupted)
+    with pytest.raises(Own) as caught, alarm(error, 0):
+        STARTS[start]()
     assert caught.value is error

@@ -72,7 +72,7 @@ def test_every_format_that_makes_an_object_is_tried() -> None:
     assert FORMATS.keys() == FORMAT_TYPES.keys()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(FORMATS)), st.sampled_from(sorted(PLACES)))
 def test_a_text_of_a_format_is_checked_and_arrives_as_it_is(name: str, place: str) -> None:
     text, wrong, _ = FORMATS[name]
@@ -138,7 +138,7 @@ MEMBERS = VALUES | st.lists(VALUES, max_size=2) | st.dictionaries(st.sampled_fro
 COMPARED = "import json\ndef f(v):\n    return v == json.loads({!r}), f'{{v}}', json.dumps(v)"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_member_of_any_enumeration_compares_and_formats_as_its_value(data: st.DataObject) -> None:
     members = data.draw(st.lists(MEMBERS, min_size=1, max_size=4, unique_by=repr))
@@ -164,7 +164,7 @@ def test_null_fits_what_is_nullable(spec: dict[str, Any], value: Any, wrong: Any
 
 
 @given(st.sampled_from(["OneOf_1", "Text_date", "_text_of", "_one_of", "X, Text_date", "(Text_date, OneOf_1)"]))
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_no_name_or_text_of_a_schema_is_taken_for_a_type_of_ours(name: str) -> None:
     text = f'a\n"""\nfrom _sandbox_types import {name}\nb'
     model = {"type": "object", "title": text, "description": text, "properties": {"x": {"type": "integer"}}}

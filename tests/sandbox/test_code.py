@@ -129,7 +129,7 @@ def test_a_model_or_dataclass_is_a_record_of_its_fields(value: Any, fields: dict
         max_leaves=8,
     )
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_plain_value_goes_in_and_comes_back(value: Any) -> None:
     assert run_code("value", {"value": value}).value == value
 

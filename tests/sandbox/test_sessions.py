@@ -732,7 +732,7 @@ def test_bytes_need_the_declaration_of_what_they_wait_for(box: Sandbox, session:
 
 
 @given(st.lists(st.sampled_from(["await", "gather", "task", "call", "sleep", "generator"]), max_size=5), st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_program_of_these_parts_ends_the_same_with_and_without_bytes(
     box: Sandbox, parts: list[str], data: st.DataObject
 ) -> None:

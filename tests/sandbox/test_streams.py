@@ -219,7 +219,7 @@ def _cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(places)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(_PIECES, max_size=8), st.lists(st.integers(0, 1000), max_size=8))
 def test_the_stream_of_any_bytes_is_the_text_of_the_result(parts: list[bytes], at: list[int]) -> None:
     events = taken(_WRITE, inputs={"pieces": _cut(b"".join(parts), at)})

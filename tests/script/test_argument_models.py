@@ -405,7 +405,7 @@ specs = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(texts, specs, max_size=5))
 @example({"0": ({}, 1), "\xa0": ({}, 2), "odd_0": ({}, 3), "odd_1": ({}, 4), "field_0": ({}, 5)})
 def test_any_value_of_any_matching_schema_arrives_as_it_was_passed(case: dict[str, tuple[dict[str, Any], Any]]) -> None:

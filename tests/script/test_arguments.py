@@ -302,7 +302,7 @@ def test_arguments_without_a_schema_are_refused_with_the_remedy(schema: Any) -> 
 # --- For any value ------------------------------------------------------------------------------------
 
 # The machine may be slow; no example's time says anything about the code.
-unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -597,7 +597,7 @@ def test_scripts_run_in_a_plain_interpreter() -> None:
 # --- Nothing in the arguments changes the script ------------------------------------------------------
 
 # The machine may be slow; no example's time says anything about the code.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+unhurried = settings(suppress_health_check=[HealthCheck.too_slow])
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

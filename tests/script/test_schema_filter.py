@@ -183,7 +183,7 @@ schemas = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.dictionaries(st.text(max_size=4), schemas, max_size=3), schemas)
 def test_whatever_a_schema_holds_there_are_models_that_parse_or_a_refusal(properties: Any, definition: Any) -> None:
     try:

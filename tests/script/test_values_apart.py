@@ -71,7 +71,7 @@ SHOW = Tool.from_source("def show(value: object) -> str:\n    return ascii(value
 
 
 @given(PLAIN)
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_any_plain_value_arrives_as_its_literal_would_make_it(value: Any) -> None:
     big = [value, PADDING]
     assert_alike(both(SHOW, {"value": big}))

@@ -85,7 +85,7 @@ def test_the_standard_library_is_counted_and_cut_as_python_reads_it(path: Path) 
     assert [node.lineno for node in read.body] == [node.lineno for node in tree.body]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.binary(max_size=30))
 def test_whatever_parses_was_not_counted_too_low(data: bytes) -> None:
     text = text_of(data)[:20_000]
@@ -142,7 +142,7 @@ def by_symtable(text: str) -> tuple[set[str], set[str]]:
     return bound, reads
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(blocks=st.lists(st.tuples(st.sampled_from(BLOCKS), st.integers(0, 2)), max_size=5))
 def test_global_names_are_those_of_the_symbol_table(blocks: list[tuple[str, int]]) -> None:
     text, around = "", ["", "def outer(x, y):\n    z = 1\n", "class Outer:\n    x = 1\n"]

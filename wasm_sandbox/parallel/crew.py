@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any
 
-from wasm_sandbox.forks import process_lock
+from wasm_sandbox.forks import process_lock, start_thread
 from wasm_sandbox.parallel.worker import LEAVE, Answer, Answers, Chunk, serve
 
 ATTEMPTS = 3
@@ -38,7 +38,7 @@ def _close_at_exit(crew: Crew) -> None:
         _crews.add(crew)
         if _closer is None or not _closer.is_alive():
             _closer = threading.Thread(target=_close_all, daemon=True, name="wasm-sandbox-closer")
-            _closer.start()
+            start_thread(_closer)
 
 
 def _close_all() -> None:
@@ -207,7 +207,7 @@ class Crew:
             if self._idle < len(self._waiting) and len(self._threads) < self._size:
                 thread = threading.Thread(target=self._serve, daemon=False, name="wasm-sandbox-crew")
                 self._threads.append(thread)
-                thread.start()
+                start_thread(thread)
             self._changed.notify()
 
     def close(self, wait: bool, cancel: bool) -> None:

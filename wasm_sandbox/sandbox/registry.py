@@ -8,7 +8,7 @@ import weakref
 from typing import Protocol
 
 from wasm_sandbox.errors import SessionError
-from wasm_sandbox.forks import ForkMark, process_lock
+from wasm_sandbox.forks import ForkMark, process_lock, start_thread
 from wasm_sandbox.switches import max_sessions
 
 
@@ -51,7 +51,7 @@ def register(session: Expiring) -> None:
         _sessions.add(session)
         if not _thread:
             _thread.append(threading.Thread(target=_look_after, name="wasm-sandbox-sessions", daemon=True))
-            _thread[0].start()
+            start_thread(_thread[0])
 
 
 def are_ours() -> bool:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from wasm_sandbox.errors import HostError, pass_on
-from wasm_sandbox.forks import stack_size_lock
+from wasm_sandbox.forks import stack_size_lock, start_thread
 
 STACK_BYTES = 16 << 20
 """CPython's parser recurses 6,000 calls deep at most, which take 2 MiB, and a tree is as high as a statement has tokens
 (`bounds.MAX_STATEMENT_TOKENS`): 3 MiB. Pages that are not used cost nothing."""
 
 _LOOK_SECONDS = 0.02
+_LOOK_AGAIN_SECONDS = 0.002
+
+_WEAK_MODULES = ("weakref", "_weakrefset")
 
 T = TypeVar("T")
 
@@ -61,7 +66,7 @@ class _OwnThread(Generic[T]):
         with stack_size_lock:
             before = threading.stack_size(STACK_BYTES)
             try:
-                thread.start()
+                start_thread(thread)
             except (RuntimeError, MemoryError) as error:
                 pass_on(error)
                 raise HostError(f"no thread can be started to read a source on: {error}") from error
@@ -71,10 +76,12 @@ class _OwnThread(Generic[T]):
             thread.join()
         else:
             began = time.monotonic()
+            look_seconds = _LOOK_SECONDS
             while thread.is_alive():
-                thread.join(_LOOK_SECONDS)
+                thread.join(look_seconds)
                 if self._seconds(began) > cpu_seconds:
                     self._stop(thread)
+                    look_seconds = _LOOK_AGAIN_SECONDS
         if self._error is not None:
             try:
                 raise self._error
@@ -109,6 +116,22 @@ class _OwnThread(Generic[T]):
         import ctypes  # lazy: for what is too slow only
 
         with self._lock:
-            if self._is_working and thread.ident is not None:
+            if self._is_working and thread.ident is not None and not _drops_exceptions(thread.ident):
                 ident, error = ctypes.c_ulong(thread.ident), ctypes.py_object(TooSlow)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
+
+
+def _drops_exceptions(ident: int) -> bool:
+    """Whether a thread is in a finalizer, or in a callback of a weak reference or of the collector.
+
+    The interpreter drops what is raised there, with a traceback on stderr, and work goes on. A collection holds the
+    interpreter's lock but in such calls: a thread that collects is found in one more often than not.
+    """
+    callbacks = [getattr(callback, "__code__", None) for callback in gc.callbacks]
+    frame = sys._current_frames().get(ident)
+    while frame is not None:
+        code, module = frame.f_code, frame.f_globals.get("__name__")
+        if code.co_name == "__del__" or module in _WEAK_MODULES or code in callbacks:
+            return True
+        frame = frame.f_back
+    return False

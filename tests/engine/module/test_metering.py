@@ -175,7 +175,7 @@ BULK_BYTES = BULK_PAGES * PAGE_BYTES
 PATTERN = bytes(range(251)) * (BULK_BYTES // 251 + 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     to=st.integers(0, BULK_BYTES), from_=st.integers(0, BULK_BYTES), size=st.one_of(
         st.integers(0, 200), st.integers(CHUNK_BYTES - 2, CHUNK_BYTES + 2), st.integers(0, BULK_BYTES)
@@ -196,7 +196,7 @@ def test_copying_in_chunks_moves_the_same_bytes(to: int, from_: int, size: int) 
     assert bytes(memory.read(bulk.store)) == bytes(expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     to=st.integers(0, BULK_BYTES), value=st.integers(-1, 257), size=st.one_of(
         st.integers(0, 200), st.integers(0, BULK_BYTES)
@@ -310,7 +310,7 @@ def test_a_module_is_metered_once() -> None:
         meter(meter(bytes(wasmtime.wat2wasm("(module)"))))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=40), st.integers(0, 400))
 def test_damaged_modules_are_refused_or_stay_modules(noise: bytes, at: int) -> None:
     """Never another exception; what comes out is for the engine to judge."""

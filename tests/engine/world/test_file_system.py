@@ -140,7 +140,7 @@ def leaves_the_root(path: str) -> bool:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="compared with a POSIX file system")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ACTIONS)
 def test_it_does_what_a_real_file_system_does(actions: list[tuple[str, str, str]]) -> None:
     system = file_system(size=100_000)
@@ -283,7 +283,7 @@ def test_a_path_below_a_mount_point_is_handed_on() -> None:
 # -- listings --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.sampled_from(["add", "drop", "rename", "read"]), st.integers(0, 11)), max_size=200),
     st.integers(1, 5),

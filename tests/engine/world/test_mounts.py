@@ -496,7 +496,7 @@ TARGETS = st.lists(NAMES, min_size=1, max_size=4).map("/".join).map(lambda path:
 
 
 @needs_own_files
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(["d/a", "d/link", "b", "d/b"]), TARGETS), TARGETS, st.booleans())
 def test_a_path_ends_where_the_system_says_or_is_refused(links: dict[str, str], path: str, follow: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -577,7 +577,7 @@ def do(path, flags, actions):
 
 
 @needs_own_files
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(FILE_ACTIONS, st.sampled_from(["O_RDONLY", "O_WRONLY", "O_RDWR"]), st.sampled_from(["", "O_TRUNC", "O_APPEND"]))
 def test_an_open_file_does_what_it_does_on_the_host(
     value_with: ValueWith, actions: list[Any], access: str, more: str

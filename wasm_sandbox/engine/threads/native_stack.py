@@ -10,7 +10,7 @@ import ctypes
 import sys
 import threading
 
-from wasm_sandbox.forks import stack_size_lock
+from wasm_sandbox.forks import stack_size_lock, start_thread
 
 NATIVE_STACK_BYTES = 8 << 20
 """The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
@@ -66,7 +66,7 @@ def start_with_stack(thread: threading.Thread, size: int) -> None:
     with stack_size_lock:
         before = threading.stack_size(size)
         try:
-            thread.start()
+            start_thread(thread)
         finally:
             found = threading.stack_size(before)
             if found != size:  # somebody has set it meanwhile, and not for us
