@@ -37,6 +37,39 @@ def test_awaiting_blocks_and_syntax_errors() -> None:
     assert "SyntaxError" in err
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"),
+    [
+        (
+            "for n in range(2):\n    print(n)\n    print(-n)\n\n"
+            "if False:\n    print(1)\nelse:\n    print(2)\n    print(3)\n\n"
+            "def f(n):\n    def g():\n        return n\n    return g()\n\nf(4)\n"
+            "@staticmethod\ndef f():\n    x = 5\n    return x\n\nf()\n",
+            "0\n0\n1\n-1\n2\n3\n4\n5\n",
+        ),
+        (
+            "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    return 5\n\nawait f()\n"
+            'x = """a\n  b"""\nx\n'
+            "x = [\n1,\n\n2]\nx\n# nothing\n\n8\n",
+            "5\n'a\\n  b'\n[1, 2]\n8\n",
+        ),
+        (
+            "def f():\n    return 6\nfor n in range(2):\n    print(n)\n    print(f())\n\ndef f():\n    return 7\nf()\n",
+            "0\n6\n1\n6\n7\n",
+        ),
+    ],
+    ids=["blocks", "brackets and texts", "pasted without empty lines"],
+)
+def test_a_block_is_run_when_it_is_whole(lines: str, shown: str) -> None:
+    assert typed(lines) == (f"{shown}\n", "")
+
+
+def test_what_looks_like_more_than_text_is_shown_once() -> None:
+    rich = "class Rich:\n    def _repr_html_(self): return '<b/>'\n    def __repr__(self): return 'rich'\n\n"
+    out, _ = typed(f"{rich}Rich()\nx = Rich()\ndisplay(x); x\ndisplay(3); 3\nx; 'rich'\nexit()\nx\n")
+    assert out.splitlines() == ["rich", "rich", "rich", "3", "3", "'rich'"]
+
+
 def test_cells_are_taken_back_and_forked() -> None:
     out, err = typed(
         ":undo\nx = [1]\nx.append(2)\n:undo\nx\n:fork\nx.append(3)\nx\n:back\nx\n:back\n:nothing\n:help\n:quit\nx\n"
@@ -48,8 +81,10 @@ def test_cells_are_taken_back_and_forked() -> None:
 
 
 def test_a_session_is_saved_and_loaded(tmp_path: Path) -> None:
-    out, _ = typed("x = 'kept'\n:save s.bin\n:save\n:save no/dir\n", cwd=tmp_path)
+    out, err = typed("x = 'kept'\n:save s.bin\n:save\n:load\n:save no/dir\n", cwd=tmp_path)
     assert "bytes written to s.bin" in out
+    assert "name a file: :save FILE" in err
+    assert "name a file: :load FILE" in err
     (tmp_path / "bad").write_bytes(b"no session")
     out, err = typed("x = 1\n:load nothing\n:load bad\nx\n:load s.bin\nx\n", cwd=tmp_path)
     assert out == "1\n'kept'\n\n"

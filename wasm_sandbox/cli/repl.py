@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import codeop
+import contextlib
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,11 @@ A cell is run when it is whole; a block ends with an empty line. Ctrl-C stops a 
 
 MAX_FILE_BYTES = 1 << 30
 
+MAX_UNDO = 100
+"""Most cells that can be taken back: each keeps what it changed of the guest's memory."""
+
+END = frozenset({":quit", ":exit", "quit", "exit", "quit()", "exit()"})
+
 
 class Repl:
     """Sessions of the command, the present one last, and what of each can be taken back.
@@ -46,7 +53,7 @@ class Repl:
     def __init__(self, box: wasm_sandbox.Sandbox, read: Callable[[str], str]) -> None:
         self._box, self._read = box, read
         self._sessions: list[Session] = []
-        self._points: list[list[SessionPoint]] = []
+        self._points: list[deque[SessionPoint]] = []
         self._compile = codeop.CommandCompiler()
         self._compile.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         self._verbs: dict[str, Callable[[str], object]] = {
@@ -72,7 +79,7 @@ class Repl:
                 except KeyboardInterrupt:
                     write(sys.stdout, "\nKeyboardInterrupt\n")
                     continue
-                if cell is None or cell.strip() in (":quit", ":exit"):
+                if cell is None or cell.strip() in END:
                     return
                 self._run_cell(cell)
         finally:
@@ -81,7 +88,7 @@ class Repl:
 
     def _enter(self, session: Session) -> None:
         self._sessions.append(session)
-        self._points.append([])
+        self._points.append(deque(maxlen=MAX_UNDO))
 
     def _cell(self) -> str | None:
         """Next cell; None at the end of the input."""
@@ -97,10 +104,13 @@ class Repl:
 
     def _is_whole(self, source: str) -> bool:
         """Whether no further line is needed; what this Python does not understand, the guest may."""
-        try:
-            return self._compile(source, "<cell>", "exec" if "\n" in source else "single") is not None
-        except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
-            return True
+        for kind in ("single", "exec"):  # several statements come by pasting: the last line may begin another block
+            try:
+                is_whole = self._compile(source, "<cell>", kind) is not None
+            except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError):
+                continue
+            return is_whole and (kind == "single" or source.splitlines()[-1][:1] not in " \t")
+        return True
 
     def _run_cell(self, cell: str) -> None:
         if not cell.strip():
@@ -110,7 +120,8 @@ class Repl:
                 self._command(cell[1:].strip())
                 return
             point = self._session.checkpoint()
-            result = self._session.run_code(cell, on_event=_show_event)
+            screen = _Screen()
+            result = self._session.run_code(cell, on_event=screen.show)
         except KeyboardInterrupt:
             write(sys.stdout, "\nKeyboardInterrupt\n")
             return
@@ -119,7 +130,7 @@ class Repl:
             return
         if not result.rolled_back:
             self._points[-1].append(point)
-        _show(result)
+        screen.end(result)
 
     def _command(self, text: str) -> None:
         name, _, rest = text.partition(" ")
@@ -159,6 +170,9 @@ class Repl:
         write(sys.stdout, f"{len(blob):,} bytes written to {path}\n")
 
     def _load(self, path: str) -> None:
+        if not path:
+            complain("name a file: :load FILE")
+            return
         try:
             with Path(path).open("rb") as file:
                 blob = file.read(MAX_FILE_BYTES)
@@ -170,32 +184,38 @@ class Repl:
         self._points.pop(-2)
 
 
-def _show_event(event: Event) -> None:
-    if event.kind in ("stdout", "stderr"):
-        write(sys.stdout if event.kind == "stdout" else sys.stderr, event.text or "")
-    elif event.kind == "display" and isinstance(event.data, dict):
-        write(sys.stdout, f"{event.data.get('text/plain', '')}\n")
+class _Screen:
+    """What a cell shows while it runs, and at its end."""
 
+    def __init__(self) -> None:
+        self._shown: str | None = None  # text of the last display, if that looks like more than text
 
-def _show(result: CodeResult) -> None:
-    if result.error is None:
-        if result.text not in (None, "None"):
-            write(sys.stdout, f"{result.text}\n")
-    elif result.error.traceback is None or result.error.exception_name == "SystemExit":
-        complain(result.error.message)
-    if result.rolled_back:
-        complain("the session is what it was before this cell")
+    def show(self, event: Event) -> None:
+        """Write what the cell prints or displays."""
+        if event.kind in ("stdout", "stderr"):
+            write(sys.stdout if event.kind == "stdout" else sys.stderr, event.text or "")
+        elif event.kind == "display" and isinstance(event.data, dict):
+            text = str(event.data.get("text/plain", ""))
+            self._shown = text if len(event.data) > 1 else None
+            write(sys.stdout, f"{text}\n")
+
+    def end(self, result: CodeResult) -> None:
+        """Write the value, unless that was displayed, or what went wrong."""
+        if result.error is None:
+            if result.text not in (None, "None", self._shown):
+                write(sys.stdout, f"{result.text}\n")
+        elif result.error.traceback is None or result.error.exception_name == "SystemExit":
+            complain(result.error.message)
+        if result.rolled_back:
+            complain("the session is what it was before this cell")
 
 
 def _reader() -> Callable[[str], str]:
-    """Reader of lines, with a history where this Python has one."""
+    """Reader of lines, with the history of this session where this Python has one."""
     if not sys.stdin.isatty():
         return _read_piped
-    try:
-        import readline  # lazy: for terminals only; Windows has none
-    except ImportError:
-        return input
-    readline.set_history_length(1000)
+    with contextlib.suppress(ImportError):  # Windows has none
+        import readline  # noqa: F401 - `input` edits lines with it; lazy: for terminals only
     return input
 
 
