@@ -215,7 +215,7 @@ def _reader() -> Callable[[str], str]:
     if not sys.stdin.isatty():
         return _read_piped
     with contextlib.suppress(ImportError):  # Windows has none
-        import readline  # noqa: F401 - `input` edits lines with it; lazy: for terminals only
+        import readline  # noqa: F401  # lazy: for terminals only; `input` edits lines with it
     return input
 
 

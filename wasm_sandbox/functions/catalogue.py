@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wasm_sandbox.functions.declared import HostFunction
-from wasm_sandbox.functions.stubs import guest_source, record_stubs, stub
+from wasm_sandbox.functions.stubs import guest_source, stubs
 
 DEFAULT_MODULE = "tools"
 """Module that a list of functions is imported from."""
@@ -82,16 +82,19 @@ class Functions:
             self._sources[number] = guest_source(number, self.table[number])
         return self._sources[number]
 
-    def stubs(self) -> str:
-        """Stubs of all functions (``.pyi``), for a prompt: signatures, docstrings, and the fields of their models."""
-        parts = [record_stubs(self.table)]
-        for module, numbers in self.modules.items():
-            if not numbers:
-                continue
-            if list(self.modules) != [DEFAULT_MODULE]:
-                parts.append(f"# from {module} import {', '.join(numbers)}\n")
-            parts += [stub(self.table[number]) for number in numbers.values()]
-        return "\n".join(part for part in parts if part)
+    def stubs(self, module: str | None = None) -> str:
+        """Stubs (``.pyi``), for a prompt: signatures and docstrings, and the fields of models and dataclasses.
+
+        Args:
+            module: the module whose functions are meant; by default those of all.
+
+        Raises:
+            KeyError: if there is no such module.
+        """
+        chosen = self.modules if module is None else {module: self.modules[module]}
+        given = {name: [self.table[number] for number in numbers.values()] for name, numbers in chosen.items()}
+        modules = {name: members for name, members in given.items() if members}
+        return stubs(modules, has_heads=module is None and list(self.modules) != [DEFAULT_MODULE])
 
     def schemas(self) -> list[dict[str, Any]]:
         """JSON schema of each function: ``name``, ``description`` and ``parameters``."""

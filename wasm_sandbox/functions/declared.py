@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
+import json
 import keyword
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,6 +17,7 @@ from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, crea
 from pydantic.errors import PydanticSchemaGenerationError
 
 from wasm_sandbox.functions.requests import MAX_VALUES, has_few_values
+from wasm_sandbox.functions.spelling import QuietSchema
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +79,7 @@ class HostFunction:
         timeout: longest time of one call in seconds; None for no bound of its own.
         max_calls: most calls in one run; None for no bound of its own.
         concurrency: most calls of one run that are under way at the same time; None for no bound of its own.
+        own_schema: JSON schema of its arguments, where it has another one than its parameters say: of a tool.
     """
 
     name: str
@@ -85,6 +91,7 @@ class HostFunction:
     timeout: float | None = None
     max_calls: int | None = None
     concurrency: int | None = None
+    own_schema: Mapping[str, Any] | None = field(default=None, repr=False)
     model: Any = field(init=False, repr=False)
     """Model of pydantic that checks the arguments: fields ``p0``, ``p1``, ... with the parameters' names as aliases."""
 
@@ -134,7 +141,7 @@ class HostFunction:
         return cls(
             name=name,
             call=function,
-            doc=inspect.getdoc(function) or "" if inspect.isroutine(function) else inspect.getdoc(type(function)) or "",
+            doc=_doc(function),
             parameters=parameters,
             returns=returns,
             is_async=inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(body),
@@ -166,8 +173,8 @@ class HostFunction:
     def _largest(self) -> int:
         """Number of fields of the largest object that it takes: so many things can be wrong with an empty one."""
         try:
-            schema = self.model.model_json_schema(by_alias=True)
-        except PydanticUserError:  # a type that JSON schemas do not have
+            schema = self.model.model_json_schema(by_alias=True, schema_generator=QuietSchema)
+        except PydanticUserError:
             return MANY_FIELDS
         objects = [schema, *schema.get("$defs", {}).values()]
         return max(len(found.get("properties", ())) for found in objects)
@@ -223,11 +230,33 @@ class HostFunction:
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of the function: name, description, and parameters, as models of language take it."""
-        parameters = self.model.model_json_schema(by_alias=True)
+        return {"name": self.name, "description": self.doc, "parameters": self._parameters_schema()}
+
+    def _parameters_schema(self) -> dict[str, Any]:
+        if self.own_schema is not None:
+            return copy.deepcopy(dict(self.own_schema))
+        parameters: dict[str, Any] = self.model.model_json_schema(by_alias=True, schema_generator=QuietSchema)
         parameters.pop("title", None)
-        for spec in parameters.get("properties", {}).values():
+        properties = parameters.get("properties", {})
+        for spec in properties.values():
             spec.pop("title", None)
-        return {"name": self.name, "description": self.doc, "parameters": parameters}
+        for parameter in self.parameters:
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:  # each is an argument of its own name
+                more = properties.pop(parameter.name)
+                parameters["additionalProperties"] = more.get("additionalProperties", True)
+        _drop_defaults_beyond_json(parameters)
+        return parameters
+
+
+def _drop_defaults_beyond_json(schema: Any) -> None:
+    """Leave out the defaults that JSON does not have: infinities, and what is no number."""
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _drop_defaults_beyond_json(part)
+    if isinstance(schema, dict) and "default" in schema:
+        try:
+            json.dumps(schema["default"], allow_nan=False)
+        except (TypeError, ValueError):
+            del schema["default"]
 
 
 @overload
@@ -276,15 +305,28 @@ def host_function(
     return declare if function is None else declare(function)
 
 
+def _doc(function: Any) -> str:
+    """Docstring of a function; of another callable that of its class, or of what is called."""
+    if inspect.isroutine(function):
+        return inspect.getdoc(function) or ""
+    kind = type(function)
+    return (kind.__dict__.get("__doc__") and inspect.getdoc(kind)) or inspect.getdoc(kind.__call__) or ""
+
+
 def _signature(name: str, function: Any) -> tuple[tuple[Parameter, ...], Any]:
     try:
         signature = inspect.signature(function, eval_str=True)
+        hints = _hints(function)
     except NameError as error:
         raise ValueError(
             f"host function {name!r}: a type in its signature is not found where it is defined ({error})"
         ) from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"host function {name!r}: its parameters cannot be found out ({error})") from None
+    signature = signature.replace(
+        parameters=[p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()],
+        return_annotation=hints.get("return", signature.return_annotation),
+    )
     unresolved = [p.name for p in signature.parameters.values() if isinstance(p.annotation, str)]
     if unresolved:
         raise ValueError(f"host function {name!r}: the type of {unresolved[0]!r} is text: write the type itself")
@@ -301,6 +343,17 @@ def _signature(name: str, function: Any) -> tuple[tuple[Parameter, ...], Any]:
         for found in signature.parameters.values()
     )
     return parameters, signature.return_annotation
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """Types of a function whose parts may be text, as in ``list["Item"]``; empty for what has no annotations."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    body = function if inspect.isroutine(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(body, include_extras=True)
+    except TypeError:  # a builtin
+        return {}
 
 
 def _model(function: HostFunction) -> Any:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import builtins
-import dataclasses
+import enum
 import inspect
-import types
-import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wasm_sandbox.functions.declared import HostFunction, Parameter
+from wasm_sandbox.functions.spelling import Spelling
 
 _KNOWN_NAMES = frozenset(
     name for name, value in vars(builtins).items() if isinstance(value, type) and not name.startswith("_")
@@ -27,7 +26,7 @@ def guest_source(number: int, function: HostFunction) -> str:
         number: its number in the run.
         function: the function.
     """
-    parameters = _parameters(function, in_guest=True)
+    parameters = _parameters(function)
     passed = ", ".join(f"{p.name!r}: {p.name}" for p in function.parameters)
     word, call = ("async def", "await _acall(") if function.is_async else ("def", "_call(")
     if function.is_deferred:
@@ -37,49 +36,49 @@ def guest_source(number: int, function: HostFunction) -> str:
     return f"{word} {function.name}({parameters}){returns}:\n{doc}    return {call}{number}, {{{passed}}})\n"
 
 
-def stub(function: HostFunction) -> str:
-    """Stub of a function, with its docstring."""
+def stubs(modules: Mapping[str, Iterable[HostFunction]], has_heads: bool) -> str:
+    """Text of a ``.pyi``: imports, classes of what functions take and return, and the functions with their docstrings.
+
+    Args:
+        modules: name of a module -> its functions.
+        has_heads: whether each module's functions stand below a line that imports them.
+    """
+    functions = [function for members in modules.values() for function in members]
+    taken = {function.name for function in functions}
+    first = Spelling(taken)
+    _text(modules, has_heads, first)
+    first.head()
+    spelling = Spelling(taken | first.field_names)  # a field of the name of a type hides that in its class
+    text = _text(modules, has_heads, spelling)
+    return "\n".join(part for part in (spelling.head(), text) if part)
+
+
+def _text(modules: Mapping[str, Iterable[HostFunction]], has_heads: bool, spelling: Spelling) -> str:
+    parts = []
+    for module, functions in modules.items():
+        if has_heads:
+            parts.append(f"# from {module} import {', '.join(function.name for function in functions)}\n")
+        parts += [_stub(function, spelling) for function in functions]
+    return "\n".join(parts)
+
+
+def _stub(function: HostFunction, spelling: Spelling) -> str:
     word = "async def" if function.is_async else "def"
-    returns = f" -> {type_name(function.returns)}" if _is_said(function.returns) else ""
-    head = f"{word} {function.name}({_parameters(function, in_guest=False)}){returns}:"
+    parameters = _parameters(function, spelling)
+    returns = f" -> {spelling.of(function.returns)}" if _is_said(function.returns) else ""
+    head = f"{word} {function.name}({parameters}){returns}:"
     if not function.doc:
         return f"{head} ...\n"
-    lines = function.doc.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').splitlines()
-    doc = "\n    ".join(line for line in lines).rstrip()
+    lines = function.doc.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').rstrip().splitlines()
+    if lines[-1].endswith('"'):
+        lines[-1] = lines[-1][:-1] + '\\"'
+    doc = "\n".join([lines[0], *(f"    {line}".rstrip() for line in lines[1:])])
     end = '\n    """' if len(lines) > 1 else '"""'
     return f'{head}\n    """{doc}{end}\n'
 
 
-def record_stubs(functions: Iterable[HostFunction]) -> str:
-    """Stubs of the models and dataclasses that appear in signatures: what the guest gets has their fields."""
-    found: dict[str, list[str]] = {}
-    for function in functions:
-        for annotation in [*(p.annotation for p in function.parameters), function.returns]:
-            _collect(annotation, found)
-    return "\n".join(f"class {name}:\n" + "".join(f"    {line}\n" for line in lines) for name, lines in found.items())
-
-
-def _collect(annotation: Any, found: dict[str, list[str]]) -> None:
-    for argument in typing.get_args(annotation):
-        _collect(argument, found)
-    if not isinstance(annotation, type) or typing.get_origin(annotation) or annotation.__name__ in found:
-        return
-    if fields := _fields(annotation):
-        found[annotation.__name__] = [f"{name}: {type_name(kind)}" for name, kind in fields.items()]
-        for kind in fields.values():
-            _collect(kind, found)
-
-
-def _fields(kind: type) -> dict[str, Any]:
-    if isinstance(fields := getattr(kind, "model_fields", None), dict):
-        return {name: info.annotation for name, info in fields.items()}
-    if dataclasses.is_dataclass(kind):
-        return {field.name: field.type for field in dataclasses.fields(kind)}
-    return {}
-
-
-def _parameters(function: HostFunction, in_guest: bool) -> str:
-    """Parameters of a function as source, with ``/`` and ``*`` where they belong."""
+def _parameters(function: HostFunction, spelling: Spelling | None = None) -> str:
+    """Parameters of a function as source, with ``/`` and ``*`` where they belong; for the guest without a spelling."""
     kinds = inspect.Parameter
     parts: list[str] = []
     before = None
@@ -88,22 +87,38 @@ def _parameters(function: HostFunction, in_guest: bool) -> str:
             parts.append("/")
         if parameter.kind is kinds.KEYWORD_ONLY and before not in (kinds.KEYWORD_ONLY, kinds.VAR_POSITIONAL):
             parts.append("*")
-        parts.append(_parameter(parameter, in_guest))
+        schema = (function.own_schema or {}).get("properties", {}).get(parameter.name, {})
+        parts.append(_in_guest(parameter) if spelling is None else _in_stub(parameter, schema, spelling))
         before = parameter.kind
     if before is kinds.POSITIONAL_ONLY:
         parts.append("/")
     return ", ".join(parts)
 
 
-def _parameter(parameter: Parameter, in_guest: bool) -> str:
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-    text = stars + parameter.name
+_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def _in_guest(parameter: Parameter) -> str:
+    text = _STARS.get(parameter.kind, "") + parameter.name
     if parameter.is_annotated:
-        text += f": {_annotation(parameter.annotation) if in_guest else type_name(parameter.annotation)}"
+        text += f": {_annotation(parameter.annotation)}"
+    return _with_default(text, parameter, _default(parameter.default) or "_UNSET")
+
+
+def _in_stub(parameter: Parameter, schema: Mapping[str, Any], spelling: Spelling) -> str:
+    text = _STARS.get(parameter.kind, "") + parameter.name
+    if parameter.is_annotated:
+        text += f": {spelling.of(parameter.annotation)}"
+    elif schema:
+        text += f": {spelling.of_schema(schema)}"
+    value = schema.get("default", parameter.default)
+    return _with_default(text, parameter, _default(value.value if isinstance(value, enum.Enum) else value) or "...")
+
+
+def _with_default(text: str, parameter: Parameter, default: str) -> str:
     if not parameter.has_default:
         return text
-    default = _default(parameter.default) or ("_UNSET" if in_guest else "...")
-    return f"{text} = {default}" if parameter.is_annotated else f"{text}={default}"
+    return f"{text} = {default}" if ":" in text else f"{text}={default}"
 
 
 def _default(value: Any) -> str | None:
@@ -120,33 +135,6 @@ def _is_said(annotation: Any) -> bool:
 
 def _annotation(annotation: Any) -> str:
     """Annotation in the guest: the type itself if it is made of builtins, else its name as text."""
-    name = type_name(annotation)
-    try:
-        names = {node.id for node in ast.walk(ast.parse(name, mode="eval")) if isinstance(node, ast.Name)}
-    except SyntaxError:
-        return repr(name)
-    plain = names <= _KNOWN_NAMES and "." not in name
-    return name if plain else repr(name)
-
-
-def type_name(annotation: Any) -> str:
-    """Name of a type as one writes it in source, without modules."""
-    if annotation is None or annotation is type(None):
-        return "None"
-    if annotation is ...:
-        return "..."
-    if isinstance(annotation, str):
-        return annotation
-    if isinstance(annotation, list):
-        return f"[{', '.join(map(type_name, annotation))}]"
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return type_name(arguments[0])
-    if origin is typing.Literal:
-        return f"Literal[{', '.join(map(repr, arguments))}]"
-    if origin in (typing.Union, types.UnionType):
-        return " | ".join(map(type_name, arguments))
-    if origin is not None:
-        return f"{type_name(origin)}[{', '.join(map(type_name, arguments))}]"
-    name = getattr(annotation, "__qualname__", None) or getattr(annotation, "__name__", None)
-    return str(name or annotation).rpartition("<locals>.")[2].replace("typing.", "")
+    name = Spelling().of(annotation)
+    names = {node.id for node in ast.walk(ast.parse(name, mode="eval")) if isinstance(node, ast.Name)}
+    return name if names <= _KNOWN_NAMES else repr(name)

@@ -64,7 +64,15 @@ def _of_tool(tool: Tool, run_tool: RunTool) -> HostFunction:
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = sorted(schema.get("properties") or {}, key=lambda name: name not in required)
     parameters = tuple(Parameter(name, kind, Any, name not in required, _LEFT_OUT, False) for name in names)
-    return HostFunction(tool.name, call, tool.description or "", parameters, inspect.Signature.empty, is_async=False)
+    return HostFunction(
+        tool.name,
+        call,
+        tool.description or "",
+        parameters,
+        inspect.Signature.empty,
+        is_async=False,
+        own_schema=schema or None,
+    )
 
 
 class _LeftOut:
