@@ -45,6 +45,7 @@ class _Libc:
         self.mprotect = self._bound(quick, "mprotect", number, address, size, number)
         self.ioctl = self._bound(quick, "ioctl", number, number, ctypes.c_ulong, address)
         self.forget = self._bound(quick, "madvise", number, address, size, number)
+        self.memcpy = self._bound(quick, "memcpy", address, address, address, size)
         self.compare = self._bound(slow, "memcmp", number, address, address, size)
         self.munmap = self._bound(slow, "munmap", number, address, size)
         self.madvise = self._bound(slow, "madvise", number, address, size, number)
@@ -99,6 +100,10 @@ class AddressSpace:
         if result < 0:
             raise self._error()
         return result
+
+    def copy(self, address: int, data: bytes, size: int) -> None:
+        """Copy bytes into memory; large ones without the interpreter lock."""
+        (ctypes.memmove if size >= _LARGE_BYTES else self._libc.memcpy)(address, data, size)
 
     def is_equal(self, address: int, data: bytes) -> bool:
         """Whether memory holds these bytes."""

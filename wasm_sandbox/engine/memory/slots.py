@@ -13,12 +13,14 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, READ, READ_WRITE, AddressSpace, PageScanner
 from wasm_sandbox.engine.memory.address_space import PAGE_BYTES as SYSTEM_PAGE_BYTES
+from wasm_sandbox.engine.memory.frozen import Frozen, FrozenMemories, Pieces
 from wasm_sandbox.engine.memory.layout import (
     ADDRESSABLE_BYTES,
     GUARD_BYTES,
@@ -129,6 +131,7 @@ class ImageMemory:
     def __init__(self, space: AddressSpace, path: Path, parts: ImageParts, scanner: PageScanner | None) -> None:
         self.offset, self.size = parts.offset, parts.size
         self._space, self._scanner = space, scanner
+        self.frozen = FrozenMemories()
         self.address = 0
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -193,16 +196,62 @@ class Slot(Memories):
     def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
         self._space, self._image, self._scanner = space, image, scanner
         super().__init__(space, 0)
-        space.map_file(self.linear.address, image.size, READ_WRITE, image.descriptor, image.offset)
+        self._is_new = True
+        self._frozen: Frozen | None = None
+        """What is mapped instead of the image's pages."""
+        self._map_image(0, image.size)
         self.linear.size = image.size
+
+    def _map_image(self, start: int, end: int) -> None:
+        image = self._image
+        at = self.linear.address + start
+        self._space.map_file(at, end - start, READ_WRITE, image.descriptor, image.offset + start)
 
     @property
     def poll_span(self) -> tuple[int, int]:
         """Address and size of the poll page."""
         return self.poll.address, self.poll.size
 
+    def put(self, memory: Pieces) -> None:
+        """Make a slot that is as the image what a guest's memory was at rest; it must be as large already.
+
+        Then `written` tells of that, and of what is written from now on.
+
+        Args:
+            memory: pieces that differ from the image.
+
+        Raises:
+            OSError: if the system refuses a call; the slot is of no use then.
+            ValueError: if a piece is outside of the memory.
+        """
+        pieces, base, limit = memory.changed, self.linear.address, self.linear.size
+        if any(offset < 0 or offset + len(data) > limit for offset, data in pieces):
+            raise ValueError("a piece is outside of the memory")
+        if not self._is_new:
+            self._let_go_of_others(pieces)
+        self._is_new = False
+        frozen = self._image.frozen.of(memory)
+        mapped: Mapping[int, bytes] = {}
+        if frozen is not None and frozen.runs:
+            self._frozen, mapped = frozen, frozen.pieces
+            for start, end, place in frozen.runs:
+                self._space.map_file(base + start, end - start, READ_WRITE, frozen.descriptor, place)
+        for offset, data in pieces:
+            if offset not in mapped:
+                self._space.copy(base + offset, data, len(data))
+
+    def _let_go_of_others(self, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Drop the pages that were kept of an earlier guest, and are the image's again, but for those of the pieces."""
+        base = self.linear.address
+        written = self._written(base, self._image.size)
+        if written is None:
+            self._space.forget_changes(base, self._image.size)
+            return
+        for start, end in _without(((first - base, last - base) for first, last in written), pieces):
+            self._space.forget_changes(base + start, end - start)
+
     def written(self, before: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
-        """What was written to since the slot was made: offset and bytes of pieces of whole pages, in order.
+        """What differs from the image, and what was written to: offset and bytes of pieces of whole pages, in order.
 
         Where the system cannot tell, it is all of the memory that is not as in the image.
 
@@ -213,15 +262,21 @@ class Slot(Memories):
             OSError: if the system refuses a call.
         """
         base = self.linear.address
-        ranges = self._different() if self._scanner is None else self._touched(0, self.linear.size)
+        ranges = list(self._different() if self._scanner is None else self._touched(0, self.linear.size))
+        untouched: Mapping[int, bytes] = {}
+        if self._frozen is not None:
+            untouched = _outside_of(ranges, self._frozen.pieces)
+            ranges = _joined([*ranges, *((run.start, run.end) for run in self._frozen.runs)])
         found = []
         for start, end in ranges:
             at = start
             while at < end:
                 size = min(end, at // PIECE_BYTES * PIECE_BYTES + PIECE_BYTES) - at
-                piece = before.get(at)
-                if piece is None or len(piece) != size or not self._space.is_equal(base + at, piece):
-                    piece = ctypes.string_at(base + at, size)
+                piece = untouched.get(at)
+                if piece is None or len(piece) != size:
+                    piece = before.get(at)
+                    if piece is None or len(piece) != size or not self._space.is_equal(base + at, piece):
+                        piece = ctypes.string_at(base + at, size)
                 found.append((at, piece))
                 at += size
         return found
@@ -255,9 +310,15 @@ class Slot(Memories):
             OSError: if the system refuses a call; the slot is of no use then.
         """
         address, size = self.linear.address, self._image.size
+        self._is_new = False
         if self.linear.size > size:
             self._space.empty(address + size, self.linear.size - size)
             self.linear.size = size
+        if self._frozen is not None:
+            for start, end, _ in self._frozen.runs:
+                if start < size:
+                    self._map_image(start, min(end, size))
+            self._frozen = None
         written = self._written(address, size)
         if written is None:
             self._space.forget_changes(address, size)
@@ -276,3 +337,43 @@ class Slot(Memories):
         except OSError as error:  # a filter of system calls that came after the engine
             _log.debug("pages cannot be looked for: %s", error)
             return None
+
+
+def _without(ranges: Iterable[tuple[int, int]], pieces: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, int]]:
+    """Parts of ranges of pages that no piece touches, in whole pages; both are in order."""
+    number = 0
+    for first, end in ranges:
+        start = first
+        while number < len(pieces) and pieces[number][0] + len(pieces[number][1]) <= start:
+            number += 1
+        at = number
+        while at < len(pieces) and pieces[at][0] < end:
+            offset, data = pieces[at]
+            if start < (before := offset // SYSTEM_PAGE_BYTES * SYSTEM_PAGE_BYTES):
+                yield start, before
+            start = max(start, -(-(offset + len(data)) // SYSTEM_PAGE_BYTES) * SYSTEM_PAGE_BYTES)
+            at += 1
+        if start < end:
+            yield start, end
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges in order, those that touch or overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        else:
+            found.append((start, end))
+    return found
+
+
+def _outside_of(ranges: Sequence[tuple[int, int]], pieces: Mapping[int, bytes]) -> Mapping[int, bytes]:
+    """Pieces that no range touches; the ranges are in order and apart."""
+    ends = [end for _, end in ranges]
+    found = {}
+    for offset, data in pieces.items():
+        at = bisect_left(ends, offset + 1)  # the first range that ends behind the piece's beginning
+        if at == len(ranges) or ranges[at][0] >= offset + len(data):
+            found[offset] = data
+    return found

@@ -15,6 +15,7 @@ from wasm_sandbox.engine.compiled.instances import PooledInstance
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
+from wasm_sandbox.engine.memory.slots import Slot
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.engine.run.point import GuestMemory
@@ -33,6 +34,7 @@ from wasm_sandbox.engine.world.sockets import Sockets
 from wasm_sandbox.engine.world.streams import Streams
 from wasm_sandbox.engine.world.surroundings import Surroundings
 from wasm_sandbox.engine.world.world import Halt, World
+from wasm_sandbox.errors import HostError
 from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles, joined
 from wasm_sandbox.limits import Limits
@@ -81,7 +83,7 @@ class Guest:
         watch: watchdog and trap signals of the engine.
         surroundings: clocks, entropy and the caller's way to cancel.
         deadline: deadline of the first call, on the clock of `time.monotonic`, in seconds.
-        is_kept: whether it is called again and again, so that its instance is none of the pool's.
+        is_kept: whether it is called again and again, so that its instance is to tell what was written to.
 
     Attributes:
         world: imports that it may call.
@@ -271,11 +273,12 @@ class Guest:
         finally:
             functions.leave()
 
-    def _instance(self) -> capi.Instance:
+    def _instance(self, is_restored: bool = False) -> capi.Instance:
+        """The instance; one that is kept begins in pages that nothing was written to, or with those of a snapshot."""
         if self._pooled is None:
             with mark("take"):
                 instances = self.image.instances
-                self._pooled = instances.fresh() if self._is_kept else instances.take()
+                self._pooled = instances.fresh() if self._is_kept and not is_restored else instances.take()
             self.world.instance = self._pooled.instance
             slot = self._pooled.slot
             if slot is not None:
@@ -398,14 +401,28 @@ class Guest:
             GuestStopped: if the memory is too large, or not that of a guest of this image.
             HostError: if the system gives no memory for one more guest.
         """
-        instance = self._instance()
+        instance = self._instance(is_restored=True)
+        assert self._pooled is not None
         instance.limit(most_bytes)
         if memory.globals != self._globals():
             raise capi.GuestStopped(None, "its globals are not those of a guest at rest")
         instance.grow_to(memory.size)
-        for offset, data in memory.changed:
-            instance.write(offset, data)
+        slot = self._pooled.slot
+        if slot is None:
+            for offset, data in memory.changed:
+                instance.write(offset, data)
+        else:
+            self._put(slot, memory)
         self._ending = Ending.EXITED
+
+    @staticmethod
+    def _put(slot: Slot, memory: GuestMemory) -> None:
+        try:
+            slot.put(memory)
+        except ValueError as error:
+            raise capi.GuestStopped(None, str(error)) from None
+        except OSError as error:
+            raise HostError(f"the system gives no memory for one more guest ({error.strerror or error})") from error
 
     def close(self) -> None:
         """Tear the instance down, make a fresh one for the pool, and close the capabilities."""
@@ -416,10 +433,7 @@ class Guest:
         try:
             if pooled is not None:
                 with mark("replace", pooled):
-                    if self._is_kept:
-                        pooled.close()
-                    else:
-                        self.image.instances.replace(pooled)
+                    self.image.instances.replace(pooled)
         finally:
             self.world.close()
 

@@ -7,11 +7,12 @@ guest alone: all that it names is checked here against its own bounds, and again
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wasm_sandbox.engine.memory.frozen import Shared
 from wasm_sandbox.engine.world.file_state import FileState, NodeState, OpenState
 from wasm_sandbox.engine.world.surroundings import Elapsed
 from wasm_sandbox.errors import SnapshotError
@@ -33,6 +34,8 @@ class GuestMemory:
     """Offset and bytes of each range that differs, in order."""
     globals: dict[str, int]
     """Export name -> value of each mutable global, without the one that counts fuel."""
+    shared: Shared = field(default_factory=Shared, compare=False, repr=False)
+    """What guests that begin there share."""
 
     @property
     def nbytes(self) -> int:
