@@ -87,8 +87,26 @@ def test_this_machine_is_private(servers: Servers) -> None:
     result = run_code(code, servers.inputs, network=servers.network(private=False))
     assert result.error is not None
     assert "PermissionError" in (result.error.traceback or "")
+    assert "127.0.0.1" not in result.error.message  # what addresses names of inside have is not a guest's to know
     assert result.connections[0].outcome == "refused"
-    assert "127.0.0.1" in (result.connections[0].reason or "")
+    assert "127.0.0.1 is an address of this machine (Network.private)" in (result.connections[0].reason or "")
+
+
+@pytest.mark.parametrize("name", ["example.org", "127.0.0.1", "localhost.example.org", ""])
+def test_tls_is_for_no_other_name_than_that_of_the_connection(servers: Servers, name: str) -> None:
+    code = """
+import socket, ssl
+context = ssl.create_default_context()
+context.check_hostname = False
+try:
+    context.wrap_socket(socket.create_connection(("localhost", port)), server_hostname=name)
+    found = "connected"
+except (OSError, ValueError) as error:
+    found = type(error).__name__
+found
+"""
+    result = run_code(code, {"port": servers.https, "name": name}, network=servers.network())
+    assert result.value in ("PermissionError", "ValueError"), result.error
 
 
 def test_requests_are_checked_by_method_and_path(servers: Servers) -> None:

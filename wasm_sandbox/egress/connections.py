@@ -306,9 +306,10 @@ class RunConnections:
                 return Refused(ENOTCONN, "the socket is not connected")
             return b"" if link.is_at_end else None
 
+        began = time.monotonic()
         found = cast(bytes | Refused | None, wait(ready, self._patience(seconds), self.changed))
         if found is None:
-            raise self._late(link, seconds, "nothing came")
+            raise self._late(link, seconds, began, "nothing came")
         if isinstance(found, Refused):
             raise found
         link.drained()
@@ -322,9 +323,10 @@ class RunConnections:
                 return Refused(ENOTCONN, "the socket is not connected")
             return link.reserved(len(data))
 
+        began = time.monotonic()
         found = cast(int | Refused | None, wait(ready, self._patience(seconds), self.changed))
         if found is None:
-            raise self._late(link, seconds, "nothing could be sent")
+            raise self._late(link, seconds, began, "nothing could be sent")
         if isinstance(found, Refused):
             raise found
         link.feed(data[:found])
@@ -333,9 +335,9 @@ class RunConnections:
     def _patience(self, seconds: float | None) -> float:
         return self.network.io_seconds if seconds is None else seconds
 
-    def _late(self, link: Link, seconds: float | None, what: str) -> Refused:
+    def _late(self, link: Link, seconds: float | None, began: float, what: str) -> Refused:
         """Refusal of what took too long; without a timeout of the guest's own it ends the connection."""
-        if seconds is not None:
+        if seconds is not None or time.monotonic() - began < self.network.io_seconds:  # the run is over before
             return Refused(EAGAIN, "timed out")
         refused = Refused(ETIMEDOUT, f"{what} for {self.network.io_seconds:g} seconds (Network.io_seconds)")
         link.give_up(refused)

@@ -105,13 +105,14 @@ class HttpGate:
 
     Attributes:
         is_tls: whether the connection has TLS, as its owner says.
+        is_fresh: whether nothing has come from either side.
     """
 
     def __init__(
         self, network: Network, host: str, port: int, secrets: RunSecrets, tape: Recorder | Player | None = None
     ) -> None:
         self._network, self._host, self._port, self._secrets, self._tape = network, host, port, secrets, tape
-        self.is_tls = False
+        self.is_tls, self.is_fresh = False, True
         self._is_closed = self._is_through = self._is_last = False
         self._pending = bytearray()
         self._looked = 0
@@ -137,6 +138,7 @@ class HttpGate:
 
     def from_guest(self, data: bytes) -> list[Step]:
         """Steps for bytes of the guest; none when it sends no more."""
+        self.is_fresh = False
         if self._is_closed:
             return []
         if self._is_through:
@@ -336,6 +338,7 @@ class HttpGate:
 
     def from_host(self, data: bytes) -> list[Step]:
         """Steps for bytes of the server; none when it sends no more."""
+        self.is_fresh = False
         if self._is_closed:
             return []
         if self._is_through:

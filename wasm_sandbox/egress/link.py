@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import threading
@@ -33,6 +34,7 @@ SHUTDOWN_SECONDS = 1.0
 """Longest wait for a server's end of TLS."""
 
 _NO_NAME = -2
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 class Owner(Protocol):
@@ -185,11 +187,12 @@ class Link(asyncio.Protocol):
         try:
             async with asyncio.timeout(network.connect_seconds):
                 if network.proxy:
+                    self._check_without_lookup(record.host)
                     sock = await through_proxy(self._loop, network.proxy, record.host, record.port, self._connected)
                 else:
-                    sock = await self._connected(await self._addresses(record.host, record.port, network.private))
+                    sock = await self._connected(await self._addresses(record.host, record.port))
         except Refused as refused:
-            self._fail(refused, refused.message)
+            self._fail(refused, refused.detail)
         except TimeoutError:
             words = f"it could not be connected to within {network.connect_seconds:g} seconds"
             self._fail(Refused(ETIMEDOUT, words), f"{words} (Network.connect_seconds)")
@@ -204,26 +207,49 @@ class Link(asyncio.Protocol):
         if not self._is_up:
             self._owner.gone(self)
 
-    async def _addresses(self, host: str, port: int, private: bool) -> list[Address]:
+    async def _addresses(self, host: str, port: int) -> list[Address]:
         """Addresses of a host that may be connected to.
 
         Raises:
             Refused: if there is none.
         """
-        async with self._owner.lookups:
-            try:
-                found = await asyncio.wrap_future(look_up(host, port))
-            except socket.gaierror:
-                raise Refused(_NO_NAME, "Name or service not known", "gaierror") from None
-        is_named = is_address(host)
+        lookups = self._owner.lookups
+        await lookups.acquire()
+        future = look_up(host, port)
+        # a thread that looks a name up stays in use when nobody waits for it any more
+        future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(lookups.release))
+        try:
+            found = await asyncio.wrap_future(future)
+        except socket.gaierror:
+            raise Refused(_NO_NAME, "Name or service not known", "gaierror") from None
+        return self._allowed(host, found)
+
+    def _allowed(self, host: str, found: list[Address]) -> list[Address]:
+        """Those of a host's addresses that may be connected to.
+
+        Raises:
+            Refused: if there is none. The guest hears no address: those of names inside are not its to know.
+        """
+        private, is_named = self._owner.network.private, is_address(host)
         reasons = [addresses.forbidden(address.text, private, is_named) for address in found]
         allowed = [address for address, reason in zip(found, reasons, strict=True) if reason is None]
-        if not allowed:
-            why = next(filter(None, reasons), "it has no address")
-            assert self.record is not None
-            self.record.reason = f"{host}: {', '.join(a.text for a in found)}: {why}"
-            raise Refused(EACCES, f"the network policy does not allow {host}: {why}")
-        return allowed
+        if allowed:
+            return allowed
+        detail = f"{host}: {', '.join(a.text for a in found)}: {next(filter(None, reasons), 'it has no address')}"
+        if not private and any(addresses.forbidden(address.text, True, is_named) is None for address in found):
+            detail += " (Network.private)"
+        reason = f"the network policy does not allow {host}: its address is private or reserved"
+        raise Refused(EACCES, reason, detail=detail)
+
+    def _check_without_lookup(self, host: str) -> None:
+        """Check the address of a host that a proxy looks up, as far as it is known here.
+
+        Raises:
+            Refused: if it may not be connected to.
+        """
+        is_local = host == "localhost" or host.endswith(".localhost")
+        if is_local or is_address(host):
+            self._allowed(host, [Address(0, "127.0.0.1" if is_local else host, ("", 0))])
 
     async def _connected(self, found: list[Address]) -> socket.socket:
         """Socket that is connected to one of some addresses: just these, which were checked."""
@@ -247,6 +273,11 @@ class Link(asyncio.Protocol):
         network, record, before = self._owner.network, self.record, self._transport
         assert record is not None
         is_raw = self._gate is None
+        if self._gate is not None and not self._gate.is_fresh:
+            words = "TLS begins before the first request, or not at all"
+            self._told(mark, {"error": "ConnectionResetError", "message": words})
+            self._fail(Refused(EACCES, words), words)
+            return
         if self._is_replayed:
             self._secured(mark, tls.replayed(protocols))
             return
@@ -257,14 +288,21 @@ class Link(asyncio.Protocol):
             context = tls.context_of(
                 str(network.ca_file) if network.ca_file else None, protocols if is_raw else tls.HTTP_PROTOCOLS
             )
-            made = await self._loop.start_tls(
-                before,
-                self,
-                context,
-                server_hostname=record.host,
-                ssl_handshake_timeout=network.connect_seconds,
-                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-            )
+            async with asyncio.timeout(network.connect_seconds):
+                made = await self._loop.start_tls(
+                    before,
+                    self,
+                    context,
+                    server_hostname=record.host,
+                    ssl_handshake_timeout=network.connect_seconds + 1,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+                )
+        except TimeoutError:
+            words = f"the TLS handshake took longer than {network.connect_seconds:g} seconds (Network.connect_seconds)"
+            self._told(mark, {"error": "TimeoutError", "message": words})
+            self._fail(Refused(ETIMEDOUT, words), words)
+            self._abandon(before)
+            return
         except OSError as error:
             kind, message = tls.failure(error)
             self._told(mark, {"error": kind, "message": message})
@@ -473,7 +511,7 @@ class Link(asyncio.Protocol):
             self.record.reason = detail
         self._ended("refused" if refused.number == EACCES else "failed")
         if self._transport is not None:
-            self._transport.abort()
+            _abort(self._transport)
 
     def _ended(self, outcome: Literal["closed", "refused", "failed"]) -> None:
         if self.record is not None:
@@ -508,5 +546,12 @@ class Link(asyncio.Protocol):
 
     def _abandon(self, transport: asyncio.Transport) -> None:
         """Close a transport whose protocol may hear of it or not, as one that was about to begin TLS."""
-        transport.abort()
+        _abort(transport)
         self._loop.call_soon(self._owner.gone, self)
+
+
+def _abort(transport: asyncio.Transport) -> None:
+    """Close a transport now. What was not sent is dropped: the system would keep megabytes of it for a deaf server."""
+    if transport.get_write_buffer_size() > 0 and (sock := transport.get_extra_info("socket")) is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()

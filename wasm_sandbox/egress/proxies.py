@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote, urlsplit
@@ -31,13 +32,16 @@ async def through_proxy(
         connect: connects to one of some addresses.
 
     Raises:
-        Refused: if the proxy refuses.
-        OSError: if it cannot be reached.
+        Refused: if the proxy refuses, or cannot be reached.
     """
     parts = urlsplit(proxy)
     assert parts.hostname is not None
-    found = await asyncio.wrap_future(look_up(parts.hostname, parts.port or 80))
-    sock = await connect(found)
+    try:
+        found = await asyncio.wrap_future(look_up(parts.hostname, parts.port or 80))
+        sock = await connect(found)
+    except OSError as error:
+        detail = f"the proxy {parts.hostname}:{parts.port} cannot be reached: {error} (Network.proxy)"
+        raise Refused(ECONNREFUSED, "the proxy cannot be reached", detail=detail) from None
     try:
         name = f"[{host}]" if ":" in host else host
         head = f"CONNECT {name}:{port} HTTP/1.1\r\nHost: {name}:{port}\r\n"
@@ -52,9 +56,13 @@ async def through_proxy(
                 raise Refused(ECONNREFUSED, "the proxy did not answer")
             answer += byte
         status = answer.split(b" ", 2)[1:2]
-        if status != [b"200"]:
+        if not status or not re.fullmatch(rb"2\d\d", status[0]):
             words = status[0].decode("latin-1", "replace")[:20] if status else "no status"
             raise Refused(ECONNREFUSED, f"the proxy refused the connection: {words}")
+    except OSError as error:
+        sock.close()
+        words = "the proxy ended the connection"
+        raise Refused(ECONNREFUSED, words, detail=f"{words}: {error} (Network.proxy)") from None
     except BaseException:
         sock.close()
         raise

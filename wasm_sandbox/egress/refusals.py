@@ -27,11 +27,12 @@ class Refused(Exception):
         number: errno of WASI.
         message: sentence for the guest.
         kind: class of the exception there; ``"OSError"`` for the one that goes with the errno.
+        detail: sentence for the host, if it may know more.
     """
 
-    def __init__(self, number: int, message: str, kind: str = "OSError") -> None:
+    def __init__(self, number: int, message: str, kind: str = "OSError", detail: str = "") -> None:
         super().__init__(message)
-        self.number, self.message, self.kind = number, message, kind
+        self.number, self.message, self.kind, self.detail = number, message, kind, detail or message
 
     def encoded(self) -> bytes:
         """Bytes of the answer."""
