@@ -82,6 +82,10 @@ class _Echo(socketserver.ThreadingTCPServer):
     """What is sent comes back, until ``TLS``: then it begins."""
 
     daemon_threads = allow_reuse_address = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Bear a client that goes away."""
 
 
 class _EchoHandler(socketserver.StreamRequestHandler):
