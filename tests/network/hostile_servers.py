@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import select
 import socket
 import socketserver
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tests.network.servers import serving
 
@@ -59,6 +60,8 @@ class HostileServer(socketserver.ThreadingTCPServer):
     ) -> None:
         self.address_family, self.context = family, context
         self.visits: list[Visit] = []
+        self.pages: dict[str, Any] = {}
+        """Path -> what it is answered with, as JSON."""
         super().__init__(place, _Conversation, bind_and_activate=False)
         if family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -112,7 +115,10 @@ class _Conversation(socketserver.BaseRequestHandler):
         answer = self.ANSWERS.get(name)
         if name != "deaf":
             self._read_body(head)
-        if answer is not None:
+        if (page := self.server.pages.get(path.partition("?")[0])) is not None:
+            body = json.dumps(page).encode()
+            self._say(_HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        elif answer is not None:
             answer(self, rest, head)
         else:
             self._say(_HEAD + b"Content-Length: 2\r\n\r\nok")

@@ -35,7 +35,7 @@ from wasm_sandbox import CodeResult, Limits, Network, run_code
 
 ROOT = Path(__file__).parents[2]
 NAME_SERVER = "127.0.0.53"
-CERTIFIED = ("api.example.com", "other.example.com", "*.weather.example", "api.github.example")
+CERTIFIED = ("api.example.com", "other.example.com", "api.weather.example", "api.github.example", "rates.example")
 """Names that the certificate of the servers is for."""
 
 _UNSHARE = ("unshare", "--net", "--mount")
@@ -167,16 +167,22 @@ class World:
         thread.join()
         return [result for result in found if result is not None]
 
-    def run_program(self, text: str) -> tuple[int, str, str]:
-        """Run a program of the host's, which trusts the servers' certificates: exit code, output, errors."""
-        file = self._directory / "program.py"
-        file.write_text(text)
-        environment = {**os.environ, "SSL_CERT_FILE": str(self._ca_file), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, str(file)]
+    def run_shell(self, line: str, directory: str, environment: dict[str, str]) -> tuple[int, str, str]:
+        """Run a line of a shell, whose programs trust the servers' certificates: exit code, output, errors."""
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=self._directory, env=environment
+            ["sh", "-c", line],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=directory,
+            env={**environment, "SSL_CERT_FILE": str(self._ca_file)},
         )
         return done.returncode, done.stdout, done.stderr
+
+    def pages(self, pages: dict[str, Any]) -> None:
+        """Have the servers answer these paths with JSON."""
+        for server in self._servers:
+            server.pages = pages
 
     def threads(self) -> int:
         """Threads that look names up."""
@@ -253,10 +259,14 @@ class Island:
     def _network(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"allow": ["*"], "ca_file": self._call("ca_file"), **options}
 
-    def run_program(self, text: str) -> tuple[int, str, str]:
-        """Run a program of the host's there: exit code, output, errors."""
-        found: tuple[int, str, str] = self._call("run_program", text)
+    def run_shell(self, line: str, directory: Path, environment: dict[str, str]) -> tuple[int, str, str]:
+        """Run a line of a shell there: exit code, output, errors."""
+        found: tuple[int, str, str] = self._call("run_shell", line, str(directory), environment)
         return found
+
+    def pages(self, pages: dict[str, Any]) -> None:
+        """Have the servers answer these paths with JSON."""
+        self._call("pages", pages)
 
     def names(self, **table: list[list[str]]) -> None:
         """Names of the name server; an underscore stands for a dot. Forgets what was asked and who came."""

@@ -32,8 +32,11 @@ class Block(NamedTuple):
 
     @property
     def needs_the_network(self) -> bool:
-        """Whether it downloads packages; `tests/images/test_real_packages.py` runs it where there is an index."""
-        return self.text.startswith("$ pip install ")
+        """Whether it downloads packages, or talks to an API: others run it where that can be had.
+
+        `tests/images/test_real_packages.py` and `tests/network/test_readme_tools.py`.
+        """
+        return self.text.startswith("$ pip install ") or "examples/network/" in self.text
 
 
 def blocks(*languages: str) -> list[Block]:
