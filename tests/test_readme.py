@@ -90,12 +90,13 @@ def test_the_readme_leads_to_every_document() -> None:
     assert {document for document in DOCUMENTS[1:] if f"(docs/{document.name})" not in TEXT} == set()
 
 
-def test_the_readme_names_every_exception_that_a_caller_can_catch() -> None:
+def test_the_readme_names_every_exception_that_a_caller_can_catch_and_a_table_says_what_to_do() -> None:
     public = [getattr(wasm_sandbox, name) for name in wasm_sandbox.__all__]
     raised = {value.__name__ for value in [*public, *vars(errors).values()] if _is_exception(value)}
-    listed = [names(row[0])[0] for row in rows(README, "exception")]
-    assert len(listed) == len({*listed})
-    assert {*listed} == raised | {"ToolSourceError"}
+    section = TEXT.partition("## Exceptions\n")[2].partition("\n## ")[0]
+    for listed in (names(section), [names(row[0])[0] for row in rows(DOCS / "results.md", "exception")]):
+        assert len(listed) == len({*listed})
+        assert {*listed} == raised | {"ToolSourceError"}
 
 
 def test_the_readme_says_the_defaults_of_the_limits() -> None:
