@@ -1,7 +1,7 @@
 """Tools and variables kept in SQLite: one private file, each organisation's rows apart.
 
 May import: values, tool.
-Imported by: sandbox, cli.
+Imported by: sandbox, cli, mcp.
 """
 
 from __future__ import annotations
