@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from wasm_sandbox.bench.harness import ForeignContenders, HarnessError
 from wasm_sandbox.bench.measure import Absent, LocalContender, Series, TimedContender, side_by_side
 from wasm_sandbox.cli.bench import PEERS_VARIABLE
 from wasm_sandbox.events import Mark, listening
+from wasm_sandbox.sandbox.session import REST_SECONDS
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "60"))
 
@@ -106,17 +108,20 @@ def bench_memory_of_sessions(benchmark: BenchmarkFixture) -> None:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
         return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) << 10
 
-    def measure() -> float:
+    def measure() -> dict[str, float]:
         before, sessions = private(), [box.session() for _ in range(SESSIONS)]
         for session in sessions:
             session.run_code(SMALL)
-        each = (private() - before) / SESSIONS
+        live = private()
+        time.sleep(REST_SECONDS + 2)
+        at_rest = private()
         for session in sessions:
             session.close()
-        return each
+        return {"live": (live - before) / SESSIONS, "unused": (at_rest - before) / SESSIONS}
 
-    each = benchmark.pedantic(measure, rounds=1)
-    print(f"\na live session: {each / 1024:.0f} KiB, {(1 << 30) / each:.0f} per GiB")
+    print()
+    for state, each in benchmark.pedantic(measure, rounds=1).items():
+        print(f"a session that is {state}: {each / 1024:.0f} KiB, {(1 << 30) / each:.0f} per GiB")
 
 
 def _measured(

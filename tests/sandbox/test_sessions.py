@@ -31,6 +31,7 @@ from wasm_sandbox import (
     Tool,
     UnsupportedIsolation,
 )
+from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.session import Paused, Session
 from wasm_sandbox.workers.pool import process_pool
@@ -73,26 +74,26 @@ def ended(found: CodeResult | Paused) -> CodeResult:
 # --- State ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "value"),
-    [
-        ("x = 41", "x + 1", 42),
-        ("def f(n):\n    return n * 2", "f(4)", 8),
-        ("class A:\n    n = 3\na = A()", "a.n", 3),
-        ("import json as j", "j.dumps([1])", "[1]"),
-        ("5", "_ + 1", 6),
-        ("f = open('/a', 'w'); f.write('x')", "f.write('y'); f.close(); open('/a').read()", "xy"),
-        ("import os; os.environ['K'] = 'v'", "os.environ['K']", "v"),
-        ("import os; os.environ['K'] = 'v'", "del os.environ['K']", None),
-        ("import asyncio\nq = asyncio.Queue()\nawait q.put(1)", "await q.get()", 1),
-        ("import asyncio\nt = asyncio.create_task(asyncio.sleep(0, 7)) if 0 else None", "t", None),
-        ("from __future__ import annotations", "def f(x: Nowhere): ...\nf.__annotations__", {"x": "Nowhere"}),
-        ("import random; random.seed(1); a = random.random()", "random.seed(1); random.random() == a", True),
-        ("x = 1\n1 / 0", "x", 1),
-        ("raise SystemExit(3)", "'still here'", "still here"),
-        ("def g():\n    yield 1\n    yield 2\nit = g(); next(it)", "next(it)", 2),
-    ],
-)
+LEFT: list[tuple[str, str, Any]] = [
+    ("x = 41", "x + 1", 42),
+    ("def f(n):\n    return n * 2", "f(4)", 8),
+    ("class A:\n    n = 3\na = A()", "a.n", 3),
+    ("import json as j", "j.dumps([1])", "[1]"),
+    ("5", "_ + 1", 6),
+    ("f = open('/a', 'w'); f.write('x')", "f.write('y'); f.close(); open('/a').read()", "xy"),
+    ("import os; os.environ['K'] = 'v'", "os.environ['K']", "v"),
+    ("import os; os.environ['K'] = 'v'", "del os.environ['K']", None),
+    ("import asyncio\nq = asyncio.Queue()\nawait q.put(1)", "await q.get()", 1),
+    ("import asyncio\nt = asyncio.create_task(asyncio.sleep(0, 7)) if 0 else None", "t", None),
+    ("from __future__ import annotations", "def f(x: Nowhere): ...\nf.__annotations__", {"x": "Nowhere"}),
+    ("import random; random.seed(1); a = random.random()", "random.seed(1); random.random() == a", True),
+    ("x = 1\n1 / 0", "x", 1),
+    ("raise SystemExit(3)", "'still here'", "still here"),
+    ("def g():\n    yield 1\n    yield 2\nit = g(); next(it)", "next(it)", 2),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "value"), LEFT)
 def test_what_a_cell_leaves_the_next_one_finds(first: str, second: str, value: Any, session: Session) -> None:
     session.run_code(first)
     result = session.run_code(second)
@@ -251,6 +252,80 @@ def test_a_session_that_is_over_says_why(box: Sandbox) -> None:
         time.sleep(0.02)
     with pytest.raises(SessionError, match=r"its 0.2 seconds \(lifetime_seconds\) are over"):
         old.run_code("1")
+
+
+LATER = 3600.0
+
+
+def test_a_session_that_nobody_calls_keeps_its_checkpoint_alone_and_goes_on(box: Sandbox) -> None:
+    heard = Marks()
+    is_here = box.options["isolation"] == "thread"
+    with box.session() as session:
+        session.run_code("import time, random; started = time.monotonic(); random.seed(5)")
+        session.checkpoint()
+        with listening(heard):
+            session.rest_if_unused(time.monotonic())  # it was called just now
+            assert heard.names == []
+            session.rest_if_unused(time.monotonic() + LATER)
+            assert heard.names == ["replace"] * is_here
+            session.rest_if_unused(time.monotonic() + LATER)
+            assert heard.names == ["replace"] * is_here
+        result = session.run_code(
+            "a = random.random(); random.seed(5); (a == random.random(), time.monotonic() > started)"
+        )
+        assert (result.value, result.rolled_back) == ((True, True), False)
+        session.rest_if_unused(time.monotonic() + LATER)
+        assert session.run_code("while True: pass", limits={"timeout_seconds": 0.1}).rolled_back
+        session.rest_if_unused(time.monotonic() + LATER)
+        with session.fork() as twin:
+            assert twin.run_code("a").value == session.get("a")
+    session.rest_if_unused(time.monotonic() + LATER)
+
+
+class Marks:
+    """Listener to marks: names of those of an instance that is taken or given back."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def began(self, mark: Mark) -> None:
+        if mark.name in ("take", "replace"):
+            self.names.append(mark.name)
+
+    def ended(self, mark: Mark) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("first", "second", "value"), LEFT)
+def test_what_is_at_rest_is_as_it_was(first: str, second: str, value: Any, session: Session) -> None:
+    session.run_code(first)
+    session.rest_if_unused(time.monotonic() + LATER)
+    result = session.run_code(second)
+    assert (result.value, result.error) == (value, None)
+
+
+def test_a_paused_program_can_be_at_rest(session: Session) -> None:
+    waiting = paused(
+        session.start("import asyncio\nf = open('/f', 'w'); f.write('a')\nok = await approve('?')\nf.close()\nok")
+    )
+    session.rest_if_unused(time.monotonic() + LATER)
+    assert ended(waiting.resume({waiting.calls[0].id: True})).value is True
+    assert session.run_code("open('/f').read()").value == "a"
+
+
+def test_a_session_that_is_called_and_one_with_much_in_it_are_not_put_to_rest(session: Session) -> None:
+    heard = Marks()
+    session.run_code("big = [str(n) for n in range(100_000)]")
+    session.checkpoint()
+    with listening(heard):
+        session.rest_if_unused(time.monotonic() + LATER)
+        thread = threading.Thread(target=lambda: session.run_code("import time; time.sleep(0.3); y = 1"))
+        thread.start()
+        time.sleep(0.1)
+        session.rest_if_unused(time.monotonic() + LATER)
+        thread.join()
+    assert "replace" not in heard.names
+    assert session.get("y") == 1
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), "1", True])

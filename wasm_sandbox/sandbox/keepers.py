@@ -44,8 +44,15 @@ class Keeper(Protocol):
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint."""
 
+    def rest(self) -> None:
+        """Give back what the next call can make again."""
+
     def close(self) -> None:
         """Give its memory back."""
+
+
+MOST_AT_REST_BYTES = 4 << 20
+"""Size of a checkpoint up to which a guest is at rest while it is not used: to restore more takes many milliseconds."""
 
 
 class OnThreads:
@@ -91,6 +98,9 @@ class OnThreads:
 
     def go_back(self, point: Checkpoint | None) -> None:
         self._current().go_back(point)
+
+    def rest(self) -> None:
+        self._kept.rest(MOST_AT_REST_BYTES)
 
     def close(self) -> None:
         self._kept.abandon()
@@ -168,6 +178,9 @@ class AtRest:
 
     def go_back(self, point: Checkpoint | None) -> None:
         self._point = point
+
+    def rest(self) -> None:
+        """It is at rest already."""
 
     def close(self) -> None:
         self._point = None

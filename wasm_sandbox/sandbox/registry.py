@@ -21,9 +21,13 @@ class Expiring(Protocol):
     def expire(self) -> None:
         """Close it if its time is over."""
 
+    def rest_if_unused(self, now: float) -> None:
+        """Give memory back that it does not need while nobody calls it."""
 
-# Guarantees: a session that is over is closed within `_LOOK_SECONDS`; the thread ends when there is none any more. A
-# child of a fork has no sessions. Locks: `_lock`, held for look-ups only; no session is called with it.
+
+# Guarantees: a session that is over is closed, and one that nobody calls is at rest, within `_LOOK_SECONDS`; the thread
+# ends when there is none any more. A child of a fork has no sessions.
+# Locks: `_lock`, held for look-ups only; no session is called with it.
 _LOOK_SECONDS = 0.5
 _lock = process_lock(fork_waits=True)
 _sessions: weakref.WeakSet[Expiring] = weakref.WeakSet()
@@ -77,4 +81,6 @@ def _look_after() -> None:
         for session in present:
             if session.expires() <= now:
                 session.expire()
+            else:
+                session.rest_if_unused(now)
         del present

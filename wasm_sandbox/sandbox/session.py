@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS, LIFETIME_SECONDS = 900.0, 3600.0
 
+REST_SECONDS = 5.0
+"""Time without a call after which only the checkpoint of a guest is kept, if that is small."""
+
 LOCK_SECONDS = 0.001
 """Interval at which an async caller looks whether another call of the session has ended."""
 
@@ -164,6 +167,18 @@ class Session:
         if self._lock.acquire(blocking=False):
             try:
                 self._expire_now()
+            finally:
+                self._lock.release()
+
+    def rest_if_unused(self, now: float) -> None:
+        """Give the memory of its guest back while nobody calls it: the next call begins at the checkpoint.
+
+        Connections are of one instance, so a session with a network stays as it is.
+        """
+        if self._network is None and now - self._used >= REST_SECONDS and self._lock.acquire(blocking=False):
+            try:
+                if not self._closed_because:
+                    self._kept.rest()
             finally:
                 self._lock.release()
 

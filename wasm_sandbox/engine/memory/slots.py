@@ -196,7 +196,8 @@ class Slot(Memories):
     def __init__(self, space: AddressSpace, image: ImageMemory, scanner: PageScanner | None) -> None:
         self._space, self._image, self._scanner = space, image, scanner
         super().__init__(space, 0)
-        self._is_new = True
+        self._kept: list[tuple[int, int]] | None = []
+        """Ranges of the pages that are kept of earlier guests, the image's again; None if nobody knows them."""
         self._frozen: Frozen | None = None
         """What is mapped instead of the image's pages."""
         self._map_image(0, image.size)
@@ -227,9 +228,7 @@ class Slot(Memories):
         pieces, base, limit = memory.changed, self.linear.address, self.linear.size
         if any(offset < 0 or offset + len(data) > limit for offset, data in pieces):
             raise ValueError("a piece is outside of the memory")
-        if not self._is_new:
-            self._let_go_of_others(pieces)
-        self._is_new = False
+        self._let_go_of_others(pieces)
         frozen = self._image.frozen.of(memory)
         mapped: Mapping[int, bytes] = {}
         if frozen is not None and frozen.runs:
@@ -242,12 +241,11 @@ class Slot(Memories):
 
     def _let_go_of_others(self, pieces: Sequence[tuple[int, bytes]]) -> None:
         """Drop the pages that were kept of an earlier guest, and are the image's again, but for those of the pieces."""
-        base = self.linear.address
-        written = self._written(base, self._image.size)
-        if written is None:
+        base, (kept, self._kept) = self.linear.address, (self._kept, None)
+        if kept is None:
             self._space.forget_changes(base, self._image.size)
             return
-        for start, end in _without(((first - base, last - base) for first, last in written), pieces):
+        for start, end in _without(kept, pieces):
             self._space.forget_changes(base + start, end - start)
 
     def written(self, before: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
@@ -310,7 +308,7 @@ class Slot(Memories):
             OSError: if the system refuses a call; the slot is of no use then.
         """
         address, size = self.linear.address, self._image.size
-        self._is_new = False
+        self._kept = None
         if self.linear.size > size:
             self._space.empty(address + size, self.linear.size - size)
             self.linear.size = size
@@ -326,6 +324,7 @@ class Slot(Memories):
             distance = self._image.address - address
             for start, end in written:
                 ctypes.memmove(start, start + distance, end - start)
+        self._kept = [(start - address, end - address) for start, end in written or ()]
         self.poll.restore()
 
     def _written(self, address: int, size: int) -> list[tuple[int, int]] | None:

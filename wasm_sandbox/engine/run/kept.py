@@ -48,7 +48,7 @@ class CallOfKept:
 
 # Guarantees:
 # - calls of one guest follow one another: each waits until the last one has been wound up, on its own thread;
-# - after a call that ended the guest, or after `go_back`, the next one begins at the checkpoint before it;
+# - after a call that ended the guest, after `go_back` and after `rest`, the next one begins at the last checkpoint;
 # - `point` is never changed in place: whoever holds it may share it with other guests.
 # Locks: `lock` is held from `begin` to `end` of a call by the guest's thread, and while a checkpoint is taken.
 class KeptGuest:
@@ -156,6 +156,19 @@ class KeptGuest:
         with self.lock:
             self.point = point
             self._drop()
+
+    def rest(self, most_bytes: int) -> None:
+        """Give the instance back and keep the checkpoint, unless a call is under way.
+
+        Args:
+            most_bytes: size of a checkpoint up to which it is done: the next call restores it.
+        """
+        if self.lock.acquire(blocking=False):
+            try:
+                if self._is_at_point and self.point is not None and self.point.nbytes <= most_bytes:
+                    self._drop()
+            finally:
+                self.lock.release()
 
     def _drop(self) -> None:
         guest, self._guest = self._guest, None
