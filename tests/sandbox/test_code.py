@@ -276,6 +276,36 @@ def test_displays_are_bounded_and_kept_when_a_limit_ends_the_run() -> None:
     assert str(result.displays[0]["text/plain"]).startswith("<a display of 9")
 
 
+def test_a_value_whose_looks_cannot_be_shown_has_its_text() -> None:
+    big = "class Big:\n    def __repr__(self): return 'big'\n    def _repr_html_(self): return 'x' * 1500\n"
+    result = run_code(f"{big}display(Big())\nBig()", limits={"result_bytes": 2000})
+    assert (result.error, result.text, len(result.displays)) == (None, "big", 1)
+    result = run_code("from unittest.mock import MagicMock\nMagicMock(name='m')")
+    assert (result.error, result.displays) == (None, [])
+    assert (result.text or "").startswith("<MagicMock name='m'")
+    nothing = "class Nothing:\n    def __getattr__(self, name): return lambda *_, **__: None\n"
+    assert run_code(f"{nothing}Nothing()").displays == []
+    odd = "class Odd:\n    def _repr_json_(self): return object()\n    def _repr_html_(self): return '<b/>'\n"
+    assert [set(shown) for shown in run_code(f"{odd}Odd()").displays] == [{"text/plain", "text/html"}]
+    many = "class Many:\n    def _repr_mimebundle_(self): return {f'a/{n}': 'x' for n in range(100)}\n"
+    assert run_code(f"{many}Many()").error is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        ("5", "TypeError: display(raw=True) takes a dict, MIME type -> text or bytes, not int"),
+        ("{'a/b': 5}", "TypeError: a display maps MIME types to text or bytes, not str -> int: 'a/b'"),
+        ("{5: 'x'}", "TypeError: a display maps MIME types to text or bytes, not int -> str: 5"),
+        ("{f'a/{n}': 'x' for n in range(100)}", "ValueError: a display has 100 forms, 64 at most: leave some out"),
+    ],
+)
+def test_what_is_no_display_is_said(shown: str, words: str) -> None:
+    error = run_code(f"display({shown}, raw=True)").error
+    assert error is not None
+    assert f"{error.exception_name}: {error.message}" == words
+
+
 def test_a_tool_may_display_where_nobody_looks() -> None:
     tool = Tool.from_source("def f():\n    display(5)\n    progress(1, 2, 'x')\n")
     assert Sandbox().run_tool(tool).stdout == ["5\n"]

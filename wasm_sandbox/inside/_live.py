@@ -348,6 +348,7 @@ _finder = _Finder()
 # --- Displays -------------------------------------------------------------------------------------------
 
 MAX_BUNDLE_BYTES = 8 << 20
+MAX_ENTRIES = 64
 _MIME_TYPES = {
     "_repr_html_": "text/html",
     "_repr_markdown_": "text/markdown",
@@ -381,6 +382,8 @@ def bundle_of(value):
     """What a value looks like, without its text: MIME type -> text or bytes."""
     if isinstance(value, type) or type(value) in _SCALARS:
         return {}
+    if hasattr(value, "_ipython_canary_method_should_not_exist_"):  # it has every method: a mock, a proxy
+        return {}
     bundle = _from_mimebundle(value) if hasattr(value, "_repr_mimebundle_") else {}
     for method, mime in _MIME_TYPES.items():
         if mime not in bundle and hasattr(value, method):
@@ -389,16 +392,28 @@ def bundle_of(value):
                 bundle[mime] = shown[0] if isinstance(shown, tuple) else shown
     found = {}
     for mime, shown in bundle.items():
+        if shown is None:  # it does not look like this
+            continue
         is_json = mime == "application/json" and not isinstance(shown, str)
-        part = _json(shown).decode() if is_json else shown
+        part = _json_text(shown) if is_json else shown
         if isinstance(mime, str) and isinstance(part, (str, bytes)):
             found[mime] = part
     return found
 
 
+def _json_text(value):
+    with contextlib.suppress(HostArgumentsError):
+        return _json(value).decode()
+
+
 def _packed(bundle):
+    if len(bundle) > MAX_ENTRIES:
+        raise ValueError(f"a display has {len(bundle)} forms, {MAX_ENTRIES} at most: leave some out")
     parts = []
     for mime, shown in bundle.items():
+        if not isinstance(mime, str) or not isinstance(shown, (str, bytes)):
+            found = f"{type(mime).__name__} -> {type(shown).__name__}"
+            raise TypeError(f"a display maps MIME types to text or bytes, not {found}: {mime!r:.100}")
         data = shown if isinstance(shown, bytes) else shown.encode("utf-8", "replace")
         name = mime.encode("utf-8", "replace")
         parts += [struct.pack("<IBI", len(name), isinstance(shown, bytes), len(data)), name, data]
@@ -424,6 +439,8 @@ def display(*values, raw=False):
         raw: whether each is a bundle itself, MIME type -> text or bytes.
     """
     for value in values:
+        if raw and not isinstance(value, dict):
+            raise TypeError(f"display(raw=True) takes a dict, MIME type -> text or bytes, not {type(value).__name__}")
         bundle = dict(value) if raw else {"text/plain": text_of(value), **bundle_of(value)}
         try:
             _show(bundle)
@@ -626,7 +643,7 @@ def _shown(found):
     """Value and text of what a cell ends in; what it looks like is shown."""
     text = text_of(found)
     if bundle := bundle_of(found):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, HostBudgetError, ValueError):  # its text is there all the same
             _show({"text/plain": text, **bundle})
     return _pickled(found), text
 
