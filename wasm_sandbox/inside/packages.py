@@ -213,3 +213,18 @@ def preload(name: str) -> Any:
         return importlib.import_module(name)
     except SystemExit as error:
         raise ImportError(f"{name} ends the interpreter when it is imported") from error
+
+
+def leave_the_client_to_runs() -> None:
+    """Have each run execute the part of a script that makes its client, and what follows, itself.
+
+    What scripts begin with is executed before the snapshot; where there was no ``letta_client`` yet, it made no client.
+    """
+    import _sandbox_guest  # type: ignore[import-not-found]
+
+    templates = list(_sandbox_guest._templates)
+    _sandbox_guest._templates.clear()
+    for template in templates:
+        opening = template.opening.partition("try:\n    from letta_client")[0]
+        class_block = template.closing.partition("try:\n")[2].partition("    _wrapped")[0]
+        _sandbox_guest.register_template(opening, template.closing, class_block)

@@ -13,6 +13,7 @@ from wasm_sandbox.engine.compiled.steps import Step
 from wasm_sandbox.engine.compiled.warm_up import closing_scripts
 
 _IN_GUEST = Path(__file__).parents[2] / "inside" / "packages.py"
+_CLIENT_SCRIPT = "import _sandbox_packages\n_sandbox_packages.leave_the_client_to_runs()\n"
 _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
@@ -35,6 +36,8 @@ def package_steps(packages: Mapping[str, bytes], preload: Sequence[str], warm_up
     steps += [Step(f"importing {name}", _import_script(name), progress=True) for name in preload]
     if warm_up:
         steps.append(Step("the warm-up code", warm_up, progress=True))
+    if "letta_client/__init__.py" in packages:
+        steps.append(Step("the client of scripts", _CLIENT_SCRIPT))
     return [*steps, *(Step("a warm-up script", script) for script in closing_scripts())]
 
 
