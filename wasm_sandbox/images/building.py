@@ -147,7 +147,7 @@ def _recipe(
 ) -> tuple[Recipe, Contents]:
     packages: dict[str, bytes] = {}
     for name, one in sorted(found.items()):
-        placed = {**placed_files(name), **placed}
+        placed = {**placed_files(name, one.files), **placed}
         for path, data in {**one.files, **added_files(name)}.items():
             if packages.setdefault(path, data) != data:
                 raise PackageError(f"{name} {one.version} and another distribution both have a file {path}")
