@@ -38,14 +38,17 @@ class NetworkOperation(IntEnum):
     SHUTDOWN = 36
     """Say that nothing more is sent."""
     POLL = 37
-    """Wait for any: whether answers of host functions count (``<?``), microseconds (``<q``), then descriptor and
-    `READABLE`, `WRITABLE` of each (``<IB``). The answer is those that are ready, in the same form."""
+    """Wait for any: whether answers of host functions count (``<?``), microseconds or `UNTIL_IDLE` (``<q``), then
+    descriptor and `READABLE`, `WRITABLE` of each (``<IB``). The answer is those that are ready, in the same form."""
     RECEIVE = 38
     """Most bytes (``<I``) and microseconds (``<q``). The answer is the bytes; none at the end."""
     SEND = 39
     """Microseconds (``<q``) and bytes. The answer is the number of bytes that were taken (``<I``)."""
     CLOSE = 40
 
+
+UNTIL_IDLE = -2
+"""Instead of a time: until none of the connections waits for its server."""
 
 READABLE, WRITABLE = 1, 2
 """What a descriptor is polled for."""

@@ -155,6 +155,13 @@ class _Conversation(socketserver.BaseRequestHandler):
             time.sleep(0.05)
             self._say(b"x")
 
+    def events(self, _rest: str, _head: bytes) -> None:
+        """A stream of events without an end."""
+        self._say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        while True:
+            self._say(b"data: x\n\n")
+            time.sleep(0.2)
+
     def drip_head(self, _rest: str, _head: bytes) -> None:
         """A head of a byte now and then."""
         self._say(b"HTTP/1.1 200 OK\r\nX: ")
@@ -241,6 +248,7 @@ class _Conversation(socketserver.BaseRequestHandler):
         "deaf": deaf,
         "drip": drip,
         "drip_head": drip_head,
+        "events": events,
         "headers": headers,
         "interim": interim,
         "line": line,

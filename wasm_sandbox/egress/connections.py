@@ -32,6 +32,7 @@ from wasm_sandbox.request import (
     MAX_SENT_BYTES,
     READABLE,
     REFUSED,
+    UNTIL_IDLE,
     WRITABLE,
     Answer,
     NetworkOperation,
@@ -351,13 +352,16 @@ class RunConnections:
         wanted = list(_POLLED.iter_unpack(entries))
 
         def ready() -> bytes | None:
-            found = []
+            found, is_idle = [], True
             for fd, kinds in wanted:
                 link = self._links.get(fd)
+                is_idle = is_idle and (link is None or not link.is_awaited)
                 if state := (READABLE | WRITABLE if link is None else link.state) & kinds:
                     found.append(_POLLED.pack(fd, state))
             if found:
                 return b"".join(found)
+            if microseconds == UNTIL_IDLE and is_idle:
+                return b""
             return b"" if with_answers and self._has_answer() else None
 
         return wait(ready, _endless(_seconds(microseconds)), self.changed) or b""

@@ -125,6 +125,14 @@ class HttpGate:
         return exchange is not None and exchange.asked is None and not self._is_through
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether a request is being decided on, or was sent to its end and has no answer, or part of one that ends."""
+        exchange = self._exchange
+        if exchange is None or self._is_through:
+            return False
+        return exchange.asked is not None or (exchange.is_sent and not exchange.is_endless)
+
+    @property
     def is_over(self) -> bool:
         """Whether the connection carries no further request."""
         return self._is_last and self._exchange is None
@@ -483,6 +491,12 @@ class _Exchange:
         self.answer_headers: Headers = []
         self.answer_body = bytearray()
         """As the guest has got it, if it is recorded."""
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether its answer is a stream of events, which ends when its server likes."""
+        kinds = [value.lower() for name, value in self.answer_headers if name.lower() == b"content-type"]
+        return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
     def to_host(self, event: h11.Event) -> bytes:
         """Bytes for the server."""

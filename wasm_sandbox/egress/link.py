@@ -66,9 +66,9 @@ class Owner(Protocol):
         """Count a request, and keep its record; a sentence, if there are too many."""
 
 
-# Guarantees: `inbox`, `error`, `is_busy`, `is_at_end`, `tls` and `unsent` are read and written with `changed` of the
-# owner held; all else belongs to the event loop, and methods that the guest's thread calls say so. Once `error` is set
-# it stays, and the socket is closed.
+# Guarantees: `inbox`, `error`, `is_busy`, `is_at_end`, `tls`, `_is_asked` and `_unsent` are read and written with
+# `changed` of the owner held; all else belongs to the event loop, and methods that the guest's thread calls say so.
+# Once `error` is set it stays, and the socket is closed.
 class Link(asyncio.Protocol):
     """One connection of a guest.
 
@@ -86,6 +86,8 @@ class Link(asyncio.Protocol):
         self.tls: dict[str, Any] | None = None
         """What a guest is told of TLS; None while there is none."""
         self._unsent = 0
+        self._is_asked = False
+        """Whether a request that was sent to its end waits for its answer."""
         self._is_up = self._is_over = self._is_asking = False
         self._is_full = self._is_stalled = False
         self._held = 0
@@ -133,6 +135,12 @@ class Link(asyncio.Protocol):
     def feed(self, data: bytes) -> None:
         """Send bytes, for which there is room."""
         self._loop.call_soon_threadsafe(self._fed, data)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether something is under way that will come to an end by itself; the caller holds `changed`."""
+        is_sending = self._gate is not None and self._unsent > 0
+        return self.error is None and (self.is_busy or is_sending or self._is_asked)
 
     @property
     def state(self) -> int:
@@ -422,9 +430,10 @@ class Link(asyncio.Protocol):
                     if request is not None:
                         self._noted(request)
                     self._fail(Refused(EACCES if is_refusal else ECONNRESET, reason), detail)
-        if self._is_replayed and self._gate is not None and self._gate.is_over:
+        if self._gate is not None:
             with self._changed:
-                self.is_at_end = True
+                self._is_asked = self._gate.is_awaited
+                self.is_at_end = self.is_at_end or (self._is_replayed and self._gate.is_over)
                 self._changed.notify_all()
         self._release()
 

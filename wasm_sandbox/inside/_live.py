@@ -256,8 +256,10 @@ def _settle(ident, kind, data, _state=_Calls):
 def _select(selector, timeout=None, _state=_Calls):
     """Wait as the event loop does: for the next timer, and for answers of the host."""
     if len(_state.futures) == len(_state.deferred):
-        if timeout is None and _state.deferred:  # nothing can go on before one of them is answered
-            asyncio.get_running_loop().stop()
+        if timeout is None and _state.deferred:
+            if selector.get_map() and (ready := _select.without_calls(selector, until_idle=True)):
+                return ready
+            asyncio.get_running_loop().stop()  # nothing can go on before one of them is answered
             return []
         return _select.without_calls(selector, timeout)
     ready = []

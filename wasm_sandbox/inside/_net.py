@@ -28,6 +28,8 @@ DONE, REFUSED = 16, 17
 READABLE, WRITABLE = 1, 2
 FIRST_SOCKET = 512
 FOREVER = 1 << 62
+UNTIL_IDLE = -2
+"""Time to wait for connections: until none of them waits for its server."""
 MOST_SENT, MOST_RECEIVED = 256 << 10, 1 << 20
 NO_NETWORK = "this run has no network"
 
@@ -790,7 +792,7 @@ def _install_ssl():
 class Selector(selectors._BaseSelectorImpl):
     """Selector of connections: one request waits for them, for answers of host functions, and for a time."""
 
-    def select(self, timeout=None, is_beside_calls=False):
+    def select(self, timeout=None, is_beside_calls=False, until_idle=False):
         if not self._fd_to_key:
             if timeout is None:
                 raise RuntimeError("deadlock: every task waits, no timer is set, and nothing else can wake them")
@@ -798,7 +800,8 @@ class Selector(selectors._BaseSelectorImpl):
                 time.sleep(timeout)
             return []
         entries = b"".join([_ENTRY.pack(fd, key.events) for fd, key in self._fd_to_key.items()])
-        head = _POLL.pack(is_beside_calls, -1 if timeout is None else max(0, int(timeout * 1e6 + 0.999)))
+        wait = -1 if timeout is None else max(0, int(timeout * 1e6 + 0.999))
+        head = _POLL.pack(is_beside_calls, UNTIL_IDLE if until_idle else wait)
         try:
             found = _ask(POLL, 0, head + entries)
         except PermissionError:  # no socket without a network; a file, perhaps
