@@ -20,6 +20,7 @@ from wasm_sandbox.cli.inputs import EXIT_BAD_USAGE, EXIT_HOST, EXIT_INTERRUPTED,
 from wasm_sandbox.cli.mcp import mcp
 from wasm_sandbox.cli.repl import repl
 from wasm_sandbox.cli.run import doctor, execute, run, script, warm
+from wasm_sandbox.cli.serve import serve
 from wasm_sandbox.cli.stores import environment_verbs, tool_verbs
 from wasm_sandbox.errors import (
     HostError,
@@ -66,7 +67,7 @@ def cli() -> None:
     """
 
 
-for _verb in (run, execute, repl, script, mcp, warm, doctor, bench):
+for _verb in (run, execute, repl, script, mcp, serve, warm, doctor, bench):
     cli.add_command(_verb)
 for _verbs in (tool_verbs, environment_verbs, image_verbs, cache_verbs):
     cli.add_command(_verbs)

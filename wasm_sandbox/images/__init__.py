@@ -1,7 +1,7 @@
 """Images of the user's: what is in them, where they are kept, how they are built and exported.
 
 May import: values, engine.
-Imported by: sandbox, workers, cli, bench, faces.
+Imported by: sandbox, workers, cli, serve, bench, faces.
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""``wasm-sandbox serve`` as a process: what it says, and how it ends without losing a call or a session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serve.test_bad_input import problem
+from tests.support.servers import ADD, ALICE, BOB, command, ended, running, token_file, tokens
+
+pytestmark = pytest.mark.long
+
+ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="SIGTERM ends a process on Windows at once")
+
+
+def refused(*arguments: str) -> str:
+    """What the command says that does not begin to serve."""
+    words = [sys.executable, "-m", "wasm_sandbox", "serve", *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in {2, 4}
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_what_cannot_be_served_is_refused_in_words(tmp_path: Path) -> None:
+    assert "--token-file" in refused("--host", "0.0.0.0")
+    assert "cannot be read" in refused("--token-file", str(tmp_path / "nowhere"))
+    assert "must be at least" in refused("--memory", "1M")
+    with running() as server:
+        port = server.url.rpartition(":")[2]
+        assert "--port" in refused("--port", port)
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    hidden = "import sys; sys.modules['starlette'] = None; from wasm_sandbox.cli.app import main; main(['serve'])"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "wasm-sandbox[serve]" in done.stderr) == (2, True)
+
+
+@ON_POSIX
+def test_its_limits_are_the_ceiling_and_it_ends_quietly() -> None:
+    with command("--timeout", "3", "--memory", "128M") as (process, url), httpx.Client(base_url=url) as client:
+        assert client.post("/v1/run", json={"source": ADD, "args": {"a": 1, "b": 2}}).json()["func_return"] == 3
+        answer = client.post("/v1/code", json={"code": "1", "limits": {"timeout_seconds": 4.0}})
+        problem(answer, "over-ceiling")
+        code, log = ended(process)
+    assert code == 0
+    assert [line["event"] for line in log] == ["request", "request", "draining", "drained"]
+
+
+@ON_POSIX
+def test_at_sigterm_calls_end_and_new_ones_are_told_to_go_elsewhere() -> None:
+    answers: list[httpx.Response] = []
+    slow = {"code": "import time; time.sleep(1.5)\n'done'"}
+    with command() as (process, url), httpx.Client(base_url=url) as client:
+        client.get("/readyz")  # the image is loaded
+
+        def call() -> None:
+            answers.append(httpx.post(f"{url}/v1/code", json=slow, timeout=30))
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        time.sleep(0.6)
+        process.terminate()
+        time.sleep(0.3)
+        for answer in (client.post("/v1/code", json={"code": "1"}), httpx.get(f"{url}/readyz")):
+            problem(answer, "draining")
+            assert answer.headers["retry-after"]
+        assert httpx.get(f"{url}/healthz").status_code == 200
+        thread.join()
+        process.communicate(timeout=30)
+    assert (answers[0].json()["value"], process.returncode) == ("done", 0)
+
+
+@ON_POSIX
+def test_calls_that_do_not_end_in_time_are_stopped_and_a_second_signal_ends_at_once() -> None:
+    for arguments, signals in ((("--drain-seconds", "0.5"), 1), ((), 2)):
+        with command(*arguments) as (process, url):
+
+            def call(url: str = url) -> None:
+                with pytest.raises(httpx.HTTPError):
+                    httpx.post(f"{url}/v1/code", json={"code": "while 1: pass"}, timeout=30).raise_for_status()
+
+            thread = threading.Thread(target=call)
+            thread.start()
+            time.sleep(1.0)
+            began = time.monotonic()
+            for _ in range(signals):
+                process.terminate()
+                time.sleep(0.2)
+            process.communicate(timeout=30)
+            thread.join()
+            assert time.monotonic() - began < 8
+            assert process.returncode == 0
+
+
+@ON_POSIX
+def test_sessions_outlive_the_server_and_stay_their_owners(tmp_path: Path) -> None:
+    file = token_file(tmp_path / "t.toml", f'name = "alice"\ntoken = "{ALICE}"', f'name = "bob"\ntoken = "{BOB}"')
+    arguments = ("--data-dir", str(tmp_path / "data"), "--token-file", str(file))
+    of_alice, of_bob = ({"Authorization": f"Bearer {token}"} for token in (ALICE, BOB))
+    with command(*arguments) as (process, url), httpx.Client(base_url=url, headers=of_alice) as alice:
+        path = alice.post("/v1/sessions", json={"files": {}, "limits": {"fuel": 10**9}}).headers["location"]
+        alice.post(f"{path}/code", json={"code": "x = 41\nopen('/f', 'w').write('kept')"})
+        busy = alice.post("/v1/sessions", json={}).headers["location"]
+        alice.post(f"{busy}/code", json={"code": "y = 1"})
+        over = alice.post("/v1/sessions", json={"lifetime_seconds": 2}).headers["location"]
+        code, _ = ended(process)
+        assert code == 0
+    kept = sorted((tmp_path / "data").glob("*.session"))
+    assert len(kept) == 3
+    if os.name == "posix":
+        assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+    time.sleep(max(0.0, 2.1 - (time.time() - kept[0].stat().st_mtime)))
+    with command(*arguments) as (process, url), httpx.Client(base_url=url, headers=of_alice) as alice:
+        problem(httpx.post(f"{url}{path}/code", json={"code": "x"}, headers=of_bob), "unknown-session")
+        answer = alice.post(f"{path}/code", json={"code": "(x + 1, open('/f').read())"}).json()
+        assert answer["value"] == [42, "kept"]
+        told = alice.get(path).json()
+        assert (told["calls"], told["limits"]["fuel"]) == (2, 10**9)
+        problem(alice.post(f"{over}/code", json={"code": "1"}), "unknown-session")
+        ended(process)
+    with command(*arguments) as (_, url):
+        for one, value in ((path, 41), (busy, 1)):
+            answer = httpx.post(f"{url}{one}/code", json={"code": "x" if value == 41 else "y"}, headers=of_alice)
+            assert answer.json()["value"] == value
+
+
+def test_two_servers_do_not_share_a_data_directory(tmp_path: Path) -> None:
+    with command("--data-dir", str(tmp_path)):
+        assert "another server uses it" in refused("--port", "0", "--data-dir", str(tmp_path))
+
+
+def test_files_of_others_in_the_data_directory_harm_nothing(tmp_path: Path) -> None:
+    for name, data in {
+        "a.session": b"", "b" * 24 + ".session": b"\xff" * 100_000, "c" * 24 + ".session": b"{}\nx", "notes.txt": b"x",
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(data)
+    with running(data_directory=tmp_path, tokens=tokens(tmp_path)) as server, server.client(ALICE) as client:
+        problem(client.get("/v1/sessions/" + "b" * 24), "unknown-session")
+        assert client.post("/v1/code", json={"code": "1"}).json()["value"] == 1
+    assert (tmp_path / "notes.txt").read_bytes() == b"x"
+
+
+def test_a_kept_session_that_was_damaged_is_refused(tmp_path: Path) -> None:
+    with running(data_directory=tmp_path, tokens=tokens(tmp_path)) as server, server.client(ALICE) as client:
+        path = client.post("/v1/sessions", json={}).headers["location"]
+        client.post(f"{path}/code", json={"code": "x = 1"})
+    (kept,) = tmp_path.glob("*.session")
+    data = bytearray(kept.read_bytes())
+    data[-100] ^= 1
+    kept.write_bytes(data)
+    with running(data_directory=tmp_path, tokens=tokens(tmp_path)) as server, server.client(ALICE) as client:
+        problem(client.post(f"{path}/code", json={"code": "x"}), "invalid-body")
+        problem(client.post(f"{path}/code", json={"code": "x"}), "unknown-session")

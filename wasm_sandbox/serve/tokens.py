@@ -1,0 +1,278 @@
+"""Tokens: who may call, within which limits, in which images, and with how much fuel a minute."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from wasm_sandbox import ErrorKind, Limits
+from wasm_sandbox.serve.problems import Problem
+
+MAX_FILE_BYTES = 4 << 20
+MIN_TOKEN_CHARACTERS = 20
+MAX_TOKEN_CHARACTERS = 1000
+DEFAULT_IMAGE = "default"
+"""Name of the image that a request gets which names none."""
+
+UNHEARD_RATE = 2_000_000_000
+"""Units of fuel a second that a run is charged whose end nobody heard: more than any guest does."""
+
+_HELD_TO_CEILING = (
+    "fuel", "memory_bytes", "timeout_seconds", "output_bytes", "result_bytes", "files_bytes", "file_count"
+)  # fmt: skip
+
+
+class Budget:
+    """Fuel that a client may use, refilled evenly and full after a minute.
+
+    A call begins while anything is left, and is charged when it has ended: what it took too much is worked off first.
+    So over time nobody gets more than the rate, whatever its calls are; and fuel does not depend on the machine's load.
+
+    Args:
+        per_minute: units of fuel a minute.
+        clock: seconds that pass.
+    """
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._most, self._clock = per_minute / 60, float(per_minute), clock
+        self._left, self._at = self._most, clock()
+
+    def left(self) -> float:
+        """Units that are left; below 0 if there is a debt."""
+        now = self._clock()
+        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return self._left
+
+    def wait_seconds(self) -> float:
+        """Time until a call may begin; 0 if it may now."""
+        left = self.left()
+        return 0.0 if left > 0 else (1 - left) / self._rate
+
+    def charge(self, fuel: float) -> None:
+        """Take what a call used."""
+        self._left = self.left() - fuel
+
+
+class _Entry(BaseModel):
+    """One ``[[tokens]]`` of the file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    token: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    limits: Limits = Field(default_factory=Limits)
+    images: list[str] | None = None
+    fuel_per_minute: Annotated[int, Field(gt=0, lt=2**63)] | None = None
+    max_calls: Annotated[int, Field(gt=0)] | None = None
+    max_sessions: Annotated[int, Field(ge=0)] = 20
+    metrics: bool = False
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        if not MIN_TOKEN_CHARACTERS <= len(value) <= MAX_TOKEN_CHARACTERS or not re.fullmatch(r"[!-~]+", value):
+            raise ValueError(
+                f"a token has {MIN_TOKEN_CHARACTERS} to {MAX_TOKEN_CHARACTERS} characters, printable and without "
+                'spaces: make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if (self.token is None) == (self.sha256 is None):
+            raise ValueError("give either token or sha256")
+        if self.limits.fuel is None and self.fuel_per_minute is not None:
+            raise ValueError("fuel_per_minute needs fuel to be counted: leave limits.fuel at a number")
+        return self
+
+
+class Client:
+    """Whoever calls: the owner of a token, or everybody on this machine.
+
+    Attributes:
+        name: name in logs.
+        limits: ceiling of the limits of its calls.
+        images: names of the images that it may use, or None for all.
+        budget: fuel that it may use, if that is bounded.
+        max_calls: most of its calls that are under way at the same time, or None.
+        max_sessions: most sessions that it has.
+        may_read_metrics: whether it may read the server's metrics.
+        key: key that dumps of its sessions are signed with; None without a token.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        *,
+        images: Sequence[str] | None = None,
+        fuel_per_minute: int | None = None,
+        max_calls: int | None = None,
+        max_sessions: int,
+        may_read_metrics: bool = False,
+        key: bytes | None = None,
+    ) -> None:
+        self.name, self.limits, self.max_calls, self.max_sessions = name, limits, max_calls, max_sessions
+        self.images = None if images is None else frozenset(images)
+        self.budget = None if fuel_per_minute is None else Budget(fuel_per_minute)
+        self.may_read_metrics, self.key = may_read_metrics, key
+
+    def check_image(self, image: str | None) -> None:
+        """Refuse an image that is not the client's.
+
+        Raises:
+            Problem: if it is not.
+        """
+        if self.images is not None and (image or DEFAULT_IMAGE) not in self.images:
+            raise Problem("image-forbidden", f"image: this token may use {', '.join(sorted(self.images)) or 'none'}")
+
+    def within(self, asked: Limits | None) -> Limits:
+        """Limits of a call: those that it asks for, the defaults for the rest, none above the ceiling.
+
+        Raises:
+            Problem: if it asks for more.
+        """
+        given = {} if asked is None else {name: getattr(asked, name) for name in asked.model_fields_set}
+        usual = Limits.default()
+        for name in _HELD_TO_CEILING:
+            most = getattr(self.limits, name)
+            if name not in given:
+                given[name] = _smaller(getattr(usual, name), most)
+            elif most is not None and (given[name] is None or given[name] > most):
+                raise Problem(
+                    "over-ceiling",
+                    f"limits.{name}: at most {most:g} here"
+                    if isinstance(most, float)
+                    else f"limits.{name}: at most {most} here",
+                    kind=ErrorKind.BAD_ARGUMENTS,
+                )
+        return Limits(**given)
+
+    def check_budget(self) -> None:
+        """Refuse a call without fuel.
+
+        Raises:
+            Problem: if none is left.
+        """
+        wait = 0.0 if self.budget is None else self.budget.wait_seconds()
+        if wait:
+            raise Problem(
+                "over-budget",
+                "the fuel of this minute is used up: wait, or ask for a larger fuel_per_minute",
+                kind=ErrorKind.OUT_OF_FUEL,
+                retry_after=wait,
+            )
+
+    def charge(self, fuel: int | None, limits: Limits, seconds: float) -> None:
+        """Charge a call.
+
+        Args:
+            fuel: fuel that it used, or None if nobody heard.
+            limits: its limits, whose fuel is the most that it can have used.
+            seconds: time that it took.
+        """
+        if self.budget is None:
+            return
+        if fuel is None:
+            assert limits.fuel is not None  # a client with a budget has a ceiling
+            fuel = min(limits.fuel, round(seconds * UNHEARD_RATE))
+        self.budget.charge(fuel)
+
+
+def _smaller(one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else min(one, other)
+
+
+class Tokens:
+    """Clients by their tokens, of which only digests are kept.
+
+    Args:
+        clients: SHA-256 of a token -> its owner.
+    """
+
+    def __init__(self, clients: dict[bytes, Client]) -> None:
+        self._clients = clients
+
+    @classmethod
+    def read(cls, path: Path) -> Tokens:
+        """Read a token file (docs/serve.md).
+
+        Raises:
+            ValueError: if it cannot be read, or an entry is wrong; the message names it, and never a token.
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"{path} is larger than {MAX_FILE_BYTES} bytes, and no token file")
+        try:
+            document = tomllib.loads(data.decode("utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not UTF-8") from None
+        except tomllib.TOMLDecodeError as error:
+            # Its own words may quote the line: only the place is told.
+            place = re.search(r"\(at [^)]*\)", str(error))
+            raise ValueError(f"{path} is no TOML {place[0] if place else ''}".rstrip()) from None
+        return cls._of(document, path)
+
+    @classmethod
+    def _of(cls, document: dict[str, Any], path: Path) -> Tokens:
+        entries = document.pop("tokens", None)
+        if document or not isinstance(entries, list) or not entries:
+            raise ValueError(f"{path} must hold [[tokens]] entries, at least one, and nothing else")
+        clients: dict[bytes, Client] = {}
+        names: set[str] = set()
+        for number, data in enumerate(entries, 1):
+            try:
+                entry = _Entry.model_validate(data)
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                place = ".".join(["tokens", str(number), *map(str, first["loc"])])
+                raise ValueError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
+            digest = _digest(entry.token) if entry.token is not None else bytes.fromhex(entry.sha256 or "")
+            if digest in clients or entry.name in names:
+                raise ValueError(f"{path}: tokens.{number}: its name or its token is there twice")
+            names.add(entry.name)
+            clients[digest] = Client(
+                entry.name,
+                entry.limits,
+                images=entry.images,
+                fuel_per_minute=entry.fuel_per_minute,
+                max_calls=entry.max_calls,
+                max_sessions=entry.max_sessions,
+                may_read_metrics=entry.metrics,
+                key=hmac.digest(digest, b"wasm-sandbox sessions", "sha256"),
+            )
+        return cls(clients)
+
+    @property
+    def clients(self) -> list[Client]:
+        """All clients."""
+        return list(self._clients.values())
+
+    def find(self, token: str) -> Client | None:
+        """Owner of a token; in a time that does not depend on which of its characters are right."""
+        digest = _digest(token[: MAX_TOKEN_CHARACTERS + 1])
+        found = None
+        for known, client in self._clients.items():
+            if hmac.compare_digest(known, digest):
+                found = client
+        return found
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

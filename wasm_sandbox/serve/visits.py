@@ -1,0 +1,63 @@
+"""Visits: what is known of a request that is under way, for its handler and for the log."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import cast
+
+from starlette.requests import Request
+
+from wasm_sandbox.serve.problems import Problem
+from wasm_sandbox.serve.tokens import Client
+
+KEY = "wasm_sandbox.visit"
+"""Where a request's scope holds it."""
+
+
+@dataclass
+class Visit:
+    """Request that is under way."""
+
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Name in the log, which the client is told, too."""
+    who: Client | None = None
+    """Client, once it is known."""
+    operation: str | None = None
+    """Name of what is asked for; none of the client's words."""
+    outcome: str | None = None
+    """How a call ended."""
+    fuel: int | None = None
+    """Fuel that it used."""
+    problem: str | None = None
+    """Problem that was the answer."""
+    status: int | None = None
+    """Status of the answer."""
+    body_room: int = 0
+    """Bytes that are reserved for its body."""
+    has_unread_body: bool = False
+    """Whether it has a body that was not read to its end."""
+    bytes_in: int = 0
+    """Size of its body."""
+    bytes_out: int = 0
+    """Size of the answer's body, as far as it was sent."""
+
+    @property
+    def client(self) -> Client:
+        """Client.
+
+        Raises:
+            Problem: if it is not known.
+        """
+        if self.who is None:
+            raise Problem(
+                "unauthorized",
+                "send a token of this server (Authorization: Bearer TOKEN)",
+                headers={"WWW-Authenticate": 'Bearer realm="wasm-sandbox"'},
+            )
+        return self.who
+
+
+def visit_of(request: Request) -> Visit:
+    """Visit of a request."""
+    return cast(Visit, request.scope[KEY])
