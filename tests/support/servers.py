@@ -18,8 +18,8 @@ import httpx
 from tests.support.processes import python
 from wasm_sandbox.serve import Settings, Tokens
 from wasm_sandbox.serve.app import App
-from wasm_sandbox.serve.logs import Log
 from wasm_sandbox.serve.server import Server, listening
+from wasm_sandbox.serve.visits import Log
 
 ALICE, BOB = "alice-has-a-token-of-her-own", "bob-has-a-token-of-his-own-too"
 ADD = "def add(a: int, b: int) -> int:\n    return a + b"

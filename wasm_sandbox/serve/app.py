@@ -19,8 +19,9 @@ from wasm_sandbox import AsyncSandbox, CodeResult, Limits, SandboxError, events
 from wasm_sandbox.serve.admission import Admission
 from wasm_sandbox.serve.bodies import HungUp
 from wasm_sandbox.serve.calls import Desk
+from wasm_sandbox.serve.e2b import Contexts
+from wasm_sandbox.serve.fusion import Fusion
 from wasm_sandbox.serve.held import Sessions
-from wasm_sandbox.serve.logs import Log
 from wasm_sandbox.serve.metrics import Metrics, Starts
 from wasm_sandbox.serve.openapi import openapi_document
 from wasm_sandbox.serve.operations import Operation
@@ -28,7 +29,7 @@ from wasm_sandbox.serve.problems import Problem, problem_of
 from wasm_sandbox.serve.routes import Routes, image_names
 from wasm_sandbox.serve.settings import Settings, is_loopback
 from wasm_sandbox.serve.tokens import Client
-from wasm_sandbox.serve.visits import KEY, Visit, visit_of
+from wasm_sandbox.serve.visits import KEY, Log, Visit, visit_of
 
 LOCAL = "local"
 """Name of whoever calls without a token."""
@@ -66,16 +67,22 @@ class App:
         self._local = Client(LOCAL, settings.limits, max_sessions=settings.sessions, may_read_metrics=True)
         self._probing = asyncio.Lock()
         self._probed = (0.0, "")
-        self.operations = [*Routes(self.desk, self.sessions).operations(), *self._own_operations()]
+        routes = Routes(self.desk, self.sessions)
+        self.operations = [
+            *routes.operations(),
+            *Fusion(self.desk).operations(),
+            *Contexts(routes, self.sessions).operations(),
+            *self._own_operations(),
+        ]
         self._document = json.dumps(openapi_document(self.operations)).encode()
         by_path: dict[str, list[Operation]] = {}
         for one in self.operations:
             by_path.setdefault(one.path, []).append(one)
-        routes = [
+        answered = [
             Route(path, self._answering(found), methods=[one.method for one in found])
             for path, found in by_path.items()
         ]
-        self._routed = Router(routes, redirect_slashes=False, default=_nowhere, lifespan=self._lifespan)
+        self._routed = Router(answered, redirect_slashes=False, default=_nowhere, lifespan=self._lifespan)
 
     def _own_operations(self) -> list[Operation]:
         return [

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from wasm_sandbox import AsyncSandbox, AsyncSession, Limits, SandboxError, SessionPoint
 from wasm_sandbox.serve.calls import Desk
-from wasm_sandbox.serve.logs import Log
 from wasm_sandbox.serve.problems import Problem
 from wasm_sandbox.serve.shapes import SessionInfo, SessionShape
 from wasm_sandbox.serve.shelf import Shelf, ShelfEntry
 from wasm_sandbox.serve.tokens import DEFAULT_IMAGE, Client
+from wasm_sandbox.serve.visits import Log
 
 MAX_POINTS = 16
 """Most points of a session; the oldest one goes first."""

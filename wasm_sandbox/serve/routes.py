@@ -54,7 +54,7 @@ class Routes:
     """
 
     def __init__(self, desk: Desk, sessions: Sessions) -> None:
-        self._desk, self._sessions = desk, sessions
+        self.desk, self._sessions = desk, sessions
 
     def operations(self) -> list[Operation]:
         """What is answered here."""
@@ -133,32 +133,32 @@ class Routes:
 
     async def run(self, request: Request) -> Response:
         """Run a tool."""
-        shape, client = await self._desk.bodies.read_json(request, RunShape), visit_of(request).client
-        box, limits = self._desk.box(client, shape)
-        tool = await self._desk.tools.read(shape.source, shape.name)
+        shape, client = await self.desk.bodies.read_json(request, RunShape), visit_of(request).client
+        box, limits = self.desk.box(client, shape)
+        tool = await self.desk.tools.read(shape.source, shape.name)
         call = Call("tool", shape.image, limits)
         if (media_type := stream_type(request)) is not None:
             events = self._counted(request, call, lambda: box.stream_tool(tool, shape.args, shape.agent_state))
             return EventResponse(request, events, media_type)
-        result = await self._desk.run(request, call, lambda: box.run_tool(tool, shape.args, shape.agent_state))
+        result = await self.desk.run(request, call, lambda: box.run_tool(tool, shape.args, shape.agent_state))
         return answer(result)
 
     async def code(self, request: Request) -> Response:
         """Run a program."""
-        shape, client = await self._desk.bodies.read_json(request, RunCodeShape), visit_of(request).client
-        box, limits = self._desk.box(client, shape)
+        shape, client = await self.desk.bodies.read_json(request, RunCodeShape), visit_of(request).client
+        box, limits = self.desk.box(client, shape)
         call = Call("code", shape.image, limits)
         if (media_type := stream_type(request)) is not None:
             events = self._counted(request, call, lambda: box.stream_code(shape.code, shape.inputs))
             return EventResponse(request, events, media_type)
-        result = await self._desk.run(request, call, lambda: box.run_code(shape.code, shape.inputs))
+        result = await self.desk.run(request, call, lambda: box.run_code(shape.code, shape.inputs))
         return answer(result)
 
     async def _counted(
         self, request: Request, call: Call, start: Callable[[], AsyncIterator[Event]]
     ) -> AsyncIterator[Event]:
         stream = aclosing(start())  # type: ignore[type-var]  # of streams that are closed so
-        async with self._desk.counted(visit_of(request), call) as counted, stream as events:
+        async with self.desk.counted(visit_of(request), call) as counted, stream as events:
             async for event in events:
                 counted.result = event.result
                 yield event
@@ -167,7 +167,7 @@ class Routes:
 
     async def session_code(self, request: Request) -> Response:
         """Run a program in a session."""
-        shape = await self._desk.bodies.read_json(request, SessionCodeShape)
+        shape = await self.desk.bodies.read_json(request, SessionCodeShape)
         held = await self._held(request)
         options: dict[str, Any] = {"limits": held.within(shape.limits), "env": shape.env}
         call = Call("session_code", held.image, options["limits"])
@@ -177,11 +177,11 @@ class Routes:
 
     async def session_run(self, request: Request) -> Response:
         """Run a tool in a session."""
-        shape = await self._desk.bodies.read_json(request, SessionToolShape)
+        shape = await self.desk.bodies.read_json(request, SessionToolShape)
         held = await self._held(request)
         options: dict[str, Any] = {"limits": held.within(shape.limits), "env": shape.env}
         call = Call("session_tool", held.image, options["limits"])
-        tool = await self._desk.tools.read(shape.source, shape.name)
+        tool = await self.desk.tools.read(shape.source, shape.name)
         return await self.in_session(
             request,
             held,
@@ -197,7 +197,7 @@ class Routes:
             return EventResponse(request, self.session_events(request, held, call, start), media_type)
 
         async def work() -> Any:
-            async with self._sessions.using(held), self._desk.counted(visit_of(request), call) as counted:
+            async with self._sessions.using(held), self.desk.counted(visit_of(request), call) as counted:
                 counted.result = await start({})
                 held.calls += 1
                 return counted.result
@@ -208,7 +208,7 @@ class Routes:
         self, request: Request, held: Held, call: Call, start: Callable[[dict[str, Any]], Awaitable[Result]]
     ) -> AsyncIterator[Event]:
         """Events of a call in a session."""
-        async with self._sessions.using(held), self._desk.counted(visit_of(request), call) as counted:
+        async with self._sessions.using(held), self.desk.counted(visit_of(request), call) as counted:
             listener = Listener()
             task = asyncio.ensure_future(start({"on_event": listener}))
             async with aclosing(listener.events(task)) as events:  # type: ignore[type-var]  # it is a generator
@@ -221,14 +221,14 @@ class Routes:
 
     async def create(self, request: Request) -> Response:
         """Make a session."""
-        shape = await self._desk.bodies.read_json(request, SessionShape)
+        shape = await self.desk.bodies.read_json(request, SessionShape)
         return _made(await self._sessions.create(visit_of(request).client, shape))
 
     async def load(self, request: Request) -> Response:
         """Make a session out of bytes."""
         client = visit_of(request).client
         shape = self._load_shape(request)
-        blob = await self._desk.bodies.read(request, BYTES)
+        blob = await self.desk.bodies.read(request, BYTES)
         return _made(await self._sessions.load(client, shape, blob))
 
     def _load_shape(self, request: Request) -> SessionShape:
@@ -268,7 +268,7 @@ class Routes:
 
     async def rollback(self, request: Request) -> Response:
         """Take a session back."""
-        shape = await self._desk.bodies.read_json(request, RollbackShape)
+        shape = await self.desk.bodies.read_json(request, RollbackShape)
         held = await self._held(request)
         async with self._sessions.using(held):
             await self._sessions.rollback(held, shape.point)

@@ -14,8 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wasm_sandbox import HostError
 from wasm_sandbox.serve.app import App
-from wasm_sandbox.serve.logs import Log
 from wasm_sandbox.serve.settings import Settings
+from wasm_sandbox.serve.visits import Log
 
 KEEP_ALIVE_SECONDS = 15
 BACKLOG = 2048

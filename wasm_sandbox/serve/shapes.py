@@ -165,7 +165,7 @@ def result_json(result: CodeResult | ToolExecutionResult) -> bytes:
             fields[name] = _repr(fields[name])
     if (data := _json(fields)) is not None:
         return data
-    return to_json(_utf8(fields), inf_nan_mode="strings", bytes_mode="base64", fallback=_repr)
+    return to_json(writable(fields), inf_nan_mode="strings", bytes_mode="base64", fallback=_repr)
 
 
 def event_json(event: Event) -> bytes:
@@ -174,7 +174,7 @@ def event_json(event: Event) -> bytes:
         return b'{"kind":"result","result":' + result_json(event.result) + b"}"
     fields = event.model_dump(exclude_none=True)
     data = _json(fields)
-    return data if data is not None else to_json(_utf8(fields), bytes_mode="base64", fallback=_repr)
+    return data if data is not None else to_json(writable(fields), bytes_mode="base64", fallback=_repr)
 
 
 def _json(fields: Any) -> bytes | None:
@@ -191,14 +191,14 @@ def _repr(value: Any) -> str:
         return f"<{type(value).__name__}: {error}>"
 
 
-def _utf8(value: Any) -> Any:
+def writable(value: Any) -> Any:
     """Plain data whose texts can be written: half of a surrogate pair is spelled out."""
     match value:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case dict():
-            return {_utf8(key): _utf8(item) for key, item in value.items()}
+            return {writable(key): writable(item) for key, item in value.items()}
         case list() | tuple():
-            return [_utf8(item) for item in value]
+            return [writable(item) for item in value]
         case _:
             return value

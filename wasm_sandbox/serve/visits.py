@@ -1,11 +1,14 @@
-"""Visits: what is known of a request that is under way, for its handler and for the log."""
+"""Visits: what is known of a request that is under way, for its handler; and the log."""
 
 from __future__ import annotations
 
 import secrets
+import sys
 from dataclasses import dataclass, field
-from typing import cast
+from datetime import UTC, datetime
+from typing import Any, TextIO, cast
 
+from pydantic_core import to_json
 from starlette.requests import Request
 
 from wasm_sandbox.serve.problems import Problem
@@ -61,3 +64,31 @@ class Visit:
 def visit_of(request: Request) -> Visit:
     """Visit of a request."""
     return cast(Visit, request.scope[KEY])
+
+
+class Log:
+    """Log of requests: a line of JSON for each, without arguments, values, source, tokens or ids of sessions.
+
+    Args:
+        stream: where lines go; by default standard error.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write a line.
+
+        Args:
+            event: what happened: a word of ours.
+            fields: what is told of it; those that are None are left out.
+        """
+        told = {name: value for name, value in fields.items() if value is not None}
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = to_json({"at": at, "event": event, **told}, inf_nan_mode="strings", fallback=repr).decode()
+        stream = self._stream or sys.stderr
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):  # whoever read it is gone: no reason to end
+            pass
