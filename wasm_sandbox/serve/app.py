@@ -25,6 +25,7 @@ from wasm_sandbox.serve.held import Sessions
 from wasm_sandbox.serve.metrics import Metrics, Starts
 from wasm_sandbox.serve.openapi import openapi_document
 from wasm_sandbox.serve.operations import Operation
+from wasm_sandbox.serve.playground import HEADERS, PAGE
 from wasm_sandbox.serve.problems import Problem, problem_of
 from wasm_sandbox.serve.routes import Routes, image_names
 from wasm_sandbox.serve.settings import Settings, is_loopback
@@ -86,6 +87,10 @@ class App:
 
     def _own_operations(self) -> list[Operation]:
         return [
+            Operation(
+                method="GET", path="/", name="playground", tag="server", handler=self._playground, gives="text/html",
+                is_open=True, summary="The playground",
+            ),
             Operation(
                 method="GET", path="/healthz", name="health", tag="server", handler=self._health, gives="text/plain",
                 is_open=True, summary="Say that the server is there",
@@ -244,6 +249,9 @@ class App:
         return handler
 
     # -- about the server ------------------------------------------------------------------------
+
+    async def _playground(self, _: Request) -> Response:
+        return Response(PAGE, media_type="text/html", headers=HEADERS)
 
     async def _health(self, _: Request) -> Response:
         return PlainTextResponse("alive\n")
