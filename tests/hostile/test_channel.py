@@ -95,7 +95,8 @@ async def soon(n: int = 0) -> int:
 
 
 FUNCTIONS: list[Any] = [add, many, points, anything, forever, soon]
-ADD, MANY, POINTS, ANYTHING, ENDLESS, SOON = range(6)
+ADD, MANY, POINTS, ANYTHING, ENDLESS, SOON = Functions(FUNCTIONS).plain.values()
+RAW += f"ADD, ANYTHING, ENDLESS = {ADD}, {ANYTHING}, {ENDLESS}\n"
 
 
 def attack(code: str, functions: list[Any] | None = None, **limits: Any) -> CodeResult:
@@ -150,18 +151,18 @@ def test_a_request_that_is_cut_or_lies_about_its_size_is_an_error_of_the_descrip
         ("call(2**32 - 1, b'{}')", "there is no such host function"),
         *((f"ask({op}, 1, b'x')", "there is no such operation") for op in (9, 10, 127, 255)),
         ("ask(1, 0, bytes([5, 0, 0, 0]) + b'{}')", "a call of this number is under way"),
-        ("call(0, b'')", "add: arguments: Invalid JSON"),
-        ("call(0, b'{')", "add: arguments: Invalid JSON"),
-        ("call(0, b'null')", "add: arguments: Input should be an object"),
-        ("call(0, b'[1, 2]')", "add: arguments: Input should be an object"),
-        ("call(0, b'{\"a\": 1} {}')", "add: arguments: Invalid JSON"),
-        ("call(0, b'\\xff\\xfe')", "add: arguments: Invalid JSON"),
-        ("call(0, b'{\"a\": ' + b'1' * 5000 + b'}')", "add: "),
-        ('call(0, b\'{"a": 1, "p0": 2}\')', "add: p0: Extra inputs are not permitted"),
-        ('call(0, b\'{"a": 1, "self": 2, "__class__": 3}\')', "Extra inputs are not permitted"),
-        ("call(0, b'{\"a\": NaN}')", "add: a: "),
-        ("call(3, b'{\"value\": ' + b'[' * 1000 + b']' * 1000 + b'}')", "anything: arguments: Invalid JSON"),
-        ("call(3, b'{\"value\": ' + b'{\"a\":' * 100_000)", "anything: arguments: Invalid JSON"),
+        ("call(ADD, b'')", "add: arguments: Invalid JSON"),
+        ("call(ADD, b'{')", "add: arguments: Invalid JSON"),
+        ("call(ADD, b'null')", "add: arguments: Input should be an object"),
+        ("call(ADD, b'[1, 2]')", "add: arguments: Input should be an object"),
+        ("call(ADD, b'{\"a\": 1} {}')", "add: arguments: Invalid JSON"),
+        ("call(ADD, b'\\xff\\xfe')", "add: arguments: Invalid JSON"),
+        ("call(ADD, b'{\"a\": ' + b'1' * 5000 + b'}')", "add: "),
+        ('call(ADD, b\'{"a": 1, "p0": 2}\')', "add: p0: Extra inputs are not permitted"),
+        ('call(ADD, b\'{"a": 1, "self": 2, "__class__": 3}\')', "Extra inputs are not permitted"),
+        ("call(ADD, b'{\"a\": NaN}')", "add: a: "),
+        ("call(ANYTHING, b'{\"value\": ' + b'[' * 1000 + b']' * 1000 + b'}')", "anything: arguments: Invalid JSON"),
+        ("call(ANYTHING, b'{\"value\": ' + b'{\"a\":' * 100_000)", "anything: arguments: Invalid JSON"),
         ("ask(7, 0, b'xxx')", "a display is malformed"),
         ("ask(7, 0, struct.pack('<IBI', 1, 0, 2**32 - 1) + b'xy')", "a display is malformed"),
         ("ask(7, 0, struct.pack('<IBI', 2**32 - 1, 0, 1) + b'xy')", "a display is malformed"),
@@ -198,13 +199,13 @@ def test_what_there_is_nothing_for_is_answered_with_nothing(request_: str) -> No
 def test_more_of_nothing_is_nothing_and_of_an_answer_no_more_than_there_is() -> None:
     code = """
     found = [ask(6, n)[2] for n in (0, 1, 2**32 - 1)]
-    add_ = call(0, b'{"a": 1}')
+    add_ = call(ADD, b'{"a": 1}')
     found.append(ask(6, 100)[2])
     text = b'{"value": "' + b'x' * 100_000 + b'"}'
-    first = ask(0, 0, struct.pack("<I", 3) + text, room=200_000)
+    first = ask(0, 0, struct.pack("<I", ANYTHING) + text, room=200_000)
     found.append(first[2] > 100_000)
     buffer = bytearray(200_000)
-    buffer[:13 + len(text)] = struct.pack("<IBI", 4 + len(text), 0, 0) + struct.pack("<I", 3) + text
+    buffer[:13 + len(text)] = struct.pack("<IBI", 4 + len(text), 0, 0) + struct.pack("<I", ANYTHING) + text
     raw(memoryview(buffer)[:13 + len(text)])
     pieces = [ask(6, n, room=9 + 60_000)[2] for n in (1, 0, 2**32 - 1, 100_000, 5)]
     found + pieces
@@ -269,7 +270,7 @@ def test_other_calls_with_the_descriptor_find_nothing() -> None:
             what()
         except OSError as error:
             found.append(error.errno)
-    (len(found), call(0, b'{"a": 1}')[0])
+    (len(found), call(ADD, b'{"a": 1}')[0])
     """
     assert attack(code).value == (8, 0)
     without = run_code("import io\nio.FileIO(1001, 'rb', closefd=False)", functions=[add])
@@ -281,7 +282,7 @@ def test_other_calls_with_the_descriptor_find_nothing() -> None:
 
 def test_a_number_that_is_under_way_cannot_be_used_again_until_it_is_free() -> None:
     code = """
-    arguments = struct.pack("<I", 4) + b"{}"
+    arguments = struct.pack("<I", ENDLESS) + b"{}"
     first, second = ask(1, 7, arguments), ask(1, 7, arguments)
     ask(3, 7)
     third = ask(1, 7, arguments)
@@ -293,7 +294,7 @@ def test_a_number_that_is_under_way_cannot_be_used_again_until_it_is_free() -> N
 
 
 def test_what_was_submitted_without_a_number_does_not_outlive_its_run() -> None:
-    result = attack('ask(1, 0, struct.pack("<I", 4) + b"{}")\ncall(4, b"{}")', timeout_seconds=0.5)
+    result = attack('ask(1, 0, struct.pack("<I", ENDLESS) + b"{}")\ncall(ENDLESS, b"{}")', timeout_seconds=0.5)
     assert result.error is not None
     assert result.error.kind is ErrorKind.TIMEOUT
     assert ended == ["forever"]
@@ -303,8 +304,8 @@ def test_what_was_submitted_without_a_number_does_not_outlive_its_run() -> None:
 @pytest.mark.parametrize(
     ("flood", "kind"),
     [
-        ("while True: call(0, b'{\"a\": 1}')", ErrorKind.OUT_OF_FUEL),
-        ("while True: call(0, b'')", ErrorKind.OUT_OF_FUEL),
+        ("while True: call(ADD, b'{\"a\": 1}')", ErrorKind.OUT_OF_FUEL),
+        ("while True: call(ADD, b'')", ErrorKind.OUT_OF_FUEL),
         ("while True: ask(2, 0, b'\\0' * 8)", ErrorKind.OUT_OF_FUEL),
         ("while True: ask(3, 1)", ErrorKind.OUT_OF_FUEL),
         ("while True: ask(5, 0, b'add\\n' * 10_000, room=50_000)", ErrorKind.OUT_OF_FUEL),
@@ -405,7 +406,7 @@ def test_what_may_be_handed_over_is_read_once_and_no_byte_more() -> None:
     calls.handle(CALL, 0, struct.pack("<I", ANYTHING) + b'{"value":"' + b"x" * 190_000 + b'"}', no_wait)
     assert calls.max_request_bytes == 64 << 10  # for what hands nothing over
     result = attack(
-        "text = b'{\"value\": \"' + b'x' * 90_000 + b'\"}'\n[said(call(3, text))[1] for _ in range(2)][1]",
+        "text = b'{\"value\": \"' + b'x' * 90_000 + b'\"}'\n[said(call(ANYTHING, text))[1] for _ in range(2)][1]",
         host_bytes=100_000,
     )
     assert "this run may hand 100000" in str(result.value)
@@ -423,10 +424,13 @@ def test_with_its_budget_of_bytes_used_up_a_guest_still_gets_its_answers() -> No
 
 # -- any request ----------------------------------------------------------------------------------------------
 
+KNOWN = [ADD, MANY, POINTS, ANYTHING, ENDLESS, SOON, 0, 2**32 - 1]
 ARGUMENTS = [b"{}", b'{"a":1}', b'{"xs":[1]}', b'{"n":1}', b"[", b'{"value":[]}']
 PAYLOADS = st.one_of(
     st.binary(max_size=40),
-    st.tuples(st.integers(0, 7), st.sampled_from(ARGUMENTS)).map(lambda parts: struct.pack("<I", parts[0]) + parts[1]),
+    st.tuples(st.sampled_from(KNOWN), st.sampled_from(ARGUMENTS)).map(
+        lambda parts: struct.pack("<I", parts[0]) + parts[1]
+    ),
     st.sampled_from([b"\xff" * 8, bytes(8), b"tools", b"add\nsoon\nnone", b'[1,2,"x"]']),
 )
 REQUESTS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 4) | st.just(2**32 - 1), PAYLOADS), max_size=12)
@@ -664,7 +668,7 @@ def test_a_call_after_the_end_calls_nothing() -> None:
     assert calls.calls == []
 
 
-@pytest.mark.parametrize("wait", ["ask(2, 0, b'\\xff' * 8)", "call(4, b'{}')", "import time\ntime.sleep(60)"])
+@pytest.mark.parametrize("wait", ["ask(2, 0, b'\\xff' * 8)", "call(ENDLESS, b'{}')", "import time\ntime.sleep(60)"])
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_a_cancel_at_any_moment_ends_the_run_and_its_calls(wait: str, isolation: Any) -> None:
     from wasm_sandbox import AsyncSandbox
@@ -680,7 +684,7 @@ def test_a_cancel_at_any_moment_ends_the_run_and_its_calls(wait: str, isolation:
                 ended.append("x")
 
         box = AsyncSandbox(functions=[add, many, points, anything, forever], isolation=isolation)
-        begins = 'ask(1, 1, struct.pack("<I", 4) + b"{}")\n'
+        begins = 'ask(1, 1, struct.pack("<I", ENDLESS) + b"{}")\n'
         task = asyncio.create_task(box.run_code(RAW + begins + wait))
         await asyncio.wait_for(begun.wait(), 60)
         await asyncio.sleep(0.02)

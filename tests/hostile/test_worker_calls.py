@@ -29,9 +29,6 @@ from wasm_sandbox.workers.pool import ProcessPool, process_pool
 pytestmark = pytest.mark.long
 
 ENDED = messages.encode_outcome(OUTCOME)
-ADD = b'\0\0\0\0{"a":1}'
-"""Payload of a call of the first function."""
-
 called: list[int] = []
 cancelled = threading.Event()
 
@@ -53,6 +50,9 @@ async def forever() -> None:
 
 
 FUNCTIONS = Functions([add, large, forever])
+NUMBERS = {name: struct.pack("<I", number) for name, number in FUNCTIONS.plain.items()}
+ADD, LARGE, FOREVER = NUMBERS["add"] + b'{"a":1}', NUMBERS["large"] + b"{}", NUMBERS["forever"] + b"{}"
+"""Payloads of a call of each."""
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def test_nonsense_is_answered_in_words_and_calls_nothing(op: int, payload: bytes
 
 # -- what it may not ----------------------------------------------------------------------------------------
 
-WAITS = "call(1, 1, b'\\2\\0\\0\\0{}')\nhear()\ncall(2, 0, b'\\xff' * 8)\n"
+WAITS = f"call(1, 1, {FOREVER!r})\nhear()\ncall(2, 0, b'\\xff' * 8)\n"
 """A call of what does not end, and a wait for it."""
 
 REFUSED = {
@@ -168,7 +168,7 @@ def test_a_call_after_the_end_is_not_served_and_the_worker_is_not_asked_again() 
 @needs_posix
 def test_a_worker_that_does_not_read_its_answer_delays_nobody() -> None:
     """Its answer fills the pipe: the news of the end is heard all the same, and the worker is ended."""
-    program = "call(0, 1, b'\\1\\0\\0\\0{}')\ntake(13)\ntime.sleep(0.1)\nend()\ntime.sleep(60)"
+    program = f"call(0, 1, {LARGE!r})\ntake(13)\ntime.sleep(0.1)\nend()\ntime.sleep(60)"
     with traitor(program) as workers:
         assert outcome_of(workers, calls_of()).ending is Ending.EXITED
         assert until(lambda: workers.workers == [])

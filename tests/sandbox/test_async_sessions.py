@@ -15,7 +15,7 @@ APPROVE = HostFunction.deferred("approve", question=str, returns=bool)
 
 def with_session(body: Callable[[AsyncSession], Awaitable[None]], **options: Any) -> None:
     async def main() -> None:
-        async with await AsyncSandbox(**options).session() as session:
+        async with AsyncSandbox(**options).session() as session:
             await body(session)
 
     asyncio.run(main())
@@ -26,8 +26,13 @@ def test_state_is_kept_and_taken_back() -> None:
         await session.set(x=[1])
         point = await session.checkpoint()
         await session.run_code("x.append(2)")
-        async with await session.fork() as twin:
+        async with session.fork() as twin:
             assert await twin.get("x") == [1, 2]
+        again = await session.fork()
+        assert await again.get("x") == [1, 2]
+        await again.close()
+        with pytest.raises(SessionError, match="it was closed"):
+            await twin.get("x")
         await session.rollback(point)
         assert await session.get("x") == [1]
         tool = Tool.from_source("def f(n: int) -> int:\n    return n + 1")

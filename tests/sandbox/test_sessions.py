@@ -30,6 +30,7 @@ from wasm_sandbox import (
     SnapshotError,
     Tool,
     UnsupportedIsolation,
+    host_function,
 )
 from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.sandbox import registry
@@ -560,6 +561,32 @@ def test_a_session_with_much_in_it(session: Session) -> None:
     assert len(blob) < 4 << 20
 
 
+# --- Host functions of other calls ----------------------------------------------------------------------
+
+
+def ask(question: str) -> str:
+    return f"asked {question}"
+
+
+def delete(question: str) -> str:
+    raise AssertionError(question)
+
+
+@pytest.mark.parametrize("functions", [[ask, delete], [delete, ask], [add, delete, ask, APPROVE]])
+def test_a_function_that_a_session_kept_is_the_one_of_its_name_or_none(functions: list[Any], box: Sandbox) -> None:
+    first = box.options["isolation"]
+    with Sandbox(functions=[add, ask], isolation=first).session() as session:
+        session.run_code("from tools import ask as kept\ndef helper(): return ask('x')\nhelper()")
+        assert session.run_code("gone(1)", functions=[host_function(name="gone")(lambda n: n)]).value == 1
+        blob = session.dump()
+    with Sandbox(functions=functions, isolation=first).load_session(blob) as loaded:
+        assert loaded.run_code("(helper(), kept('y'))").value == ("asked x", "asked y")
+        error = "HostFunctionError: there is no such host function in this run"
+        assert said(loaded.run_code("gone(1)")) == error
+        assert said(loaded.run_code("kept('z')", functions=[delete])) == error
+        assert said(loaded.run_code("kept('z')", functions={"other": [ask]})) == error
+
+
 # --- Bytes ----------------------------------------------------------------------------------------------
 
 
@@ -601,6 +628,15 @@ def test_signed_bytes_need_their_key(box: Sandbox, session: Session) -> None:
             box.load_session(blob, key=key)
 
 
+def test_a_key_has_bytes(box: Sandbox, session: Session) -> None:
+    for key in (b"", "text"):
+        with pytest.raises(ValueError, match="a key is bytes, one at least"):
+            session.dump(key=key)  # type: ignore[arg-type]
+    signed = session.dump(key=b"k")
+    with pytest.raises(ValueError, match="a key is bytes, one at least"):
+        box.load_session(signed, key=b"")
+
+
 def test_bytes_of_another_image_limit_or_kind_are_refused(box: Sandbox, session: Session) -> None:
     session.run_code("big = bytearray(100 << 20)")
     blob = session.dump()
@@ -626,8 +662,24 @@ def test_a_program_pauses_for_an_answer_and_goes_on(session: Session) -> None:
     result = ended(found.resume({call.id: True}))
     assert (result.value, result.stdout) == (True, ["got True\n"])
     assert session.get("answer") is True
-    with pytest.raises(SessionError, match="is paused"):
+    with pytest.raises(SessionError, match="does not wait any more"):
         found.resume({call.id: True})
+
+
+def test_a_program_that_ended_waits_for_nothing(session: Session) -> None:
+    waiting = paused(session.start("await approve('?')"))
+    answers = {waiting.calls[0].id: True}
+    with pytest.raises(SessionError, match="the session is paused: resume it, or roll it back"):
+        session.run_code("1")
+    waiting.resume(answers)
+    for again in (lambda: waiting.resume(answers), waiting.dump):
+        with pytest.raises(SessionError, match="the program does not wait any more: it was resumed or given up"):
+            again()
+    point = session.checkpoint()
+    given_up = paused(session.start("await approve('?')"))
+    session.rollback(point)
+    with pytest.raises(SessionError, match="does not wait any more"):
+        given_up.resume({given_up.calls[0].id: True})
 
 
 def test_a_program_pauses_as_often_as_it_has_to(session: Session) -> None:

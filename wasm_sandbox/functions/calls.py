@@ -271,9 +271,9 @@ class RunCalls:
         if len(payload) < _NUMBER.size:
             raise _Refused("HostFunctionError", "the request is cut")
         (number,) = _NUMBER.unpack_from(payload)
-        if number >= len(self._functions.table):
+        function = self._functions.by_number.get(number)
+        if function is None:
             raise _Refused("HostFunctionError", "there is no such host function in this run")
-        function = self._functions.table[number]
         began = time.monotonic()
         call = Call.begun(len(self.calls) + 1, function.name, len(payload) - _NUMBER.size)
         try:

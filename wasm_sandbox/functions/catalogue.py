@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,12 @@ class Functions:
 
     def __init__(self, functions: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None) -> None:
         modules = functions if isinstance(functions, Mapping) else {DEFAULT_MODULE: functions or ()}
-        self.table: list[HostFunction] = []
+        self.by_number: dict[int, HostFunction] = {}
+        """Number in requests -> function. It is made of the names of module and function, so that what a session
+        kept of another list of functions calls the one of its name, or none."""
         self._sources: dict[int, str] = {}
         self.modules: dict[str, dict[str, int]] = {}
-        """Name of a module -> name of a function -> its number in `table`."""
+        """Name of a module -> name of a function -> its number."""
         for module, members in modules.items():
             if not all(part.isidentifier() for part in str(module).split(".")) or "." in str(module):
                 raise ValueError(f"host functions cannot be imported from {module!r}: name the module as a Python name")
@@ -50,15 +53,23 @@ class Functions:
             function = HostFunction.of(member)
             if function.name in numbers:
                 raise ValueError(f"two host functions of module {module!r} are called {function.name!r}: name one")
-            numbers[function.name] = len(self.table)
-            self.table.append(function)
+            number = zlib.crc32(f"{module}.{function.name}".encode())
+            while number in self.by_number:
+                number = (number + 1) % (1 << 32)
+            numbers[function.name] = number
+            self.by_number[number] = function
         return numbers
 
     def __bool__(self) -> bool:
-        return bool(self.table)
+        return bool(self.by_number)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.by_number)
+
+    @property
+    def table(self) -> list[HostFunction]:
+        """Functions, in their order."""
+        return list(self.by_number.values())
 
     @property
     def names(self) -> frozenset[str]:
@@ -79,7 +90,7 @@ class Functions:
     def _source(self, number: int) -> str:
         """Source of one function, which is written once."""
         if number not in self._sources:
-            self._sources[number] = guest_source(number, self.table[number])
+            self._sources[number] = guest_source(number, self.by_number[number])
         return self._sources[number]
 
     def stubs(self, module: str | None = None) -> str:
@@ -92,7 +103,7 @@ class Functions:
             KeyError: if there is no such module.
         """
         chosen = self.modules if module is None else {module: self.modules[module]}
-        given = {name: [self.table[number] for number in numbers.values()] for name, numbers in chosen.items()}
+        given = {name: [self.by_number[number] for number in numbers.values()] for name, numbers in chosen.items()}
         modules = {name: members for name, members in given.items() if members}
         return stubs(modules, has_heads=module is None and list(self.modules) != [DEFAULT_MODULE])
 

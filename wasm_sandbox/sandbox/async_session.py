@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
@@ -93,9 +93,9 @@ class AsyncSession:
         finally:
             await calls.settle_async()
 
-    async def fork(self) -> AsyncSession:
-        """Make another session that is what this one is now; see `Session.fork`."""
-        return AsyncSession(await asyncio.to_thread(self._session.fork))
+    def fork(self) -> Opening:
+        """Make another session that is what this one is now; see `Session.fork`. It is opened as the first one is."""
+        return Opening(self._session.fork)
 
     async def checkpoint(self) -> SessionPoint:
         """Point to which `rollback` takes it back; see `Session.checkpoint`."""
@@ -122,6 +122,34 @@ class AsyncSession:
         await self.close()
 
 
+class Opening:
+    """Session that is about to be made: by ``await``, or for an ``async with`` block, which closes it.
+
+    Args:
+        make: makes it; called on a thread.
+    """
+
+    def __init__(self, make: Callable[[], Session]) -> None:
+        self._make = make
+        self._made: AsyncSession | None = None
+
+    def __await__(self) -> Generator[Any, Any, AsyncSession]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> AsyncSession:
+        return AsyncSession(await asyncio.to_thread(self._make))
+
+    async def __aenter__(self) -> AsyncSession:
+        self._made = await self._opened()
+        return self._made
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._made is not None:
+            await self._made.close()
+
+
 class AsyncPaused:
     """Program that waits for answers, as `Paused`, awaited."""
 
@@ -142,6 +170,16 @@ class AsyncPaused:
     def stdout(self) -> list[str]:
         """What it printed since it was started or resumed."""
         return self._paused.stdout
+
+    @property
+    def stderr(self) -> list[str]:
+        """What it wrote to standard error since then."""
+        return self._paused.stderr
+
+    @property
+    def displays(self) -> list[dict[str, str | bytes]]:
+        """What it showed since then."""
+        return self._paused.displays
 
     async def resume(self, answers: Mapping[int, Any]) -> CodeResult | AsyncPaused:
         """Go on with answers; see `Paused.resume`."""

@@ -27,7 +27,7 @@ from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
 from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:
-    from wasm_sandbox.sandbox.async_session import AsyncPaused, AsyncSession
+    from wasm_sandbox.sandbox.async_session import AsyncPaused, Opening
 
 
 class _Box:
@@ -265,32 +265,25 @@ class AsyncSandbox(_Box):
         prepared = await asyncio.to_thread(prepare_code, code, inputs, functions, options, loop)
         return await run_async(prepared)
 
-    async def session(
-        self, *, idle_seconds: float = IDLE_SECONDS, lifetime_seconds: float = LIFETIME_SECONDS
-    ) -> AsyncSession:
-        """Make a session; see `Sandbox.session`. It is an ``async with`` block's, or closed by hand."""
-        import asyncio  # lazy: 20 ms, only for async callers
+    def session(self, *, idle_seconds: float = IDLE_SECONDS, lifetime_seconds: float = LIFETIME_SECONDS) -> Opening:
+        """Make a session; see `Sandbox.session`. It is an ``async with`` block's, or awaited and closed by hand."""
+        from wasm_sandbox.sandbox.async_session import Opening  # lazy: it imports asyncio
 
-        from wasm_sandbox.sandbox.async_session import AsyncSession  # lazy: it imports asyncio
+        return Opening(lambda: Session(self, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds))
 
-        made = await asyncio.to_thread(Session, self, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
-        return AsyncSession(made)
-
-    async def load_session(
+    def load_session(
         self,
         blob: bytes,
         key: bytes | None = None,
         *,
         idle_seconds: float = IDLE_SECONDS,
         lifetime_seconds: float = LIFETIME_SECONDS,
-    ) -> AsyncSession:
-        """Make a session out of bytes; see `Sandbox.load_session`."""
-        import asyncio  # lazy: 20 ms, only for async callers
-
-        from wasm_sandbox.sandbox.async_session import AsyncSession  # lazy: it imports asyncio
+    ) -> Opening:
+        """Make a session out of bytes; see `Sandbox.load_session`. It is awaited, or an ``async with`` block's."""
+        from wasm_sandbox.sandbox.async_session import Opening  # lazy: it imports asyncio
 
         seconds = {"idle_seconds": idle_seconds, "lifetime_seconds": lifetime_seconds}
-        return AsyncSession(await asyncio.to_thread(load_session, self, blob, key, **seconds))
+        return Opening(lambda: load_session(self, blob, key, **seconds))
 
     async def load_paused(
         self,

@@ -220,6 +220,8 @@ class Session:
             if self._closed_because:
                 raise SessionError(f"the session cannot be called: {self._closed_because}")
             if self._paused is not paused:
+                if paused is not None:
+                    raise SessionError("the program does not wait any more: it was resumed or given up")
                 raise SessionError("the session is paused: resume it, or roll it back")
             token = _inside.set((*_inside.get(), id(self)))
             try:

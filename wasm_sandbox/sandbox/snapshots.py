@@ -81,6 +81,8 @@ def dump(point: Checkpoint, cells: int, pending: Iterable[Pending], key: bytes |
 
 
 def _signature(whole: bytes, key: bytes) -> bytes:
+    if not isinstance(key, bytes | bytearray) or not key:
+        raise ValueError("a key is bytes, one at least: take some from a place that is secret")
     return hmac.new(key, whole, hashlib.sha256).digest()
 
 
@@ -94,6 +96,7 @@ def load(blob: bytes, limits: Limits, key: bytes | None) -> Loaded:
 
     Raises:
         SnapshotError: if they are damaged, not signed with the key, of another format, or beyond the limits.
+        ValueError: if the key is none.
     """
     if not isinstance(blob, bytes | bytearray | memoryview):
         raise SnapshotError(f"a snapshot is bytes, not {type(blob).__name__}")
