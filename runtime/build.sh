@@ -60,10 +60,10 @@ python3 "$RECIPE/stages/fetch.py" "$RECIPE" "$GUEST_ROOT" "${GUEST_SOURCES:-}"
 
 make_stage 25-toolchain recipe/toolchain.lock
 make_stage 30-native-python 'sources/python3.*' 'recipe/patches/cpython-*'
-make_stage 40-libraries 'sources/zlib_*' 'sources/bzip2_*' 'sources/xz-utils_*' 'sources/sqlite3_*'
+make_stage 40-libraries 'recipe/patches/sqlite-*' 'sources/zlib_*' 'sources/bzip2_*' 'sources/xz-utils_*' 'sources/sqlite3_*'
 make_stage 50-cpython recipe/stages/config.site
 make_stage 60-pydantic-core 'sources/pydantic_core-*.tar.gz' recipe/stages/relax_crates.py
-make_stage 70-reactor 'recipe/reactor/*' 'recipe/guest/*' 'sources/*.whl'
+make_stage 70-reactor 'recipe/stages/*.py' 'recipe/reactor/*' 'recipe/guest/*' 'sources/*.whl'
 
 stage "artifact"
 python3 "$RECIPE/stages/package.py" "$RECIPE" "$WORK/reactor/guest.wasm" "$WORK/recipe/inputs.json" "$MODE"

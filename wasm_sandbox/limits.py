@@ -15,10 +15,10 @@ MIB = 1 << 20
 
 
 MIN_MEMORY_BYTES = 64 * MIB
-"""Smallest memory limit: a guest starts with about 40 MiB of preloaded memory."""
+"""Smallest memory limit: a guest starts with about 53 MiB: 37 MiB of preloaded memory, and a stack."""
 
 
-ROOM_BYTES = 16 * MIB
+ROOM_BYTES = 8 * MIB
 """Memory that a run needs beside that of its image."""
 
 
@@ -43,7 +43,7 @@ class Limits(BaseModel):
     counted and only the deadline ends a run that computes: a tenth quicker, in an image of its own that is compiled
     when it is first asked for (``wasm-sandbox warm --no-fuel``)."""
     memory_bytes: Annotated[int, Field(strict=True, ge=MIN_MEMORY_BYTES, le=4096 * MIB)] = 256 * MIB
-    """Ceiling of the guest's linear memory in bytes, 64 MiB to 4 GiB; the interpreter itself needs about 40 MiB."""
+    """Ceiling of the guest's linear memory in bytes, 64 MiB to 4 GiB; the interpreter itself needs about 53 MiB."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 180.0
     """Deadline in seconds of wall time, for computing and sleeping alike; at most a day."""
     output_bytes: Annotated[int, Field(strict=True, ge=0, le=1024 * MIB)] = 1 * MIB

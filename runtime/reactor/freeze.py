@@ -13,15 +13,18 @@ import sys
 
 # What cannot work in the guest and is large: GUIs, test suites, installers, foreign functions.
 EXCLUDED = {
-    "test", "idlelib", "tkinter", "turtledemo", "turtle", "ensurepip", "lib2to3", "pydoc_data", "curses", "venv",
-    "ctypes", "__phello__", "pty", "tty", "msilib", "_pyrepl", "_ios_support", "_android_support", "_apple_support",
+    "test", "idlelib", "tkinter", "turtledemo", "turtle", "ensurepip", "lib2to3", "curses", "venv",
+    "ctypes", "__phello__", "pty", "tty", "msilib", "_ios_support", "_android_support", "_apple_support",
     "__hello__",
 }  # fmt: skip
+
+# Of the new prompt only what `pydoc` needs: the rest is for terminals.
+ALONE = {"_pyrepl": {"__init__", "pager"}}
 
 # `zoneinfo` and `sysconfig` ask for this module; the real one is full of the build machine's paths.
 SYSCONFIG_DATA = """build_time_vars = {
     'TZPATH': '', 'SOABI': 'cpython-313-wasm32-wasi', 'EXT_SUFFIX': '.cpython-313-wasm32-wasi.so',
-    'Py_DEBUG': 0, 'Py_GIL_DISABLED': 0, 'prefix': '/', 'exec_prefix': '/',
+    'Py_DEBUG': 0, 'Py_GIL_DISABLED': 0, 'WITH_DOC_STRINGS': 1, 'WITH_PYMALLOC': 1, 'prefix': '/', 'exec_prefix': '/',
 }
 """
 
@@ -33,11 +36,13 @@ def modules_below(root: pathlib.Path, excluded: set[str]) -> dict[str, tuple[str
         parts = path.relative_to(root).with_suffix("").parts
         if parts[0] in excluded or not all(p.isidentifier() for p in parts):
             continue
+        if parts[-1] not in ALONE.get(parts[0], parts):
+            continue
         if any(p in ("test", "tests", "idle_test") for p in parts[:-1]):
             continue
         is_package = parts[-1] == "__init__"
         name = ".".join(parts[:-1] if is_package else parts)
-        shown = "/".join(("lib", *path.relative_to(root).parts))
+        shown = "/".join(("/lib", *path.relative_to(root).parts))  # as `__file__`
         found[name] = (path.read_bytes(), is_package, shown)
     return found
 
@@ -55,8 +60,8 @@ def main(output: str, stdlib: str, site: str, guest: str) -> None:
     modules = modules_below(pathlib.Path(stdlib), EXCLUDED)
     modules |= {k: v for k, v in modules_below(site_root, set()).items() if not k.startswith("tzdata.")}
     modules |= modules_below(pathlib.Path(guest), set())
-    modules["_sysconfigdata__wasi_wasm32-wasi"] = (SYSCONFIG_DATA, False, "lib/_sysconfigdata.py")
-    modules["_sandbox_tzdata"] = (tzdata_module(site_root), False, "lib/_sandbox_tzdata.py")
+    modules["_sysconfigdata__wasi_wasm32-wasi"] = (SYSCONFIG_DATA, False, "/lib/_sysconfigdata.py")
+    modules["_sandbox_tzdata"] = (tzdata_module(site_root), False, "/lib/_sandbox_tzdata.py")
 
     blob = bytearray()
     rows = []

@@ -32,7 +32,7 @@ enum { INIT_OK, INIT_PRECONFIG = 101, INIT_CONFIG, INIT_PRELOAD, INIT_GUEST };
 enum { EXIT_EXCEPTION = 1 };
 
 /* Objects that are looked up once, before the snapshot. */
-static PyObject *begin, *report_of, *values_of, *compile_ahead, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
+static PyObject *begin, *report_of, *values_of, *compile_ahead, *heed_environ, *atexit_count, *atexit_run, *random_seed, *environ_bytes, *posix_environ;
 static long atexit_baseline;
 
 /* Freed before an exception is described, so that an out-of-memory error can be told. */
@@ -90,9 +90,7 @@ static PyStatus configure(PyConfig *config)
         PyStatus status = PyConfig_SetBytesString(config, texts[i].field, texts[i].value);
         if (PyStatus_Exception(status)) return status;
     }
-    /* As the other executors of these scripts run them; standard error is for what the tool says. */
-    PyStatus status = PyWideStringList_Append(&config->warnoptions, L"ignore");
-    return PyStatus_Exception(status) ? status : Py_InitializeFromConfig(config);
+    return Py_InitializeFromConfig(config);
 }
 
 static PyObject *attribute(const char *module, const char *name)
@@ -129,6 +127,10 @@ static int prepare_guest(void)
     const char *modules[] = {"_sandbox_loop", "_sandbox_zones", "_sandbox_pickle"};
     for (size_t i = 0; i < sizeof modules / sizeof *modules; i++)
         if (call_without_arguments(modules[i], "install")) return -1;
+    /* What `site` adds to the builtins; its other half looks for packages on disk. */
+    const char *additions[] = {"setquit", "setcopyright", "sethelper"};
+    for (size_t i = 0; i < sizeof additions / sizeof *additions; i++)
+        if (call_without_arguments("site", additions[i])) return -1;
     PyObject *environ = attribute("os", "environ");
     environ_bytes = environ ? PyObject_GetAttrString(environ, "_data") : NULL;
     Py_XDECREF(environ);
@@ -138,10 +140,11 @@ static int prepare_guest(void)
     report_of = attribute("_sandbox_guest", "report");
     values_of = attribute("_sandbox_guest", "hold_values");
     compile_ahead = attribute("_sandbox_guest", "compile_ahead");
+    heed_environ = attribute("_sandbox_guest", "heed_environ");
     atexit_count = attribute("atexit", "_ncallbacks");
     atexit_run = attribute("atexit", "_run_exitfuncs");
     reserve = malloc(RESERVE_BYTES);
-    return environ_bytes && posix_environ && random_seed && begin && report_of && values_of && compile_ahead && atexit_count && atexit_run && reserve ? 0 : -1;
+    return environ_bytes && posix_environ && random_seed && begin && report_of && values_of && compile_ahead && heed_environ && atexit_count && atexit_run && reserve ? 0 : -1;
 }
 
 /* How many exit functions are registered now. */
@@ -211,6 +214,13 @@ static void reload_environ(void)
         Py_XDECREF(key);
         Py_XDECREF(value);
     }
+    PyErr_Clear();
+    /* What the interpreter itself reads at its start, which was before the snapshot. */
+    static int heeded; /* an earlier call of this instance may have had what this one has not */
+    if (!heeded && !getenv("TZ") && !getenv("PYTHONTZPATH") && !getenv("PYTHONWARNINGS")) return;
+    heeded = 1;
+    PyObject *none = PyObject_CallNoArgs(heed_environ);
+    Py_XDECREF(none);
     PyErr_Clear();
 }
 

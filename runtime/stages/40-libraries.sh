@@ -5,6 +5,7 @@ rm -rf $PREFIX && mkdir -p $PREFIX/lib $PREFIX/include
 
 # Upstream's amalgamation is generated natively, before the cross toolchain is set.
 unpack sqlite3_3.53.4.orig.tar.xz $WORK/sqlite
+for p in $RECIPE/patches/sqlite-*.patch; do patch -d $WORK/sqlite -p1 < "$p"; done
 cd $WORK/sqlite
 run configure.log env CC=clang-21 ./configure
 run make.log make sqlite3.c

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from wasm_sandbox.outcome import Outcome
-
 StdoutOf = Callable[..., str]
 
 NAMED_MODULES = (
@@ -228,13 +226,6 @@ print(pickle.loads(pickle.dumps(Q(3))), typing.get_type_hints(Q), __name__, sys.
 def test_functions_of_the_script_have_their_source(stdout_of: StdoutOf) -> None:
     script = "import inspect\ndef f():\n    return 1\nprint(inspect.getsource(f), __file__)"
     assert stdout_of(script) == "def f():\n    return 1\n script.py\n"
-
-
-def test_warnings_are_silent_unless_asked_for(run_script: Callable[..., Outcome]) -> None:
-    assert run_script("import warnings\nwarnings.warn('x')\nasync def f(): pass\nf()").stderr == b""
-    assert (
-        b"UserWarning: x" in run_script("import warnings\nwarnings.simplefilter('always')\nwarnings.warn('x')").stderr
-    )
 
 
 def test_the_collector_still_collects(stdout_of: StdoutOf) -> None:

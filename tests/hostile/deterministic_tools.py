@@ -10,7 +10,7 @@ from typing import Any
 
 from wasm_sandbox import Limits, Tool, run_tool
 
-OVERFLOW = "t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)"
+OVERFLOW = "t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)"
 
 BODIES: dict[str, str] = {
     "uuid4": "import uuid; return [str(uuid.uuid4()) for _ in range(5)]",

@@ -110,7 +110,7 @@ POISONS = {
     code = (lambda: None).__code__
     types.FunctionType(code.replace(co_code=bytes([100, 255] * 500), co_consts=()), {})()
     """,
-    "native stack": "t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)",
+    "native stack": "t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)",
     "exit functions": "import atexit, os\natexit.register(os._exit, 7)",
     "a warm abort": "import os; os.abort()",
     "open files": "import os\nos.close(1); os.close(2); os.close(0)",

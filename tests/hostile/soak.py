@@ -31,7 +31,7 @@ BODIES = [
     "raise ValueError('x' * 1000)",
     "import os; os._exit(3)",
     "while True: pass",
-    "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)",
+    "t = ()\n    for _ in range(600_000): t = (t,)\n    hash(t)",
     "import sys; sys.stdout.write('x' * 200_000); return 1",
     "import time; time.sleep(60)",
     "x = bytearray(20 << 20); return len(x)",

@@ -179,7 +179,7 @@ def test_tracebacks_name_only_the_tool_and_the_guests_own_library(run_body: RunB
     assert result.error is not None
     assert result.error.traceback is not None
     names = [line.split('"')[1] for line in result.error.traceback.splitlines() if line.startswith("  File ")]
-    assert {name for name in names if not name.startswith(("lib/", "<frozen "))} == {"script.py", "f.py"}
+    assert {name for name in names if not name.startswith(("/lib/", "<frozen "))} == {"script.py", "f.py"}
     assert str(Path(__file__).parents[2]) not in result.error.traceback
 
 

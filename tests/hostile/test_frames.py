@@ -95,7 +95,7 @@ UNFINISHED = {
     "an exit code": ("os._exit(3)", {}, ErrorKind.NO_RESULT),
     "the deadline": ("while True: pass", {"timeout_seconds": 0.3}, ErrorKind.TIMEOUT),
     "the fuel": ("while True: pass", {"fuel": 100_000_000}, ErrorKind.OUT_OF_FUEL),
-    "a trap": ("t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)", {}, ErrorKind.STACK_OVERFLOW),
+    "a trap": ("t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)", {}, ErrorKind.STACK_OVERFLOW),
 }
 
 

@@ -31,7 +31,7 @@ from wasm_sandbox.tool import source as tool_source
 
 pytestmark = pytest.mark.long
 
-OVERFLOW = "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)"
+OVERFLOW = "t = ()\n    for _ in range(600_000): t = (t,)\n    hash(t)"
 KINDS: dict[str, tuple[str, ErrorKind | None]] = {
     "value": ("return n", None),
     "exception": ("raise ValueError(n)", ErrorKind.TOOL_EXCEPTION),
@@ -186,7 +186,7 @@ def tool(body):
     return Tool(name="f", source_code="def f():\\n    " + body.replace("\\n", "\\n    "))
 def sandbox(body):
     return WasmToolSandbox("f", {}, None, "tool-1", tool_object=tool(body), limits=Limits(timeout_seconds=100))
-one, overflow = tool("return 1"), tool("t = ()\\nfor _ in range(100_000): t = (t,)\\nhash(t)")
+one, overflow = tool("return 1"), tool("t = ()\\nfor _ in range(600_000): t = (t,)\\nhash(t)")
 def ended():
     for _ in range(1000):
         if not process_engine().running_guests: return True

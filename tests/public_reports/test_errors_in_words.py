@@ -43,7 +43,7 @@ CASES: list[tuple[ErrorKind, str, dict[str, Any], str, str]] = [
     (ErrorKind.OUT_OF_MEMORY, "raise MemoryError", {}, "bytes of memory", "raise Limits.memory_bytes"),
     (
         ErrorKind.STACK_OVERFLOW,
-        "t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)",
+        "t = ()\n    for _ in range(600_000): t = (t,)\n    hash(t)",
         {},
         "native stack",
         "use a loop",

@@ -193,7 +193,7 @@ LIMIT_CASES = {
     "deadline": ("while True: pass", {"timeout_seconds": 0.2}, ErrorKind.TIMEOUT),
     "deadline, asleep": ("import time; time.sleep(60)", {"timeout_seconds": 0.2}, ErrorKind.TIMEOUT),
     "memory": ("return bytes(10**9)", {}, ErrorKind.OUT_OF_MEMORY),
-    "stack": ("t = ()\n    for _ in range(100_000): t = (t,)\n    hash(t)", {}, ErrorKind.STACK_OVERFLOW),
+    "stack": ("t = ()\n    for _ in range(600_000): t = (t,)\n    hash(t)", {}, ErrorKind.STACK_OVERFLOW),
     "result size": ("return 'x' * 100_000", {"result_bytes": 10_000}, ErrorKind.CORRUPTED_RESULT),
 }
 

@@ -9,8 +9,12 @@ import builtins
 import contextlib
 import linecache
 import marshal
+import os
 import sys
+import time
 import traceback
+import warnings
+import zoneinfo
 
 MAX_MESSAGE = 64 << 10
 MAX_TRACEBACK = 256 << 10
@@ -158,7 +162,9 @@ def compile_ahead(script, first_line):
     if template is None:
         return None
     start = _tool_start(template, middle, first_line)
-    return marshal.dumps(compile("pass\n" + middle[start:], "script.py", "exec", dont_inherit=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what the compiler warns of, it is to say in every run
+        return marshal.dumps(compile("pass\n" + middle[start:], "script.py", "exec", dont_inherit=True))
 
 
 class _Values:
@@ -188,6 +194,22 @@ def value(index, _loads=marshal.loads):
         _Values.release()
         _Values.view = _Values.release = None
     return found
+
+
+_heeded = {}
+
+
+def heed_environ():
+    """Called by the entry point before a script with variables that Python reads at its start."""
+    changed = {name for name in ("TZ", "PYTHONTZPATH", "PYTHONWARNINGS") if os.environ.get(name) != _heeded.get(name)}
+    _heeded.update((name, os.environ.get(name)) for name in changed)
+    if "TZ" in changed:
+        time.tzset()
+    if "PYTHONTZPATH" in changed:
+        zoneinfo.reset_tzpath()
+    if "PYTHONWARNINGS" in changed:
+        sys.warnoptions[:] = filter(None, os.environ.get("PYTHONWARNINGS", "").split(","))
+        warnings._processoptions(sys.warnoptions)
 
 
 def _to_tool_line(line):

@@ -2,6 +2,7 @@
 
 import asyncio
 import asyncio.base_events
+import sys
 import time
 
 
@@ -42,5 +43,8 @@ class SandboxEventLoopPolicy(asyncio.DefaultEventLoopPolicy):
 
 def install():
     """Make `SandboxEventLoop` the loop of `asyncio.run`, `Runner` and `new_event_loop`."""
+    asyncio.DefaultEventLoopPolicy._loop_factory = SandboxEventLoop  # of one that is set later, or made by the library
     asyncio.set_event_loop_policy(SandboxEventLoopPolicy())
     asyncio.EventLoop = asyncio.SelectorEventLoop = SandboxEventLoop
+    if unix_events := sys.modules.get("asyncio.unix_events"):
+        unix_events.SelectorEventLoop = unix_events._UnixSelectorEventLoop = SandboxEventLoop

@@ -5,6 +5,8 @@ import zoneinfo
 import zoneinfo._common
 import zoneinfo._tzpath
 
+MAX_FILE = 1 << 20
+
 
 def load_tzdata(key):
     """The TZif data of one zone as a file object, as `zoneinfo` asks for it."""
@@ -16,11 +18,21 @@ def load_tzdata(key):
         raise zoneinfo._common.ZoneInfoNotFoundError(f"No time zone found with key {key}") from None
 
 
-def available_timezones():
-    """The keys of all zones of the image."""
+def available_timezones(_on_path=zoneinfo._tzpath.available_timezones):
+    """The keys of all zones of the image, and of those in the directories of `zoneinfo.TZPATH`."""
     import _sandbox_tzdata
 
-    return set(_sandbox_tzdata.ZONES)
+    return {*_sandbox_tzdata.ZONES, *(_on_path() if zoneinfo.TZPATH else ())}
+
+
+def zone_file(name):
+    """The TZif data of the zone that `TZ` names, or None; the entry point asks when `TZ` has changed."""
+    import _sandbox_tzdata
+
+    if not name.startswith("/"):
+        return _sandbox_tzdata.ZONES.get(name)
+    with open(name, "rb") as file:
+        return file.read(MAX_FILE)
 
 
 def install():

@@ -76,8 +76,20 @@ def _start():
     if "asyncio" in script:
         install_event_loop(loop)
     sys.excepthook = report
+    add_names_of_site()
     code = compile(script, name, "exec", dont_inherit=True)
     exec(code, main.__dict__)
+
+
+def add_names_of_site():
+    """What `site` adds to the builtins; its other half looks for packages on disk."""
+    try:
+        import site
+    except ImportError:
+        return
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
 
 
 def install_event_loop(text):

@@ -59,7 +59,7 @@ ENDS = {
     "a deadline": ("x = []\nwhile True: x.append(str(len(x)) * 9)", Ending.DEADLINE),
     "no fuel left": ("x = 0\nwhile True: x += 1", Ending.OUT_OF_FUEL),
     "no memory left": ("import pydantic_core\nx = 'y' * 10**7\nwhile True: x += x", Ending.EXITED),
-    "a native stack used up": ("t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)", Ending.STACK_OVERFLOW),
+    "a native stack used up": ("t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)", Ending.STACK_OVERFLOW),
 }
 
 

@@ -310,9 +310,9 @@ def test_deep_recursion_raises_inside_the_guest(run_script: RunScript, script: s
 @pytest.mark.parametrize(
     "script",
     [
-        "t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)",
-        "g = iter([1])\nfor _ in range(50_000): g = map(int, g)\nlist(g)",
-        "import itertools\ng = iter([1])\nfor _ in range(50_000): g = itertools.chain(g)\nlist(g)",
+        "t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)",
+        "g = iter([1])\nfor _ in range(200_000): g = map(int, g)\nlist(g)",
+        "import itertools\ng = iter([1])\nfor _ in range(200_000): g = itertools.chain(g)\nlist(g)",
     ],
 )
 def test_recursion_that_cpython_does_not_count_is_a_contained_stack_overflow(
@@ -352,7 +352,7 @@ def test_concurrent_guests_each_get_their_own_end() -> None:
         "import os; print({n}); os._exit({n})": "EXITED",
         "while True: pass  # {n}": "DEADLINE",
         "import time; time.sleep(60)  # {n}": "DEADLINE",
-        "t = ()  # {n}\nfor _ in range(100_000): t = (t,)\nhash(t)": "STACK_OVERFLOW",
+        "t = ()  # {n}\nfor _ in range(600_000): t = (t,)\nhash(t)": "STACK_OVERFLOW",
     }
     limits = Limits(timeout_seconds=3)
     runs = [

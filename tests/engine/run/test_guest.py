@@ -76,7 +76,7 @@ def test_an_exception_ends_a_call_and_not_the_guest(kept: Kept) -> None:
         ("while True: pass", 0.2, Ending.DEADLINE),
         ("import time; time.sleep(100)", 0.2, Ending.DEADLINE),
         ("import os; os._exit(3)", LONG_SECONDS, Ending.EXITED),
-        ("t = ()\nfor _ in range(100_000): t = (t,)\nhash(t)", LONG_SECONDS, Ending.STACK_OVERFLOW),
+        ("t = ()\nfor _ in range(600_000): t = (t,)\nhash(t)", LONG_SECONDS, Ending.STACK_OVERFLOW),
     ],
 )
 def test_a_guest_that_was_stopped_or_exited_is_never_called_again(

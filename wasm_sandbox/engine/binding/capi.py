@@ -138,6 +138,15 @@ def heed_branch_hints(config: wasmtime.Config) -> None:
     _ffi.wasmtime_config_wasm_branch_hinting_set(config.ptr(), True)
 
 
+def give_stack(config: wasmtime.Config, size: int) -> None:
+    """Let guests use so much native stack, in bytes.
+
+    wasmtime refuses more than it has for asynchronous calls, 2 MiB if nothing is said; there are none here.
+    """
+    _ffi.dll.wasmtime_config_async_stack_size_set(config.ptr(), c_uint64(size))
+    config.max_wasm_stack = size
+
+
 def copy_data_segments(config: wasmtime.Config) -> None:
     """Copy data segments into memories instead of mapping them.
 

@@ -27,7 +27,7 @@ COMPILE_SECONDS = 1800.0
 _FLAGS = (
     "-O", "opt-level=2",
     "-C", "collector=drc",
-    "-W", f"threads=n,branch-hinting=y,max-wasm-stack={WASM_STACK_BYTES}",
+    "-W", f"threads=n,branch-hinting=y,max-wasm-stack={WASM_STACK_BYTES},async-stack-size={WASM_STACK_BYTES}",
 )  # fmt: skip
 """Options of the wasmtime command for `engine_configuration`, and for what this library's wasmtime has besides."""
 

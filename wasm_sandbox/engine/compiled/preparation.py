@@ -244,7 +244,7 @@ class _ThrowawayCode:
     @staticmethod
     def _configuration() -> wasmtime.Config:
         config = wasmtime.Config()
-        config.max_wasm_stack = WASM_STACK_BYTES
+        capi.give_stack(config, WASM_STACK_BYTES)
         config.epoch_interruption = True  # a package that is imported may never come to an end
         return config
 

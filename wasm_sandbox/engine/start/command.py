@@ -20,8 +20,8 @@ from wasm_sandbox.request import ExecutionRequest
 _STANDARD_MODEL = "from pydantic import BaseModel, ConfigDict\n"
 _ANY_MODEL = "from _sandbox_results import BaseModel, ConfigDict\n"
 
-# No site, no user's site, no bytecode files, no buffers, no warnings: as our own guest.
-_OPTIONS = ("-S", "-s", "-B", "-u", "-W", "ignore", "-X", "utf8")
+# No site, no user's site, no bytecode files, no buffers: as our own guest.
+_OPTIONS = ("-S", "-s", "-B", "-u", "-X", "utf8")
 
 FAILED_EXIT_CODES = frozenset({1, 130})
 """Exit codes of CPython after an exception that nothing caught, and after ``KeyboardInterrupt``."""

@@ -12,9 +12,9 @@ import threading
 
 from wasm_sandbox.forks import stack_size_lock, start_thread
 
-NATIVE_STACK_BYTES = 8 << 20
-"""The guest's own 2 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare; the default of
-some platforms (512 KiB on macOS, 128 KiB with musl) would overflow before wasmtime's check."""
+NATIVE_STACK_BYTES = 20 << 20
+"""The guest's own 16 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare: more than the default
+of any platform, which would overflow before wasmtime's check. What is not used takes address space only."""
 
 ATTEMPTS = 20
 """Number of threads that are started until one has a stack that is large enough."""
