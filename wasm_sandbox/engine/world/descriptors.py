@@ -14,12 +14,22 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 from wasm_sandbox.engine.world.file_state import FileState, OpenState, restore_nodes, state_of
-from wasm_sandbox.engine.world.file_system import Directory, File, FileSystem, MountPoint, Node, Place, path_parts
+from wasm_sandbox.engine.world.file_system import (
+    Directory,
+    File,
+    FileSystem,
+    MountPoint,
+    Node,
+    NullDevice,
+    Place,
+    path_parts,
+)
 from wasm_sandbox.engine.world.mounts import Mount, Mounts
 from wasm_sandbox.engine.world.pipe import memory_at
 from wasm_sandbox.engine.world.preview1 import (
     ALL_RIGHTS,
     APPEND,
+    CHARACTER_DEVICE,
     CREATE,
     DIRECTORY,
     EBADF,
@@ -179,6 +189,7 @@ class Descriptors:
             return None
         orphans = [o.file for o in self._open.values() if isinstance(o, OpenFile) and o.file.parent is None]
         nodes, indices = state_of(self.files, orphans)
+        indices[self.files.null] = len(nodes)
         opened = []
         for number, entry in self._open.items():
             if isinstance(entry, OpenFile):
@@ -197,7 +208,7 @@ class Descriptors:
         if len(state.opened) > MAX_DESCRIPTORS:
             raise Refusal(EMFILE)
         self.files.clear()
-        nodes = restore_nodes(self.files, state.nodes, self.memory.now())
+        nodes = [*restore_nodes(self.files, state.nodes, self.memory.now()), self.files.null]
         self._open = {ROOT: OpenDirectory(self.files.root)}
         for opened in state.opened:
             if not (STDERR < opened.number < 1 << 31 and 0 <= opened.node < len(nodes)):
@@ -211,7 +222,7 @@ class Descriptors:
                 self._open[opened.number] = OpenFile(node, opened.reads, opened.writes, flags, opened.position)
             else:
                 raise Refusal(EINVAL)
-        for node, written in zip(nodes, state.nodes, strict=True):
+        for node, written in zip(nodes, state.nodes, strict=False):
             if isinstance(node, File) and not written.name:
                 self.files.closed(node)
 
@@ -240,7 +251,7 @@ class Descriptors:
         if isinstance(opened, OpenMounted):
             kind, flags, rights = opened.mount.fdstat(opened.number)
         elif isinstance(opened, OpenFile):
-            kind, flags = REGULAR_FILE, opened.flags
+            kind, flags = _filetype(opened.file), opened.flags
             rights = ALL_RIGHTS & ~(0 if opened.reads else RIGHT_READ) & ~(0 if opened.writes else RIGHT_WRITE)
         else:
             kind, rights = DIRECTORY, ALL_RIGHTS
@@ -320,8 +331,8 @@ class Descriptors:
     def _write(self, file: File, position: int, iovs: int, count: int) -> int:
         spans = vectors(self.memory, iovs, count)
         total = sum(size for _, size in spans)
-        if not total:
-            return 0
+        if not total or isinstance(file, NullDevice):
+            return total
         if position + total > len(file.data):
             self._resize(file, position + total)
         data = file.writable()
@@ -336,6 +347,8 @@ class Descriptors:
         return total
 
     def _resize(self, file: File, size: int) -> None:
+        if isinstance(file, NullDevice):
+            return
         for _ in self.files.resize(file, size):
             self.memory.check()
 
@@ -486,7 +499,7 @@ class Descriptors:
     ) -> int:
         self.memory.span(result, 4)
         number = self._free_number()
-        place = self._resolve(fd, path, path_size)
+        place = self._resolve_or_null(fd, path, path_size)
         opened: Open
         if isinstance(place, _Beyond):
             if oflags & CREATE and place.means_directory:
@@ -526,7 +539,7 @@ class Descriptors:
         return OpenFile(node, bool(rights & RIGHT_READ), writes, flags & KEPT_FLAGS)
 
     def path_filestat_get(self, fd: int, lookup: int, path: int, path_size: int, result: int) -> int:
-        place = self._resolve(fd, path, path_size)
+        place = self._resolve_or_null(fd, path, path_size)
         if isinstance(place, _Beyond):
             errno, status = place.mount.path_filestat(place.directory, lookup, place.path)
             if errno:
@@ -636,6 +649,15 @@ class Descriptors:
     def _store_size(self, result: int, size: int) -> None:
         self.memory.store(result, struct.pack("<I", size))
 
+    def _resolve_or_null(self, fd: int, path: int, size: int) -> Place | _Beyond:
+        """`_resolve` for what may also be done to the null device."""
+        opened = self._get(fd)
+        if isinstance(opened, OpenDirectory):
+            null = self.files.null_at(opened.directory, self.memory.load(path, min(size, 1 << 16)))
+            if null is not None:
+                return Place(opened.directory, "null", null, False)
+        return self._resolve(fd, path, size)
+
     def _resolve(self, fd: int, path: int, size: int) -> Place | _Beyond:
         opened = self._get(fd)
         if isinstance(opened, OpenFile):
@@ -657,6 +679,8 @@ def _existing(place: Place) -> Node:
 
 
 def _filetype(node: Node) -> int:
+    if isinstance(node, NullDevice):
+        return CHARACTER_DEVICE
     return REGULAR_FILE if isinstance(node, File) else DIRECTORY
 
 

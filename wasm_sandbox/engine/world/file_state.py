@@ -28,7 +28,7 @@ class OpenState(NamedTuple):
 
     number: int
     node: int
-    """Index of its node."""
+    """Index of its node; one past the last of them for the null device."""
     reads: bool
     writes: bool
     flags: int

@@ -32,6 +32,9 @@ SCRATCH = "tmp"
 
 ZEROS = bytes(1 << 20)
 
+_NULL = [b"dev", b"null"]
+_NULL_INODE = (1 << 64) - 1
+
 _MOST_STALE = 64
 """So many places of entries that are gone a directory keeps, besides as many as it has entries."""
 
@@ -63,6 +66,15 @@ class File(Node):
         if isinstance(self.data, bytes):
             self.data = bytearray(self.data)
         return self.data
+
+
+@dataclass(eq=False)
+class NullDevice(File):
+    """What reads as empty, and keeps nothing of what is written: in no directory, and no part of what is counted."""
+
+    def writable(self) -> bytearray:
+        """Nothing, whatever is done to it."""
+        return bytearray()
 
 
 # A guest reads a listing in parts, and may change the directory between two of them. What has been there all the time
@@ -149,6 +161,7 @@ class FileSystem:
         self._bytes = self._nodes = self._last_inode = 0
         self._given = files
         self.root = Directory(self._inode(), None, now, now)
+        self.null = NullDevice(_NULL_INODE, self.root, now, now)
         for number, path in enumerate(mount_points):
             place = self._with_parents(path, now)
             self._link(place, MountPoint(self._inode(), place.directory, now, now, number))
@@ -195,6 +208,17 @@ class FileSystem:
         if means_directory and isinstance(found, File):
             raise Refusal(ENOTDIR)
         return Place(directory, name, found, means_directory, "/".join(below))
+
+    def null_at(self, start: Directory, path: bytes) -> NullDevice | None:
+        """Null device, for its path where nobody put anything else."""
+        if start is not self.root or [part for part in path.split(b"/") if part not in (b"", b".")] != _NULL:
+            return None
+        above = self.root.entries.get("dev")
+        if isinstance(above, MountPoint) or (isinstance(above, Directory) and "null" in above.entries):
+            return None
+        if not path.endswith(_NULL[-1]):
+            raise Refusal(ENOTDIR)
+        return self.null
 
     def _with_parents(self, path: str, now: int) -> Place:
         at = self.root

@@ -18,7 +18,7 @@ ROOT = 3
 """Descriptor of the one preopened directory."""
 
 # filetype
-UNKNOWN, DIRECTORY, REGULAR_FILE, SYMBOLIC_LINK = 0, 3, 4, 7
+UNKNOWN, CHARACTER_DEVICE, DIRECTORY, REGULAR_FILE, SYMBOLIC_LINK = 0, 2, 3, 4, 7
 
 CREATE, MUST_BE_DIRECTORY, EXCLUSIVE, TRUNCATE = 1, 2, 4, 8  # oflags
 APPEND, NONBLOCK = 1, 4  # fdflags
