@@ -6,6 +6,7 @@ import ast
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,8 +25,10 @@ from tests.support.processes import python as interpreter
 from wasm_sandbox import ErrorKind, Limits, Tool, ToolExecutionResult, WasmToolSandbox, run_tool
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
+from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES
 from wasm_sandbox.engine.world.surroundings import LiveSurroundings
 from wasm_sandbox.errors import HostError, ToolSourceError
+from wasm_sandbox.outcome import Ending
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.tool import source as tool_source
 
@@ -465,3 +468,25 @@ def test_a_huge_exception_is_reported_within_bounds(run_body: RunBody) -> None:
     assert len(result.error.model_dump_json()) < 3 << 20
     assert type(result.func_return) is str
     assert len(result.func_return) <= 1000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells what a stack takes")
+def test_a_guest_that_recurses_deeply_leaves_no_memory_in_the_stack_of_its_thread(new_engine: GuestEngine) -> None:
+    request = ExecutionRequest(f"def f():\n    {OVERFLOW}\nf()", {}, Limits(timeout_seconds=60))
+    for _ in range(3):
+        assert new_engine.start(request, LiveSurroundings()).result(60).ending is Ending.STACK_OVERFLOW
+    until = time.monotonic() + 10
+    while (taken := resident_in_stacks()) > 2 << 20 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert taken <= 2 << 20
+
+
+def resident_in_stacks() -> int:
+    """Bytes of memory in the largest of the mappings that have the size of a guest thread's stack."""
+    largest, is_stack = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line):
+            is_stack = found[3] == "rw-p" and int(found[2], 16) - int(found[1], 16) == NATIVE_STACK_BYTES
+        elif is_stack and line.startswith("Rss:"):
+            largest = max(largest, int(line.split()[1]) << 10)
+    return largest

@@ -12,7 +12,13 @@ from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
 from wasm_sandbox.engine.threads.green import check_threads, wait_beside_green_threads
-from wasm_sandbox.engine.threads.native_stack import ATTEMPTS, NATIVE_STACK_BYTES, has_stack, start_with_stack
+from wasm_sandbox.engine.threads.native_stack import (
+    ATTEMPTS,
+    NATIVE_STACK_BYTES,
+    has_stack,
+    stack_trimmer,
+    start_with_stack,
+)
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError, pass_on
 from wasm_sandbox.forks import PerProcess
@@ -219,12 +225,14 @@ class GuestThreads:
             looked.set()
         del looked, fits
         _here.is_for_guests = True
+        trim_stack = stack_trimmer()
         while True:
             job = self._queue.get()
             if job is None:
                 return
             job()
             del job  # holds the result of the run
+            trim_stack()
             with self._lock:
                 self._idle += 1
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 
 from wasm_sandbox.forks import stack_size_lock, start_thread
 
@@ -21,6 +23,11 @@ ATTEMPTS = 20
 
 _SLACK_BYTES = 1 << 20
 """Part of a stack that the system may keep for itself: guards, and what each thread has of its own."""
+
+_KEPT_BYTES = 1 << 20
+"""Part of a stack that ordinary runs use, which stays."""
+
+_MADV_DONTNEED = 4
 
 _ATTRIBUTES_BYTES = 256
 """More than a ``pthread_attr_t`` of any system has."""
@@ -55,6 +62,30 @@ def has_stack(size: int) -> bool:
     """Whether the calling thread's native stack is about so large, as far as the system tells."""
     found = stack_bytes()
     return found is None or found >= size - min(_SLACK_BYTES, size // 4)
+
+
+def stack_trimmer() -> Callable[[], None]:
+    """Function that gives back what recursion took of the calling thread's stack, and only Linux keeps for the thread.
+
+    It is for this thread alone, and for the outermost of its functions: what is below its frames is gone.
+    """
+    if sys.platform != "linux":
+        return _nothing
+    library = ctypes.PyDLL(None)
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
+    own = library.pthread_self
+    own.restype = ctypes.c_void_p
+    if library.pthread_getattr_np(ctypes.c_void_p(own()), attributes):
+        return _nothing
+    lowest, size = ctypes.c_size_t(), ctypes.c_size_t()
+    library.pthread_attr_getstack(attributes, ctypes.byref(lowest), ctypes.byref(size))
+    library.pthread_attr_destroy(attributes)
+    start, length = ctypes.c_size_t(lowest.value), ctypes.c_size_t(size.value - _KEPT_BYTES)
+    return partial(library.madvise, start, length, _MADV_DONTNEED)
+
+
+def _nothing() -> None:
+    """Give nothing back."""
 
 
 def start_with_stack(thread: threading.Thread, size: int) -> None:
