@@ -12,6 +12,8 @@ import pytest
 from tests.support.recursion import PATHS, SOURCES
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 
+pytestmark = pytest.mark.long
+
 MEASURED = 0.97
 """Of a native depth: they are known to one percent, and a few frames around a script differ."""
 BEYOND = (2_000, 12_000, 60_000)
@@ -59,7 +61,7 @@ def test_a_tool_that_nests_too_deeply_is_a_syntax_error_in_words(name: str) -> N
     nested = str(eval(SOURCES[name][1], {"n": 20_000 if SOURCES[name][0] > 300 else SOURCES[name][0] + 200}))
     source = "def f():\n    return 1\n\ndef unused():\n" + "".join(f"    {line}\n" for line in nested.splitlines())
     tool = Tool.model_construct(name="f", source_code=source, json_schema={"name": "f", "parameters": {}})
-    result = run_tool(tool, limits=Limits(timeout_seconds=60, fuel=None))
+    result = run_tool(tool, limits=Limits(timeout_seconds=60, fuel=None, memory_bytes=1 << 30))
     if result.error is None:
         assert result.func_return == 1
     else:

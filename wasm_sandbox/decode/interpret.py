@@ -44,7 +44,7 @@ _MORE_TIME = " Raise Limits.timeout_seconds, or do less in a run."
 _RETURN_INSTEAD = "let it return instead of calling sys.exit or os._exit"
 _LEAVE_THE_FRAME = "leave it to the script to write the result"
 _PARSER_OVERFLOW = "Parser stack overflowed"
-_SYNTAX_ERRORS = {"SyntaxError", "IndentationError", "TabError"}
+_COMPILER_ERRORS = {"SyntaxError", "IndentationError", "TabError", "RecursionError"}
 _NOT_PICKLED = re.compile(
     r"maximum recursion depth exceeded while pickling|"
     r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
@@ -238,11 +238,12 @@ def _exit_error(
         return None
     exception = outcome.exception
     if exception is not None:
+        is_compiled = exception.traceback.startswith("Traceback")  # else no frame: the script did not compile
         too_complex = exception.message.startswith(_PARSER_OVERFLOW)  # CPython makes it a MemoryError
         if exception.name == "MemoryError" and not too_complex:
             kind = ErrorKind.OUT_OF_MEMORY
-        elif (exception.name in _SYNTAX_ERRORS or too_complex) and not exception.traceback.startswith("Traceback"):
-            kind = ErrorKind.SYNTAX_ERROR  # no frame: the script did not compile
+        elif not is_compiled and (exception.name in _COMPILER_ERRORS or too_complex):
+            kind = ErrorKind.SYNTAX_ERROR
         elif _was_raised_on(argument_lines, exception.traceback, outcome.stderr):
             kind = ErrorKind.BAD_ARGUMENTS
         else:

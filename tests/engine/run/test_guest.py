@@ -11,6 +11,7 @@ import pytest
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.run.guest import Guest
+from wasm_sandbox.engine.threads.guest_threads import on_guest_thread
 from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings, Surroundings
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.outcome import Ending
@@ -32,7 +33,7 @@ class Kept:
 
     def call(self, script: str, environ: dict[str, str] | None = None, seconds: float = LONG_SECONDS) -> Ending:
         request = ExecutionRequest(script, environ or {}, Limits(fuel=2**40))
-        return self.guest.call(request, time.monotonic() + seconds)
+        return on_guest_thread(lambda: self.guest.call(request, time.monotonic() + seconds))
 
     def printed(self, script: str, environ: dict[str, str] | None = None) -> str:
         assert self.call(script, environ) is Ending.EXITED
