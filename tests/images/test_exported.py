@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from tests.support.packages import make_package
 from wasm_sandbox import Image, Tool, run_tool
 from wasm_sandbox.cli.app import cli
+from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES
 from wasm_sandbox.engine.compiled import compiling
 from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory
@@ -269,7 +270,8 @@ def test_the_wasmtime_command_is_told_what_the_engine_expects(tmp_path: Path) ->
     on_linux = compiling.compile_for(SNAPSHOT, "aarch64-unknown-linux-gnu", str(command))
     assert on_linux == with_memory(bytes(32), b"code\n", SNAPSHOT.memory)  # where linear memory is ours
     told = (tmp_path / "told").read_text()
-    flags = "-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,max-wasm-stack=2097152 -O memory-init-cow=n"
+    stack = f"max-wasm-stack={WASM_STACK_BYTES},async-stack-size={WASM_STACK_BYTES}"
+    flags = f"-O opt-level=2 -C collector=drc -W threads=n,branch-hinting=y,{stack} -O memory-init-cow=n"
     assert told.startswith(f"compile --target aarch64-unknown-linux-gnu {flags} -o ")
 
 
