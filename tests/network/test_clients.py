@@ -136,7 +136,7 @@ async def test_an_async_caller_has_a_network(servers: Servers) -> None:
     assert result.func_return == "one,two,three"
 
 
-def test_a_session_keeps_its_connections_until_a_checkpoint(servers: Servers, echo: int) -> None:
+def test_a_session_keeps_its_connections_and_no_copy_of_it_has_them(servers: Servers, echo: int) -> None:
     box = Sandbox(network=servers.network(allow=[f"tcp://localhost:{echo}"]))
     say = "s.send(b'again\\n')\ns.recv(10)"
     with box.session() as session:
@@ -144,17 +144,23 @@ def test_a_session_keeps_its_connections_until_a_checkpoint(servers: Servers, ec
         assert value_of(session.run_code(opened + say, {"port": echo})) == b"AGAIN\n"
         assert value_of(session.run_code(say)) == b"AGAIN\n"
         point = session.checkpoint()
-        _assert_reset(session.run_code(say))
-        assert value_of(session.run_code(opened + say)) == b"AGAIN\n"
+        assert value_of(session.run_code(say)) == b"AGAIN\n"
         with session.fork() as fork:
             _assert_reset(fork.run_code(say))
-            assert value_of(fork.run_code(opened + say)) == b"AGAIN\n"
-        _assert_reset(session.run_code(say))
+            assert value_of(fork.run_code("old = s\n" + opened + say)) == b"AGAIN\n"
+            _assert_reset(fork.run_code(say.replace("s.", "old.")))
+            assert value_of(session.run_code(say)) == b"AGAIN\n"
+        assert value_of(session.run_code("later = s\n" + opened + say)) == b"AGAIN\n"
         session.rollback(point)
         _assert_reset(session.run_code(say))
-        assert value_of(session.run_code(opened + say)) == b"AGAIN\n"
+        assert value_of(session.run_code("old = s\n" + opened + say)) == b"AGAIN\n"
+        _assert_reset(session.run_code(say.replace("s.", "old.")))
         with box.load_session(session.dump()) as loaded:
+            assert value_of(session.run_code(say)) == b"AGAIN\n"
             _assert_reset(loaded.run_code(say))
+        ended = session.run_code(f"{say}\nwhile True: pass", limits={"timeout_seconds": 0.3})
+        assert ended.rolled_back
+        _assert_reset(session.run_code(say))
 
 
 def _assert_reset(result: CodeResult) -> None:

@@ -139,7 +139,7 @@ class Session:
         registry.register(self)
 
     def _connections(self) -> RunConnections | None:
-        """Connections, which stay open from call to call, and end with a checkpoint."""
+        """Connections, which stay open from call to call, and end when it is taken back."""
         if self._options["network"] is None:
             return None
         from wasm_sandbox.sandbox.networking import connections_of  # lazy: only for sessions with a network
@@ -147,7 +147,7 @@ class Session:
         return connections_of(self._options, is_kept=True)
 
     def _disconnect(self) -> None:
-        """End the connections: no checkpoint holds them."""
+        """End the connections: the guest is at a checkpoint again, and none holds them."""
         if self._network is not None:
             self._network.drop()
 
@@ -476,7 +476,6 @@ class Session:
     def checkpoint(self) -> SessionPoint:
         """Point of its life to which `rollback` takes it back, as often as wanted."""
         with self.using(self._paused):
-            self._disconnect()
             return SessionPoint(self._kept.checkpoint(), self._cells, self._family)
 
     def rollback(self, point: SessionPoint) -> None:
@@ -496,7 +495,6 @@ class Session:
     def fork(self) -> Session:
         """Make another session that is what this one is now; they go on apart, and draw other random numbers."""
         with self.using():
-            self._disconnect()
             point = self._kept.checkpoint()
             loaded = None if point is None else Loaded(point, self._cells, ())
             return Session(
@@ -520,7 +518,6 @@ class Session:
     def _dumped(self, key: bytes | None, pending: tuple[Pending, ...], paused: Paused | None = None) -> bytes:
         with self.using(paused):
             point = self._kept.checkpoint()
-            self._disconnect()
             if point is None:  # nothing has run in it
                 self._touch()
                 point = self._kept.checkpoint()
