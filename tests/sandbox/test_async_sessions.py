@@ -84,6 +84,12 @@ def test_a_program_is_paused_and_resumed() -> None:
         found = await session.start("ok = await approve('pay?')\nok")
         assert isinstance(found, AsyncPaused)
         blob = await found.dump()
+        twin = await found.fork()
+        refused = await twin.resume({twin.calls[0].id: False})
+        assert not isinstance(refused, AsyncPaused)
+        assert refused.value is False
+        assert (twin.stdout, twin.stderr, twin.displays) == ([], [], [])
+        await twin.session.close()
         result = await found.resume({found.calls[0].id: True})
         assert not isinstance(result, AsyncPaused)
         assert result.value is True

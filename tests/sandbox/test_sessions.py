@@ -774,6 +774,30 @@ def test_from_the_same_bytes_a_program_goes_on_in_other_ways(box: Sandbox, sessi
     assert results == [[True, True], [True, False], [False, True], [False, False]]
 
 
+def test_a_paused_program_is_forked_into_all_that_could_become_of_it(session: Session) -> None:
+    code = "import asyncio\nseen = []\nfor n in range(2):\n    seen.append(await approve(f'{n}: {seen}'))\nseen"
+    ends: list[Any] = []
+
+    def follow(waiting: Paused) -> None:
+        for answer in True, False:
+            twin = waiting.fork()
+            assert [(call.id, call.kwargs) for call in twin.calls] == [(call.id, call.kwargs) for call in waiting.calls]
+            found = twin.resume({twin.calls[0].id: answer})
+            if isinstance(found, Paused):
+                follow(found)
+            else:
+                ends.append(ended(found).value)
+            twin.session.close()
+
+    waiting = paused(session.start(code))
+    follow(waiting)
+    assert ends == [[True, True], [True, False], [False, True], [False, False]]
+    last = paused(waiting.resume({waiting.calls[0].id: False}))
+    assert ended(last.resume({last.calls[0].id: False})).value == [False, False]
+    with pytest.raises(SessionError, match="does not wait any more"):
+        waiting.fork()
+
+
 def test_a_program_that_paused_here_ends_in_another_process(session: Session, tmp_path: Path) -> None:
     found = paused(session.start("name = 'pay'\nanswer = await approve(name)\n(name, answer)"))
     (tmp_path / "blob").write_bytes(found.dump(key=b"k"))

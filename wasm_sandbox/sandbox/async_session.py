@@ -187,6 +187,10 @@ class AsyncPaused:
         steps = paused.session.resume_steps(paused, paused.checked(answers), asyncio.get_running_loop())
         return wrapped(await AsyncSession(paused.session)._done(steps, paused))
 
+    async def fork(self) -> AsyncPaused:
+        """Make another program that waits for the same; see `Paused.fork`."""
+        return AsyncPaused(await asyncio.to_thread(self._paused.fork))
+
     async def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the program as it waits; see `Paused.dump`."""
         return await asyncio.to_thread(self._paused.dump, key)

@@ -495,15 +495,26 @@ class Session:
     def fork(self) -> Session:
         """Make another session that is what this one is now; they go on apart, and draw other random numbers."""
         with self.using():
-            point = self._kept.checkpoint()
-            loaded = None if point is None else Loaded(point, self._cells, ())
-            return Session(
-                self._box,
-                idle_seconds=self._idle_seconds,
-                lifetime_seconds=self._lifetime_seconds,
-                loaded=loaded,
-                family=self._family,
-            )
+            return self._copy()
+
+    def _copy(self) -> Session:
+        point = self._kept.checkpoint()
+        loaded = None if point is None else Loaded(point, self._cells, ())
+        return Session(
+            self._box,
+            idle_seconds=self._idle_seconds,
+            lifetime_seconds=self._lifetime_seconds,
+            loaded=loaded,
+            family=self._family,
+        )
+
+    def forked(self, paused: Paused) -> Paused:
+        """Copy a paused program, in a session of its own; for `Paused.fork`."""
+        with self.using(paused):
+            twin = self._copy()
+        deferred = {ident: found._replace(call=found.call.model_copy()) for ident, found in paused.deferred.items()}
+        twin._paused = Paused(twin, deferred, paused._so_far, paused.options)
+        return twin._paused
 
     def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the session as it is, for `Sandbox.load_session` in any process with the same image.
@@ -634,6 +645,14 @@ class Paused:
         if unknown := sorted(set(answers) - known, key=repr):
             raise ValueError(f"the program waits for no call {unknown[0]!r} (it waits for {sorted(known)})")
         return [answer_of(self.deferred[ident].function, ident, value) for ident, value in answers.items()]
+
+    def fork(self) -> Paused:
+        """Make another program that waits for the same, in a session of its own: each is resumed in its own way.
+
+        Raises:
+            SessionError: as `resume`; or if there are as many sessions as there may be.
+        """
+        return self.session.forked(self)
 
     def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the program as it waits, for `Sandbox.load_paused`; see `Session.dump`."""
