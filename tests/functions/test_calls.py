@@ -235,7 +235,7 @@ class MyError(Exception):
         (SystemExit(3), "HostFunctionError: f failed"),
         (KeyboardInterrupt(), "HostFunctionError: f failed"),
         (StopIteration(5), "StopIteration: 5"),
-        (MemoryError(), "MemoryError: "),
+        (MemoryError(), "HostFunctionError: f failed"),
         (UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), "HostFunctionError: UnicodeDecodeError: 'utf-8' codec"),
     ],
     ids=lambda e: type(e).__name__ if isinstance(e, BaseException) else "",

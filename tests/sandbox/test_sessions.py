@@ -699,6 +699,7 @@ def test_a_program_pauses_as_often_as_it_has_to(session: Session) -> None:
         (ValueError("no"), "ValueError: no"),
         (TimeoutError("late"), "TimeoutError: late"),
         (Exception("e"), "Exception: e"),
+        (MemoryError("m"), "HostFunctionError: MemoryError: m"),
     ],
 )
 def test_an_answer_may_be_an_exception(error: Exception, words: str, session: Session) -> None:

@@ -35,7 +35,7 @@ def answer_of(function: HostFunction, ident: int, value: Any) -> Answer:
     """
     if isinstance(value, BaseException):
         name = type(value).__name__
-        known = getattr(builtins, name, None) is type(value)
+        known = getattr(builtins, name, None) is type(value) and not isinstance(value, MemoryError)
         text = (str(value) if known else f"{name}: {value}")[:MAX_MESSAGE]
         kind = name if known else "HostFunctionError"
         return Answer(FAILED, ident, marshal.dumps((kind, text), MARSHAL_VERSION))

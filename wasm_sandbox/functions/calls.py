@@ -618,6 +618,8 @@ def _outcome(error: BaseException) -> str:
 
 def _builtin_name(error: BaseException) -> str | None:
     kind = type(error)
+    if kind is MemoryError:  # which would be said of the guest's memory
+        return None
     return kind.__name__ if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind else None
 
 
