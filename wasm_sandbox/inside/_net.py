@@ -891,5 +891,5 @@ def install():
     _install_socket()
     importlib.import_module("ssl")
     _install_loop()
-    for name in ("http.client", "urllib.request"):
+    for name in ("http.client", "netrc", "urllib.request"):
         importlib.import_module(name)

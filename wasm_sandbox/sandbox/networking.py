@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import sys
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
@@ -42,7 +43,7 @@ def connections_of(
     if network is None:
         return None
     assert isinstance(network, Network)
-    if find_spec("h11") is None:
+    if sys.modules.get("h11") is None and find_spec("h11") is None:
         raise HostError("a network needs h11, which is not installed: pip install 'wasm-sandbox[network]'")
     made = RunConnections(network, RunSecrets(network.secrets, network.replay is not None), is_kept)
     ask_on(made, loop)
