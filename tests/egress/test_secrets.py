@@ -88,3 +88,15 @@ def test_a_name_takes_the_place_of_a_placeholder() -> None:
     secrets = run_secrets(VALUE)
     placeholder = secrets.placeholders["KEY0"].encode()
     assert secrets.neutral(b"/x?key=" + placeholder) == b"/x?key={{KEY0}}"
+
+
+@pytest.mark.parametrize(
+    "forged", ["", "a", "secret-KEY0-", "secret-KEY1-" + "0" * 32, "secret-KEY0-" + "0" * 33, "secret-KEY0-" + "G" * 32]
+)
+def test_a_placeholder_that_is_none_is_passed_over(forged: str) -> None:
+    given_secrets = {"KEY0": Secret("sk-0123456789", ["a.test"])}
+    kept = RunSecrets(given_secrets).placeholders
+    assert RunSecrets(given_secrets, kept={**kept, "OTHER": "x"}).placeholders == kept
+    placeholder = RunSecrets(given_secrets, kept={"KEY0": forged}).placeholders["KEY0"]
+    assert placeholder != forged
+    assert len(placeholder) == len(kept["KEY0"])

@@ -92,7 +92,7 @@ def check_blob(blob: bytes) -> None:
         end = offset + len(part)
     assert end <= memory.size
     assert files is None or files.nbytes <= LIMITS.files_bytes
-    again = snapshots.load(snapshots.dump(found.point, found.cells, found.pending, b"key"), LIMITS, b"key")
+    again = snapshots.load(snapshots.dump(found, b"key"), LIMITS, b"key")
     assert again == found
 
 

@@ -297,6 +297,17 @@ def test_the_value_arrives_at_the_server(servers: Servers) -> None:
     assert result.value == len(KEY)  # of asterisks: the placeholder is longer
 
 
+def test_a_client_that_a_session_has_made_keeps_its_secret_in_forks_and_bytes(servers: Servers) -> None:
+    box = Sandbox(network=_secretive(servers))
+    ask = f"{ASKED}\nask(https, Authorization=kept)['headers']['authorization']"
+    with box.session() as session:
+        session.run_code("import os\nkept = os.environ['API_KEY']")
+        with session.fork() as fork, box.load_session(session.dump()) as loaded:
+            for one in (session, fork, loaded):
+                result = one.run_code(ask, servers.inputs)
+                assert result.value == "*" * len(KEY), result.error
+
+
 def test_a_deterministic_run_has_no_network() -> None:
     with pytest.raises(InvalidNetwork, match="deterministic"):
         Sandbox(network="example.com", limits=Limits(deterministic=True))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping
+from types import MappingProxyType
 from urllib.parse import quote, quote_plus
 
 from wasm_sandbox.network import Secret
@@ -27,15 +29,26 @@ class RunSecrets:
     Args:
         secrets: name -> secret.
         is_deterministic: whether placeholders are the same in every run; only for runs that send nothing.
+        kept: name -> placeholder that a guest has already. It comes from a session's bytes, and so from anybody: what
+            is no placeholder of that name is passed over.
 
     Attributes:
         secrets: name -> secret.
         placeholders: name -> placeholder, in letters, digits, ``-`` and ``_``, which no encoding of HTTP changes.
     """
 
-    def __init__(self, given: Mapping[str, Secret], is_deterministic: bool = False) -> None:
+    def __init__(
+        self,
+        given: Mapping[str, Secret],
+        is_deterministic: bool = False,
+        kept: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.secrets = dict(given)
-        self.placeholders = {name: _placeholder(name, is_deterministic) for name in self.secrets}
+        self.placeholders = {}
+        for name in self.secrets:
+            old = kept.get(name, "")
+            is_one = re.fullmatch(f"secret-{name}-[0-9a-f]{{32}}", old, re.ASCII) is not None
+            self.placeholders[name] = old if is_one else _placeholder(name, is_deterministic)
         forms = {form for secret in self.secrets.values() for form in forms_of(secret.value)}
         self._forms = sorted(forms, key=lambda form: (-len(form), form))
         self._firsts = {form[:1] for form in self._forms}

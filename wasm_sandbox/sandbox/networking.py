@@ -6,9 +6,10 @@ import contextvars
 import inspect
 import sys
 from asyncio import AbstractEventLoop, run_coroutine_threadsafe
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from wasm_sandbox.egress import RunConnections, RunSecrets
@@ -26,7 +27,10 @@ MAX_DEPTH = 50
 
 
 def connections_of(
-    options: RunOptions, loop: AbstractEventLoop | None = None, is_kept: bool = False
+    options: RunOptions,
+    loop: AbstractEventLoop | None = None,
+    is_kept: bool = False,
+    placeholders: Mapping[str, str] = MappingProxyType({}),
 ) -> RunConnections | None:
     """Connections of the option ``network``; None if there is no network.
 
@@ -34,6 +38,7 @@ def connections_of(
         options: options of the run, checked.
         loop: event loop of the caller, if it has one that is free, for an async ``on_request``.
         is_kept: whether they outlive a run, as those of a session.
+        placeholders: what the guest has in place of secrets already; hostile.
 
     Raises:
         HostError: if what a network needs is not installed.
@@ -45,7 +50,7 @@ def connections_of(
     assert isinstance(network, Network)
     if sys.modules.get("h11") is None and find_spec("h11") is None:
         raise HostError("a network needs h11, which is not installed: pip install 'wasm-sandbox[network]'")
-    made = RunConnections(network, RunSecrets(network.secrets, network.replay is not None), is_kept)
+    made = RunConnections(network, RunSecrets(network.secrets, network.replay is not None, placeholders), is_kept)
     ask_on(made, loop)
     return made
 

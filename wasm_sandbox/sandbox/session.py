@@ -125,7 +125,7 @@ class Session:
         self._limits = cast(Limits, self._options["limits"])
         self._idle_seconds, self._lifetime_seconds = float(idle_seconds), float(lifetime_seconds)
         self._environ = merge_environment(self._options["env"])
-        self._network = self._connections()
+        self._network = self._connections(loaded.placeholders if loaded else {})
         self._given = check_files(self._options["files"], None, self._limits)
         options, point = self._options, loaded.point if loaded else None
         self._kept = keeper(options["isolation"], options["image"], self._given, self._limits, point)
@@ -138,13 +138,21 @@ class Session:
         self._paused: Paused | None = None
         registry.register(self)
 
-    def _connections(self) -> RunConnections | None:
-        """Connections, which stay open from call to call, and end when it is taken back."""
+    def _connections(self, placeholders: Mapping[str, str]) -> RunConnections | None:
+        """Connections, which stay open from call to call, and end when it is taken back.
+
+        Args:
+            placeholders: what the guest has in place of secrets already.
+        """
         if self._options["network"] is None:
             return None
         from wasm_sandbox.sandbox.networking import connections_of  # lazy: only for sessions with a network
 
-        return connections_of(self._options, is_kept=True)
+        return connections_of(self._options, is_kept=True, placeholders=placeholders)
+
+    def _content(self, point: Checkpoint, pending: tuple[Pending, ...] = ()) -> Loaded:
+        """What a fork, or bytes, have of it; the guest's objects may hold placeholders of secrets."""
+        return Loaded(point, self._cells, pending, self._network.environ if self._network else {})
 
     def _disconnect(self) -> None:
         """End the connections: the guest is at a checkpoint again, and none holds them."""
@@ -499,7 +507,7 @@ class Session:
 
     def _copy(self) -> Session:
         point = self._kept.checkpoint()
-        loaded = None if point is None else Loaded(point, self._cells, ())
+        loaded = None if point is None else self._content(point)
         return Session(
             self._box,
             idle_seconds=self._idle_seconds,
@@ -533,7 +541,7 @@ class Session:
                 self._touch()
                 point = self._kept.checkpoint()
                 assert point is not None
-            return dump(point, self._cells, pending, key)
+            return dump(self._content(point, pending), key)
 
     def _touch(self) -> None:
         script = session_cell_script("", None, None, name=cell_name(0), is_fork=False)

@@ -12,7 +12,7 @@ import hmac
 import json
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -46,6 +46,7 @@ class _Head(PointHead):
     cells: Count
     body_bytes: Count
     pending: list[Pending]
+    placeholders: Annotated[dict[str, str], Field(default_factory=dict, max_length=1000)]
 
 
 class Loaded(NamedTuple):
@@ -54,25 +55,26 @@ class Loaded(NamedTuple):
     point: Checkpoint
     cells: int
     pending: tuple[Pending, ...]
+    placeholders: Mapping[str, str]
+    """Name of a secret -> what the guest has in its place."""
 
 
-def dump(point: Checkpoint, cells: int, pending: Iterable[Pending], key: bytes | None) -> bytes:
+def dump(content: Loaded, key: bytes | None) -> bytes:
     """Bytes of a session at rest.
 
     Args:
-        point: checkpoint.
-        cells: number of cells so far.
-        pending: calls that a paused program waits for.
+        content: what there is.
         key: key that the bytes are signed with; None not to sign them.
     """
-    body = b"".join(point.parts)
+    body = b"".join(content.point.parts)
     head = _Head(
-        **head_of(point).model_dump(),
+        **head_of(content.point).model_dump(),
         format=FORMAT,
         is_signed=key is not None,
-        cells=cells,
+        cells=content.cells,
         body_bytes=len(body),
-        pending=list(pending),
+        pending=list(content.pending),
+        placeholders=dict(content.placeholders),
     )
     text = json.dumps(head.model_dump(mode="json"), separators=(",", ":")).encode()
     whole = b"".join([MAGIC, _SIZE.pack(len(text)), text, zlib.compress(body, _LEVEL)])
@@ -109,7 +111,7 @@ def load(blob: bytes, limits: Limits, key: bytes | None) -> Loaded:
     if sum(head.sizes) != head.body_bytes:
         raise damaged()
     point = head.point(cut(_body(whole[end:], head.body_bytes), head.sizes))
-    return Loaded(point, head.cells, tuple(head.pending))
+    return Loaded(point, head.cells, tuple(head.pending), head.placeholders)
 
 
 def _head(blob: bytes) -> tuple[_Head, int]:
