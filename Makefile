@@ -5,7 +5,8 @@
 #                 on all processors; in one process:  (PYTEST_ARGS="-p no:xdist")
 #
 # Besides: make test-long (the tests marked "long", which make test runs only where their file is named), make
-# test-plain (the tests of the engine with the plain one), make cpython (CPython's own tests, in the guest;
+# test-plain (the tests of the engine with the plain one), make test-integrations (the adapters, with the frameworks
+# themselves; FRAMEWORKS="smolagents" for some), make cpython (CPython's own tests, in the guest;
 # CPYTHON_ARGS="test_json --again" for some), make mutants (each defence taken out: its tests must fail;
 # MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make advisories (known
 # weaknesses of what is installed and of the guest, from the list in tools/) and make audit (the same from the network,
@@ -23,7 +24,7 @@ CPYTHON_ARGS ?=
 XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-plain cpython mutants lint types format advisories audit clean
+.PHONY: demo test test-long test-plain test-integrations cpython mutants lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
@@ -36,6 +37,14 @@ test-long: $(VENV)/.dev
 
 test-plain: $(VENV)/.dev
 	WASM_SANDBOX_ENGINE=plain $(BIN)/python -m pytest $(XDIST_ARGS) -m "not long" tests/engine tests/hostile tests/sandbox $(PYTEST_ARGS)
+
+# Frameworks that install in seconds and beside the development tools; the others by hand, in environments of their own:
+# pip install --group google-adk (or inspect-ai) --group dev, and pytest tests/integrations.
+FRAMEWORKS ?= smolagents pydantic-ai langchain openai-agents fastmcp
+
+test-integrations: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --group ,$(FRAMEWORKS))
+	$(BIN)/python -m pytest -p no:xdist tests/integrations $(PYTEST_ARGS)
 
 cpython: $(VENV)/.dev
 	$(BIN)/python -m tests.cpython $(CPYTHON_ARGS)
