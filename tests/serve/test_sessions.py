@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.serve.test_bad_input import problem
-from tests.support.servers import ADD, ALICE, BOB, Running, events, running, tokens
+from tests.support.servers import ADD, ALICE, BOB, Running, events, idle, running, tokens
 
 BYTES = {"Content-Type": "application/octet-stream"}
 LINES = {"Accept": "application/x-ndjson"}
@@ -160,8 +160,7 @@ def test_a_reader_that_takes_nothing_is_let_go_and_the_guest_with_it() -> None:
             code["limits"] = {"timeout_seconds": 60.0}
             with client.stream("POST", place, json=code, headers=LINES) as answer:
                 next(answer.iter_raw())
-                while server.app.admission.running:
-                    time.sleep(0.05)
+                idle(server)
         assert value(client, path, "1") == 1
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.serve.test_bad_input import problem
-from tests.support.servers import ALICE, BOB, Running, running, token_file, tokens
+from tests.support.servers import ALICE, BOB, Running, idle, running, token_file, tokens
 from wasm_sandbox import Limits
 from wasm_sandbox.serve import Settings, Tokens
 from wasm_sandbox.serve.tokens import Budget
@@ -155,8 +155,7 @@ def test_hanging_up_saves_no_fuel(tmp_path: Path, headers: dict[str, str]) -> No
     with running(tokens=tokens(tmp_path, alice="fuel_per_minute = 100000000")) as server, server.client(ALICE) as alice:
         with pytest.raises(httpx.ReadTimeout):
             alice.post("/v1/code", json=ENDLESS, headers=headers, timeout=0.5)
-        while server.app.admission.running:
-            time.sleep(0.01)
+        idle(server)
         problem(alice.post("/v1/code", json={"code": "1"}), "over-budget")
 
 
@@ -194,16 +193,17 @@ def test_a_client_with_many_calls_does_not_keep_others_waiting(tmp_path: Path) -
 
         def call(name: str, token: str) -> None:
             with server.client(token) as client:
-                assert client.post("/v1/code", json={"code": "import time; time.sleep(0.1)"}).status_code == 200
+                assert client.post("/v1/code", json={"code": "import time; time.sleep(0.2)"}).status_code == 200
             order.append(name)
 
         many = [pool.submit(call, "alice", ALICE) for _ in range(8)]
-        while server.app.admission.waiting < 7:
+        while server.app.admission.waiting < 4:
             time.sleep(0.01)
+        before = len(order)
         pool.submit(call, "bob", BOB).result()
         for future in many:
             future.result()
-        assert order.index("bob") <= 3
+        assert order.index("bob") <= before + 2
 
 
 def test_a_token_has_no_more_calls_under_way_than_its_own(tmp_path: Path) -> None:

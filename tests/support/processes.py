@@ -27,6 +27,6 @@ def python(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
 def _start(command: list[str], options: dict[str, Any]) -> subprocess.Popen[str]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a handler is not inherited, SIG_IGN is
     try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        return subprocess.Popen(command, text=True, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options})
     finally:
         signal.signal(signal.SIGINT, before)

@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ def ended(process: Popen[str]) -> tuple[int, list[dict[str, Any]]]:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     return process.returncode, [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+
+
+def idle(server: Running) -> None:
+    """Wait until no call is under way, for some seconds at most."""
+    end = time.monotonic() + 10
+    while server.app.admission.running:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def token_file(path: Path, *entries: str) -> Path:

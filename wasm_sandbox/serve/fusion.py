@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from wasm_sandbox import AsyncSession, CodeResult, ErrorKind, Limits, ToolError
 from wasm_sandbox.serve.bodies import JSON, until_hung_up
-from wasm_sandbox.serve.calls import Call, Desk
+from wasm_sandbox.serve.calls import Call, Counted, Desk
 from wasm_sandbox.serve.operations import Operation
 from wasm_sandbox.serve.problems import Problem
 from wasm_sandbox.serve.shapes import MAX_ENTRIES, Text, writable
@@ -190,27 +190,35 @@ class Fusion:
         box, limits = self._desk.box_of(client, None, limits, files=_files(shape.files))
 
         async def work() -> FusionJupyterAnswer:
-            began, cells = time.monotonic(), list[CellAnswer]()
-            fuel = limits.fuel
-            async with await box.session() as session:
-                for code in shape.cells:
-                    left = limits.timeout_seconds - (time.monotonic() - began)
-                    seconds = min(left, shape.cell_timeout or left)
-                    own = limits.model_copy(update={"timeout_seconds": max(seconds, MIN_SECONDS), "fuel": fuel})
-                    async with self._desk.counted(visit_of(request), Call("fusion", None, own)) as counted:
-                        counted.result = result = await session.run_code(code, limits=own)
-                    if fuel is not None and result.usage is not None:
-                        fuel = max(1, fuel - (result.usage.fuel or 0))
-                    if left <= 0 or _is_over_time(result):
-                        driver = CommandResult(status="TimeLimitExceeded", execution_time=time.monotonic() - began)
-                        return FusionJupyterAnswer(status="Failed", driver=driver)
-                    cells.append(_cell_answer(result))
-                files = await _fetched(session, shape.fetch_files) if shape.fetch_files else {}
-            spent = time.monotonic() - began
-            driver = CommandResult(status="Finished", execution_time=spent, return_code=0, stdout="", stderr="")
-            return FusionJupyterAnswer(status="Success", driver=driver, cells=cells, files=files)
+            call = Call("fusion", None, limits)
+            async with self._desk.counted(visit_of(request), call) as counted, await box.session() as session:
+                return await _run_cells(session, shape, limits, counted)
 
         return _answer(await until_hung_up(request, work()))
+
+
+async def _run_cells(
+    session: AsyncSession, shape: FusionJupyterShape, limits: Limits, counted: Counted
+) -> FusionJupyterAnswer:
+    """Run cells, which have time and fuel together."""
+    began, spent, cells = time.monotonic(), 0, list[CellAnswer]()
+    for code in shape.cells:
+        left = limits.timeout_seconds - (time.monotonic() - began)
+        own: dict[str, Any] = {"timeout_seconds": max(min(left, shape.cell_timeout or left), MIN_SECONDS)}
+        if limits.fuel is not None:
+            own["fuel"] = max(1, limits.fuel - spent)
+        result = await session.run_code(code, limits=limits.model_copy(update=own))
+        if result.usage is not None:
+            spent += result.usage.fuel or 0
+            counted.result = result.model_copy(update={"usage": result.usage.model_copy(update={"fuel": spent})})
+        if left <= 0 or _is_over_time(result):
+            driver = CommandResult(status="TimeLimitExceeded", execution_time=time.monotonic() - began)
+            return FusionJupyterAnswer(status="Failed", driver=driver)
+        cells.append(_cell_answer(result))
+    files = await _fetched(session, shape.fetch_files) if shape.fetch_files else {}
+    seconds = time.monotonic() - began
+    driver = CommandResult(status="Finished", execution_time=seconds, return_code=0, stdout="", stderr="")
+    return FusionJupyterAnswer(status="Success", driver=driver, cells=cells, files=files)
 
 
 def _limits(client: Client, seconds: float, memory_mib: int) -> Limits:

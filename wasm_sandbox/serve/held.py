@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from wasm_sandbox import AsyncSandbox, AsyncSession, Limits, SandboxError, SessionPoint
 from wasm_sandbox.serve.calls import Desk
@@ -22,6 +23,8 @@ MAX_POINTS = 16
 MAX_WAITING = 16
 """Most calls that wait for one session."""
 SWEEP_SECONDS = 5.0
+
+Make = Callable[[], Coroutine[Any, Any, AsyncSession]]
 
 
 @dataclass(eq=False)
@@ -152,9 +155,8 @@ class Sessions:
             SandboxError: if it cannot be made.
         """
         box, limits = self._desk.box(client, shape)
-        return await self._make(
-            client, shape, limits, box.session(idle_seconds=shape.idle_seconds, lifetime_seconds=shape.lifetime_seconds)
-        )
+        seconds = {"idle_seconds": shape.idle_seconds, "lifetime_seconds": shape.lifetime_seconds}
+        return await self._make(client, shape, limits, lambda: box.session(**seconds))
 
     async def load(self, client: Client, shape: SessionShape, blob: bytes) -> Held:
         """Make a session out of bytes that `Held.session` was dumped to.
@@ -164,7 +166,7 @@ class Sessions:
             SnapshotError: if they are damaged, of another image, or of another token.
         """
         box, limits = self._desk.box(client, shape)
-        return await self._make(client, shape, limits, self._loaded(box, client, shape, blob))
+        return await self._make(client, shape, limits, lambda: self._loaded(box, client, shape, blob))
 
     async def _loaded(self, box: AsyncSandbox, client: Client, shape: SessionShape, blob: bytes) -> AsyncSession:
         return await box.load_session(
@@ -177,19 +179,19 @@ class Sessions:
         Raises:
             Problem: if the client has too many.
         """
-        fork = await self._make(held.client, held.shape, held.limits, held.session.fork())
+        fork = await self._make(held.client, held.shape, held.limits, held.session.fork)
         fork.points = dict(held.points)
         return fork
 
-    async def _make(self, client: Client, shape: SessionShape, limits: Limits, coming: Awaitable[AsyncSession]) -> Held:
-        try:
+    async def _make(self, client: Client, shape: SessionShape, limits: Limits, make: Make) -> Held:
+        async with self._desk.admission.place(client):
             self._check_room(client)
-        except Problem:
-            coming.close()  # type: ignore[attr-defined]  # all of them are coroutines
-            raise
+            return await self._made(client, shape, limits, make)
+
+    async def _made(self, client: Client, shape: SessionShape, limits: Limits, make: Make) -> Held:
         self._coming[client] = self._coming.get(client, 0) + 1
         # Not cut short: a session that is made for nobody would be there until its time is over.
-        making = asyncio.ensure_future(coming)
+        making = asyncio.ensure_future(make())
         try:
             session = await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -249,7 +251,7 @@ class Sessions:
             return None
         shape = entry.shape.model_copy(update={"lifetime_seconds": left, "limits": None})
         box, _ = self._desk.box_of(client, shape.image, entry.limits, files=shape.files)
-        held = await self._make(client, shape, entry.limits, self._loaded(box, client, shape, blob))
+        held = await self._make(client, shape, entry.limits, lambda: self._loaded(box, client, shape, blob))
         del self._held[held.id]
         held.id, held.calls = session_id, entry.calls
         self._held[held.id] = held
@@ -296,7 +298,8 @@ class Sessions:
     async def checkpoint(self, held: Held) -> str:
         """Point of its life; its name. The caller holds the session."""
         name = secrets.token_hex(6)
-        held.points[name] = await held.session.checkpoint()
+        async with self._desk.admission.place(held.client):
+            held.points[name] = await held.session.checkpoint()
         while len(held.points) > MAX_POINTS:
             del held.points[next(iter(held.points))]
         return name
@@ -311,7 +314,13 @@ class Sessions:
         if point is None:
             known = ", ".join(held.points) or "none"
             raise Problem("invalid-body", f"point: there is no such point of this session (it has: {known})")
-        await held.session.rollback(point)
+        async with self._desk.admission.place(held.client):
+            await held.session.rollback(point)
+
+    async def dump(self, held: Held) -> bytes:
+        """Bytes of it. The caller holds the session."""
+        async with self._desk.admission.place(held.client):
+            return await held.session.dump(held.client.key)
 
 
 def _closed_when_made(making: asyncio.Future[AsyncSession]) -> None:

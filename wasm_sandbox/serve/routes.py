@@ -277,8 +277,8 @@ class Routes:
     async def dump(self, request: Request) -> Response:
         """Dump a session."""
         held = await self._held(request)
-        async with self._sessions.using(held) as session:
-            blob = await session.dump(held.client.key)
+        async with self._sessions.using(held):
+            blob = await self._sessions.dump(held)
         return Response(blob, media_type=BYTES, headers={"Cache-Control": "no-store"})
 
     async def _held(self, request: Request) -> Held:

@@ -20,6 +20,8 @@ from wasm_sandbox.serve.visits import Log
 KEEP_ALIVE_SECONDS = 15
 BACKLOG = 2048
 MAX_HEAD_BYTES = 64 << 10
+MIN_READ_BYTES = 64 << 10
+"""Least that a client takes of what waits for it in `Settings.write_seconds`."""
 
 
 def _protocol(settings: Settings) -> type[H11Protocol]:
@@ -53,11 +55,21 @@ def _protocol(settings: Settings) -> type[H11Protocol]:
         def pause_writing(self) -> None:
             super().pause_writing()
             if self._write is None:
-                self._write = self.loop.call_later(settings.write_seconds, self.transport.abort)
+                self._expect_reading()
 
         def resume_writing(self) -> None:
             self._stop_timer("_write")
             super().resume_writing()
+
+        def _expect_reading(self) -> None:
+            waiting = self.transport.get_write_buffer_size()
+            self._write = self.loop.call_later(settings.write_seconds, self._look_at_reader, waiting)
+
+        def _look_at_reader(self, waited: int) -> None:
+            if waited - self.transport.get_write_buffer_size() < MIN_READ_BYTES:
+                self.transport.abort()
+            else:
+                self._expect_reading()
 
         def _is_between(self) -> bool:
             return self.cycle is None or self.cycle.response_complete

@@ -50,7 +50,7 @@ class Settings:
     body_seconds: float = 30.0
     """Longest time in which its body comes."""
     write_seconds: float = 30.0
-    """Longest time in which a client takes nothing of what waits for it."""
+    """Time in which a client takes 64 KiB of what waits for it, or all of it."""
     drain_seconds: float = 30.0
     """Longest time that calls under way have when the server is to end."""
     data_directory: Path | None = None
