@@ -99,9 +99,15 @@ async def hangs_up(place: tuple[str, int]) -> None:
 async def garbage(place: tuple[str, int]) -> None:
     body = random.choice(["{", "[]", '{"code": 1}', "\x00" * 100, "[" * 5000, '{"code": "(' + "(" * 2000 + '"}'])
     data = random.choice(
-        [request("POST", "/v1/code", body), request("POST", "/v1/code", CODE, size=10**12),
-         random.randbytes(300) + b"\r\n\r\n", request("POST", "/v1/sessions/x/code", CODE), request("DELETE", "/v1/run"), b"GET / HTTP/9.9\r\n\r\n"]
-    )  # fmt: skip
+        [
+            request("POST", "/v1/code", body),
+            request("POST", "/v1/code", CODE, size=10**12),
+            random.randbytes(300) + b"\r\n\r\n",
+            request("POST", "/v1/sessions/x/code", CODE),
+            request("DELETE", "/v1/run"),
+            b"GET / HTTP/9.9\r\n\r\n",
+        ]
+    )
     try:
         answer = await asyncio.wait_for(whole(place, data), 20)
     except ConnectionError:

@@ -239,7 +239,9 @@ def test_a_name_that_points_here_is_not_ours(client: httpx.Client, host: str) ->
     problem(client.post("/v1/code", json={"code": "1"}, headers={"Host": host}), "misdirected")
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1", "file://"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:1", "file://", "http://[", "x", ""]
+)
 def test_pages_of_other_sites_are_refused(client: httpx.Client, origin: str) -> None:
     problem(client.post("/v1/code", json={"code": "1"}, headers={"Origin": origin}), "forbidden-origin")
 

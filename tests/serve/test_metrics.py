@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.servers import ADD, running
-from wasm_sandbox.serve.metrics import CALLS, LIMITS, OUTCOMES
+from wasm_sandbox.serve.metrics import CALLS, LIMITS, OUTCOMES, Metrics
 from wasm_sandbox.serve.problems import TITLES
 
 
@@ -50,3 +52,12 @@ def test_metrics_tell_what_was_done_and_their_labels_are_closed() -> None:
             if name.startswith(prefix) and label in allowed:
                 assert text in allowed[label]
     assert not [labels for _, labels in found if ("image", "a") in labels or ("image", "c" * 100) in labels]
+
+
+def test_no_client_makes_a_label() -> None:
+    """An image that was built after the server began has none of its own."""
+    metrics = Metrics(["web"], lambda: 0, lambda: 0, lambda: 0)
+    for name in (None, "web", "new", "x" * 1000):
+        metrics.ended("code", name, None)
+    found = set(re.findall(r'wasm_sandbox_calls_total{.*image="(.*?)"', metrics.text().decode()))
+    assert found == {"default", "web", "other"}

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -193,7 +192,7 @@ class App:
         if self.settings.tokens is None and not _is_own_name(host):
             raise Problem("misdirected", "ask for localhost or 127.0.0.1: without tokens there is no other name")
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Problem("forbidden-origin", "pages of other sites may not call this server")
 
     def _client(self, request: Request) -> Client | None:
