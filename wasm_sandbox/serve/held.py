@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from wasm_sandbox import AsyncSandbox, AsyncSession, Limits, SandboxError, SessionPoint
 from wasm_sandbox.serve.calls import Desk
@@ -24,7 +23,7 @@ MAX_WAITING = 16
 """Most calls that wait for one session."""
 SWEEP_SECONDS = 5.0
 
-Make = Callable[[], Coroutine[Any, Any, AsyncSession]]
+Make = Callable[[], Awaitable[AsyncSession]]
 
 
 @dataclass(eq=False)
