@@ -1,4 +1,4 @@
-"""Write the bill of materials of the guest (CycloneDX 1.6, JSON) from the manifest and the recorded artifact.
+"""Write the bills of materials of the guests (CycloneDX 1.6, JSON) from the manifests and the recorded artifacts.
 
 Usage: sbom.py [--check]      (needs the dev tools; with --check nothing is written, and a difference is an error)
 The same pins give the same bytes. It is checked against CycloneDX's schema before it is written.
@@ -24,37 +24,67 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-RECIPE = Path(__file__).parent
-FILE = RECIPE / "sbom.cdx.json"
+RUNTIME = Path(__file__).parent
+FILE_NAME = "sbom.cdx.json"
 
-INSIDE_CPYTHON: dict[str, tuple[str | None, str]] = {
-    "expat": ("2.8.2", "MIT"),
-    "libmpdec": ("2.5.1", "BSD-2-Clause"),
-    "hacl-star": (None, "MIT"),
-    "blake2": (None, "CC0-1.0"),
+INSIDE: dict[str, dict[str, tuple[str | None, str]]] = {
+    "cpython": {
+        "expat": ("2.8.2", "MIT"),
+        "libmpdec": ("2.5.1", "BSD-2-Clause"),
+        "hacl-star": (None, "MIT"),
+        "blake2": (None, "CC0-1.0"),
+    },
+    "numpy": {
+        "highway": (None, "Apache-2.0 OR BSD-3-Clause"),
+        "lapack-lite": (None, "BSD-3-Clause"),
+        "libdivide": (None, "Zlib OR BSL-1.0"),
+        "pocketfft": (None, "BSD-3-Clause"),
+    },
+    "pandas": {
+        "fast-float": ("8.2.10", "Apache-2.0 OR MIT OR BSL-1.0"),
+        "klib": (None, "MIT"),
+        "ultrajson": (None, "BSD-3-Clause"),
+    },
 }
-"""Libraries that come in CPython's own archive: version, if they have any, and licence. A test compares the versions
-with those of the running guest."""
+"""Libraries that come in the archive of another source: version, if they have any, and licence. A test compares the
+versions of CPython's with those of the running guest."""
 
 
-def generate() -> str:
-    """The document."""
-    pins = (RECIPE / "manifest.toml").read_bytes()
-    manifest = tomllib.loads(pins.decode())
-    artifact = json.loads((RECIPE / "artifact" / "guest.json").read_text())
-    if artifact["inputs"]["runtime/manifest.toml"] != hashlib.sha256(pins).hexdigest():
-        raise SystemExit("the artifact was made with another manifest.toml: run runtime/build.sh --update")
+def flavours() -> list[str]:
+    """The flavours that have an artifact."""
+    return sorted(path.parent.parent.name for path in RUNTIME.glob("*/artifact/guest.json"))
+
+
+def manifests(flavour: str) -> list[Path]:
+    """The pins of a flavour: those that all share, and its own."""
+    both = (RUNTIME / "shared" / "manifest.toml", RUNTIME / flavour / "manifest.toml")
+    return [path for path in both if path.exists()]
+
+
+def generate(flavour: str) -> str:
+    """The document of a flavour."""
+    artifact = json.loads((RUNTIME / flavour / "artifact" / "guest.json").read_text())
+    sources, linked = [], []
+    for path in manifests(flavour):
+        pins = path.read_bytes()
+        if artifact["inputs"][path.relative_to(RUNTIME.parent).as_posix()] != hashlib.sha256(pins).hexdigest():
+            raise SystemExit(
+                f"the artifact was made with another {path.name}: run runtime/build.sh --flavour {flavour} --update"
+            )
+        manifest = tomllib.loads(pins.decode())
+        sources += manifest["source"]
+        linked += manifest["linked"]
     guest = Component(
         name="wasm-sandbox-guest",
         version=artifact["sha256"][:16],
         type=ComponentType.APPLICATION,
         bom_ref="guest",
-        description="CPython for wasm32-wasip1 with its library and pydantic, as artifact/guest.wasm.xz holds it",
+        description=f"CPython for wasm32-wasip1 with its library and pydantic, flavour {flavour!r}",
         hashes=[_sha256(artifact["sha256"])],
     )
     bom = Bom(serial_number=uuid5(NAMESPACE_URL, f"urn:sha256:{artifact['sha256']}"))
     bom.metadata.component = guest
-    parts = [_source(pin) for pin in manifest["source"]] + [_linked(pin) for pin in manifest["linked"]]
+    parts = [_source(pin) for pin in sources] + [_linked(pin) for pin in linked]
     for part in parts:
         bom.components.add(part)
     bom.register_dependency(guest, parts)
@@ -92,10 +122,9 @@ def _source(pin: Mapping[str, str]) -> Component:
     kind = "pypi" if pin["registry"].startswith("pypi") else "generic"
     url = PackageURL(kind, name=pin["name"], version=pin["version"])
     part = _component(pin["name"], pin["version"], pin["licence"], url, pin)
-    if pin["name"] == "cpython":
-        for name, (version, licence) in INSIDE_CPYTHON.items():
-            url = PackageURL("generic", name=name, version=version)
-            part.components.add(_component(name, version, licence, url, {}))
+    for name, (version, licence) in INSIDE.get(pin["name"], {}).items():
+        url = PackageURL("generic", name=name, version=version)
+        part.components.add(_component(name, version, licence, url, {}))
     return part
 
 
@@ -112,14 +141,15 @@ def _linked(pin: Mapping[str, str]) -> Component:
 
 
 def main(mode: str = "") -> None:
-    """Write the document, or compare it."""
-    text = generate()
-    if mode == "--check":
-        if not FILE.exists() or FILE.read_text() != text:
-            raise SystemExit(f"{FILE} is not what the pins say: run python3 runtime/sbom.py")
-        return
-    FILE.write_text(text)
-    print(f"{FILE}: {len(json.loads(text)['components'])} components")
+    """Write the documents, or compare them."""
+    for flavour in flavours():
+        file, text = RUNTIME / flavour / FILE_NAME, generate(flavour)
+        if mode == "--check":
+            if not file.exists() or file.read_text() != text:
+                raise SystemExit(f"{file} is not what the pins say: run python3 runtime/sbom.py")
+        else:
+            file.write_text(text)
+            print(f"{file}: {len(json.loads(text)['components'])} components")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compare what is installed, and what the guest is built of, with the advisories in advisories.toml. No network.
 
-Usage: check_advisories.py [ADVISORIES [SBOM]]
+Usage: check_advisories.py [ADVISORIES [SBOM...]]      (by default those of all flavours of the guest)
 Exits with 1, naming each, if a version with a known weakness is there that was not accepted.
 """
 
@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[1]
 ADVISORIES = ROOT / "tools" / "advisories.toml"
-SBOM = ROOT / "runtime" / "sbom.cdx.json"
+SBOMS = sorted((ROOT / "runtime").glob("*/sbom.cdx.json"))
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ def installed() -> list[Package]:
     ]
 
 
-def guest_packages(sbom: Path) -> list[Package]:
-    """What the guest is built of, by the package URLs of its bill of materials."""
-    packages, waiting = [], list(json.loads(sbom.read_text())["components"])
+def guest_packages(*sboms: Path) -> list[Package]:
+    """What the guests are built of, by the package URLs of their bills of materials; each once."""
+    packages, waiting = [], [part for sbom in sboms for part in json.loads(sbom.read_text())["components"]]
     while waiting:
         component = waiting.pop()
         waiting += component.get("components", [])
         kind, _, name = component["purl"].partition("?")[0].removeprefix("pkg:").rpartition("@")[0].partition("/")
         if "version" in component:
             packages.append(Package(f"{kind}/{unquote(name)}", component["version"], "in the guest"))
-    return packages
+    return list(dict.fromkeys(packages))
 
 
 def findings(advisories: Iterable[Advisory], packages: Iterable[Package]) -> tuple[list[str], list[str]]:
@@ -110,10 +110,10 @@ def findings(advisories: Iterable[Advisory], packages: Iterable[Package]) -> tup
     return found, accepted
 
 
-def main(advisories_path: str = str(ADVISORIES), sbom_path: str = str(SBOM)) -> None:
+def main(advisories_path: str = str(ADVISORIES), *sbom_paths: str) -> None:
     """Print what was found."""
     advisories, reviewed = read_advisories(Path(advisories_path))
-    packages = [*installed(), *guest_packages(Path(sbom_path))]
+    packages = [*installed(), *guest_packages(*map(Path, sbom_paths or SBOMS))]
     found, accepted = findings(advisories, packages)
     print(*accepted, sep="\n")
     print(

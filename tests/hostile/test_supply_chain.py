@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from runtime import sbom
-from runtime.stages.inputs import GUEST_PYTHON, NOT_USED, differences, inputs
+from runtime.shared.tools.inputs import GUEST_PYTHON, NOT_USED, differences, inputs
 from tools import check_advisories
 from tools.check_advisories import ADVISORIES, Package, findings, guest_packages, installed, read_advisories
 from wasm_sandbox.engine.compiled.artifact import find_artifact
@@ -33,11 +33,12 @@ from wasm_sandbox.limits import Limits
 from wasm_sandbox.sandbox.plain_script import run_script
 
 ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "runtime"
+FLAVOURS = sorted(path.parent.name for path in (ROOT / "runtime").glob("*/flavour.toml"))
+INPUTS = {flavour: inputs(ROOT, flavour) for flavour in FLAVOURS}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MANIFEST = tomllib.loads((ROOT / "runtime" / "manifest.toml").read_text())
-RECORD: dict[str, Any] = json.loads((RECIPE / "artifact" / "guest.json").read_text())
-BILL: dict[str, Any] = json.loads(sbom.FILE.read_text())
+MANIFEST = tomllib.loads((ROOT / "runtime" / "shared" / "manifest.toml").read_text())
+BILLS = {flavour: ROOT / "runtime" / flavour / sbom.FILE_NAME for flavour in FLAVOURS}
+BILL: dict[str, Any] = json.loads(BILLS["plain"].read_text())
 
 
 def components(part: dict[str, Any] = BILL) -> Iterator[dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_ci_looks_for_known_weaknesses_and_fails_on_one() -> None:
 
 def test_only_what_is_inside_the_guest_is_accepted_and_only_with_a_reason() -> None:
     advisories, _ = read_advisories(ADVISORIES)
-    inside = {(package.name, package.version) for package in guest_packages(sbom.FILE)}
+    inside = {(package.name, package.version) for bill in BILLS.values() for package in guest_packages(bill)}
     for entry in advisories:
         for accepted, why in entry.accepted.items():
             assert why
@@ -87,7 +88,7 @@ def advisory(package: str, affected: str) -> str:
         ("pypi/wasmtime", version("wasmtime")),
         ("pypi/typing-extensions", version("typing_extensions")),
         *((f"generic/{name}", find_artifact().versions[name]) for name in ("cpython", "sqlite")),
-        ("generic/expat", sbom.INSIDE_CPYTHON["expat"][0]),
+        ("generic/expat", sbom.INSIDE["cpython"]["expat"][0]),
         ("cargo/regex", next(c["version"] for c in components() if c["name"] == "regex")),
     ],
 )
@@ -107,7 +108,7 @@ def test_the_list_is_sound() -> None:
     assert reviewed.year >= 2026
     assert len({entry.id for entry in advisories}) == len(advisories)
     assert all(entry.affected and entry.summary for entry in advisories)
-    known = {package.name for package in [*installed(), *guest_packages(sbom.FILE)]}
+    known = {package.name for package in [*installed(), *guest_packages(*BILLS.values())]}
     assert {entry.package for entry in advisories} <= known, "an advisory for something that is nowhere"
 
 
@@ -156,28 +157,38 @@ def test_wasmtime_is_pinned_to_one_major_version_that_is_tested_and_has_no_known
 # -- the bill of materials -------------------------------------------------------------------------------------
 
 
-def test_the_bill_is_what_the_pins_and_the_artifact_say() -> None:
-    assert sbom.FILE.read_text() == sbom.generate()
-    assert BILL["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": find_artifact().sha256}]
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_the_bill_is_a_cyclonedx_document() -> None:
+def test_the_bill_is_what_the_pins_and_the_artifact_say(flavour: str) -> None:
+    text = BILLS[flavour].read_text()
+    assert text == sbom.generate(flavour)
+    hashes = json.loads(text)["metadata"]["component"]["hashes"]
+    assert hashes == [{"alg": "SHA-256", "content": find_artifact(flavour).sha256}]
+
+
+def test_the_bill_is_a_cyclonedx_document(flavour: str) -> None:
     from cyclonedx.schema import SchemaVersion  # not above: a second, in every process that collects tests
     from cyclonedx.validation.json import JsonStrictValidator
 
-    assert (BILL["bomFormat"], BILL["specVersion"]) == ("CycloneDX", "1.6")
-    assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom.FILE.read_text())
+    text = BILLS[flavour].read_text()
+    assert (json.loads(text)["bomFormat"], json.loads(text)["specVersion"]) == ("CycloneDX", "1.6")
+    assert not JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
 
 
-def test_the_bill_names_every_part_with_version_licence_hash_and_package_url() -> None:
-    parts = {component["name"]: component for component in components()}
-    for pin in MANIFEST["source"] + MANIFEST["linked"]:
+def test_the_bill_names_every_part_with_version_licence_hash_and_package_url(flavour: str) -> None:
+    parts = {component["name"]: component for component in components(json.loads(BILLS[flavour].read_text()))}
+    manifests = [tomllib.loads(path.read_text()) for path in sbom.manifests(flavour)]
+    pins = [pin for manifest in manifests for pin in manifest["source"] + manifest["linked"]]
+    for pin in pins:
         part = parts[pin["name"]]
         assert part["hashes"] == [{"alg": "SHA-256", "content": pin["sha256"]}]
         assert part["purl"].startswith("pkg:")
         assert pin["version"].removeprefix("1:").startswith(part["version"].removeprefix("1:"))
     assert all(part["licenses"] for part in parts.values())
-    assert len(parts) == len(MANIFEST["source"]) + len(MANIFEST["linked"]) + len(sbom.INSIDE_CPYTHON)
+    assert len(parts) == len(pins) + sum(len(sbom.INSIDE.get(pin["name"], ())) for pin in pins)
 
 
 def test_the_bill_has_the_versions_that_the_guest_reports() -> None:
@@ -194,35 +205,40 @@ def test_the_bill_has_the_versions_that_the_guest_reports() -> None:
     assert {part["name"]: part["version"] for part in components() if part["name"] in reported} == reported
 
 
-def test_a_bill_of_another_artifact_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "artifact").mkdir()
-    (tmp_path / "artifact" / "guest.json").write_text((ROOT / "runtime" / "artifact" / "guest.json").read_text())
-    (tmp_path / "manifest.toml").write_text((ROOT / "runtime" / "manifest.toml").read_text() + "\n")
-    monkeypatch.setattr(sbom, "RECIPE", tmp_path)
+def test_a_bill_of_another_artifact_is_not_written(
+    flavour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [*sbom.manifests(flavour), ROOT / "runtime" / flavour / "artifact" / "guest.json"]
+    for file in files:
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text() + "\n")
+    monkeypatch.setattr(sbom, "RUNTIME", tmp_path / "runtime")
     with pytest.raises(SystemExit, match=r"another manifest\.toml"):
-        sbom.generate()
+        sbom.generate(flavour)
 
 
 def test_the_wheel_carries_the_bill() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert [ROOT / path for path in wheel["sbom-files"]] == [sbom.FILE]
+    assert sorted(ROOT / path for path in wheel["sbom-files"]) == sorted(BILLS.values())
 
 
 # -- the artifact ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def checkout(tmp_path: Path, flavour: str) -> Path:
     """What a build uses, in a repository of its own."""
-    for name in inputs(RECIPE):
+    for name in INPUTS[flavour]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     return tmp_path
 
 
-def test_the_artifact_was_made_from_the_sources_that_are_here() -> None:
-    how = "make the artifact anew: runtime/build.sh --update (runtime/README.md)"
-    assert differences(RECORD["inputs"], inputs(RECIPE)) == [], how
+def test_an_artifact_was_made_from_the_sources_that_are_here(flavour: str) -> None:
+    record = json.loads((ROOT / "runtime" / flavour / "artifact" / "guest.json").read_text())
+    how = f"make the artifact anew: runtime/build.sh --flavour {flavour} --update (runtime/README.md)"
+    assert differences(record["inputs"], INPUTS[flavour]) == [], how
 
 
 def test_the_guests_own_python_is_in_the_artifact_as_it_is_here() -> None:
@@ -231,7 +247,7 @@ def test_the_guests_own_python_is_in_the_artifact_as_it_is_here() -> None:
     sources = {path.stem: path.read_text(encoding="utf-8") for path in files}
     script = (
         f"import _imp\nfor name, text in {sources!r}.items():\n"
-        "    made = compile(text, f'lib/{name}.py', 'exec', dont_inherit=True)\n"
+        "    made = compile(text, f'/lib/{name}.py', 'exec', dont_inherit=True)\n"
         "    print(name, made == _imp.get_frozen_object(name))\n"
     )
     output = run_script(script, name="frozen.py", environ={}, limits=Limits())
@@ -239,65 +255,69 @@ def test_the_guests_own_python_is_in_the_artifact_as_it_is_here() -> None:
     assert output.stdout.decode().splitlines() == [f"{name} True" for name in sources]
 
 
-@pytest.mark.parametrize("name", inputs(RECIPE))
-def test_a_source_that_changes_or_goes_without_its_artifact_is_named(name: str, checkout: Path) -> None:
-    recorded = inputs(checkout / "runtime")
-    with (checkout / name).open("ab") as file:
-        file.write(b"\n")
-    assert differences(recorded, inputs(checkout / "runtime")) == [f"{name} has changed"]
-    (checkout / name).unlink()
-    assert differences(recorded, inputs(checkout / "runtime")) == [f"{name} is gone"]
+def test_a_source_that_changes_or_goes_without_its_artifact_is_named(flavour: str, checkout: Path) -> None:
+    recorded = INPUTS[flavour]
+    assert inputs(checkout, flavour) == recorded
+    for name in recorded:
+        content = (checkout / name).read_bytes()
+        (checkout / name).write_bytes(content + b"\n")
+        assert differences(recorded, inputs(checkout, flavour)) == [f"{name} has changed"]
+        (checkout / name).unlink()
+        assert differences(recorded, inputs(checkout, flavour)) == [f"{name} is gone"]
+        (checkout / name).write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "directory", sorted({str(PurePosixPath(name).parent) for name in inputs(RECIPE)} | {"runtime/new"})
-)
-def test_a_new_source_without_its_artifact_is_named(directory: str, checkout: Path) -> None:
-    recorded = inputs(checkout / "runtime")
-    new = f"{directory}/_sandbox_new.py"
-    (checkout / directory).mkdir(exist_ok=True)
-    (checkout / new).write_text("")
-    assert differences(recorded, inputs(checkout / "runtime")) == [f"{new} is new"]
+def test_a_new_source_without_its_artifact_is_named(flavour: str, checkout: Path) -> None:
+    own = {str(PurePosixPath(name).parent) for name in INPUTS[flavour]} - {"runtime"}
+    for directory in sorted(own | {"runtime/shared/new", f"runtime/{flavour}/new"}):
+        new = f"{directory}/_sandbox_new.py"
+        (checkout / directory).mkdir(exist_ok=True)
+        (checkout / new).write_text("")
+        assert differences(INPUTS[flavour], inputs(checkout, flavour)) == [f"{new} is new"]
+        (checkout / new).unlink()
 
 
-def test_what_counts_for_no_source_is_read_by_nothing_that_builds() -> None:
-    names = {name for name in inputs(RECIPE) if name.startswith("runtime/") and name != "runtime/stages/inputs.py"}
-    for unused in NOT_USED - {"artifact", "build"}:
-        readers = {name for name in names if unused in (ROOT / name).read_text(encoding="utf-8")}
-        is_for_renewing_the_lock = unused in ("toolchain.txt", "stages/lock.py")
+def test_what_counts_for_no_source_is_read_by_nothing_that_builds(flavour: str) -> None:
+    names = {name for name in INPUTS[flavour] if name.startswith("runtime/") and not name.endswith("/inputs.py")}
+    for unused in NOT_USED - {"artifact"}:
+        file = unused.removeprefix("tools/")
+        readers = {name for name in names if file in (ROOT / name).read_text(encoding="utf-8")}
+        is_for_renewing_the_lock = file in ("toolchain.txt", "lock.py")
         assert readers == ({"runtime/build.sh"} if is_for_renewing_the_lock else set()), unused
 
 
-def test_a_record_is_not_made_of_sources_that_changed_during_the_build(checkout: Path) -> None:
-    done = package(checkout, before={**inputs(checkout / "runtime"), "runtime/build.sh": "0" * 64})
+def test_a_record_is_not_made_of_sources_that_changed_during_the_build(flavour: str, checkout: Path) -> None:
+    done = package(checkout, flavour, before={**INPUTS[flavour], "runtime/build.sh": "0" * 64})
     assert done.returncode
     assert "runtime/build.sh has changed" in done.stderr
-    assert not (checkout / "runtime" / "artifact").exists()
+    assert not (checkout / "runtime" / flavour / "artifact").exists()
 
 
 def test_a_build_that_gives_the_recorded_module_from_other_sources_is_an_error_until_it_is_recorded(
-    checkout: Path,
+    flavour: str, checkout: Path
 ) -> None:
-    assert package(checkout, "--update").returncode == 0
-    assert package(checkout).returncode == 0
-    (checkout / "runtime" / "stages" / "new.sh").write_text("")
-    done = package(checkout)
+    assert package(checkout, flavour, "--update").returncode == 0
+    assert package(checkout, flavour).returncode == 0
+    (checkout / "runtime" / "shared" / "stages" / "new.sh").write_text("")
+    done = package(checkout, flavour)
     assert done.returncode
-    assert "runtime/stages/new.sh is new" in done.stderr
-    assert package(checkout, "--update").returncode == 0
-    assert package(checkout).returncode == 0
+    assert "runtime/shared/stages/new.sh is new" in done.stderr
+    assert package(checkout, flavour, "--update").returncode == 0
+    assert package(checkout, flavour).returncode == 0
     (checkout / "guest.wasm").write_bytes(b"another module")
-    assert "recorded is" in package(checkout).stderr
+    assert "recorded is" in package(checkout, flavour).stderr
 
 
-def package(checkout: Path, *mode: str, before: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def package(
+    checkout: Path, flavour: str, *mode: str, before: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """The last stage of a build, with a small module."""
-    recipe, module, listed = checkout / "runtime", checkout / "guest.wasm", checkout / "inputs.json"
+    module, listed = checkout / "guest.wasm", checkout / "inputs.json"
     if not module.exists():
         module.write_bytes(b"\0asm")
-    listed.write_text(json.dumps(before or inputs(recipe)))
-    script = recipe / "stages" / "package.py"
-    command = [sys.executable, "-B", *map(str, (script, recipe, module, listed)), *mode]
+    listed.write_text(json.dumps(before or inputs(checkout, flavour)))
+    script = checkout / "runtime" / "shared" / "tools" / "package.py"
+    command = [sys.executable, "-B", str(script), str(checkout), flavour, str(module), str(listed), *mode]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from wasmtime import wat2wasm
 
-from runtime.stages import signatures
-from runtime.stages.signatures import CONVENTIONS, SLOTS, TYPE, TYPES
+from runtime.shared.stages import signatures
+from runtime.shared.stages.signatures import CONVENTIONS, SLOTS, TYPE, TYPES
 
 BASE, NAMES, TABLES, END = 0x40000000, 1024, 2048, 8192
 SHAPES = ["()", *("(param" + " i32" * n + ")" for n in range(1, 6)), "(param i32 i64)"]

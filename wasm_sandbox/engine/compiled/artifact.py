@@ -1,4 +1,4 @@
-"""Guest module that the package carries: its place and its hash."""
+"""Guest modules that the package carries, one of each flavour: their places and hashes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from wasm_sandbox.errors import ArtifactError
 
 FILE_NAME = "guest.wasm.xz"
 DESCRIPTION_NAME = "guest.json"
+PLAIN = "plain"
+"""Flavour of the default image."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Artifact:
     size_bytes: int
     versions: dict[str, str]
     """Built-in software: name -> version."""
+    preload: tuple[str, ...] = ()
+    """Modules of the flavour to import before any run."""
     is_compressed: bool = True
     """Whether the file is compressed (xz), as the package's own is."""
 
@@ -50,14 +54,14 @@ class Artifact:
         return module
 
 
-def find_artifact() -> Artifact:
+def find_artifact(flavour: str = PLAIN) -> Artifact:
     """Artifact of this installation: beside this module, or in ``runtime/`` of a source checkout.
 
     Raises:
         ArtifactError: if there is none.
     """
     here = Path(__file__).parent
-    candidates = (here / "artifact", here.parents[2] / "runtime" / "artifact")
+    candidates = (here / "artifact" / flavour, here.parents[2] / "runtime" / flavour / "artifact")
     for directory in candidates:
         if (directory / DESCRIPTION_NAME).is_file():
             description = json.loads((directory / DESCRIPTION_NAME).read_text())
@@ -66,6 +70,7 @@ def find_artifact() -> Artifact:
                 description["sha256"],
                 description["size_bytes"],
                 description["versions"],
+                tuple(description["preload"]),
             )
     archive = next((parent for parent in here.parents if parent.is_file()), None)
     if archive is not None:
@@ -73,4 +78,4 @@ def find_artifact() -> Artifact:
             f"wasm-sandbox was imported from inside the archive {archive}, where the guest module is no file: "
             "unpack the archive, or install wasm-sandbox with pip, and import it from there"
         )
-    raise ArtifactError(f"no guest module in {' or '.join(map(str, candidates))}; reinstall wasm-sandbox")
+    raise ArtifactError(f"no {flavour} guest module in {' or '.join(map(str, candidates))}; reinstall wasm-sandbox")

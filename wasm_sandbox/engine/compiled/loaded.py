@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import wasmtime
 
+from wasm_sandbox.engine.compiled.artifact import PLAIN
 from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import Hold
 from wasm_sandbox.engine.compiled.identity import min_memory_bytes
@@ -102,13 +103,16 @@ class LoadedImage:
 class ImageLoader(Protocol):
     """Ways to load an image into an engine, for its source."""
 
-    def prepared(self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes]) -> LoadedImage:
+    def prepared(
+        self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes], flavour: str = PLAIN
+    ) -> LoadedImage:
         """Load an image of our own guest: from the cache, or prepared now (seconds) and put there.
 
         Args:
             identity: id of the image.
             steps: makes the further steps of its preparation; called only if it is prepared.
             files: files that every run finds.
+            flavour: flavour of the guest.
 
         Raises:
             CacheError: if the cache directory cannot be used or written.

@@ -11,7 +11,7 @@ import wasmtime
 
 from wasm_sandbox.directories import cache_ceiling
 from wasm_sandbox.engine.binding.configuration import Progress
-from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
+from wasm_sandbox.engine.compiled.artifact import PLAIN, Artifact, find_artifact
 from wasm_sandbox.engine.compiled.build import Build
 from wasm_sandbox.engine.compiled.cache import Hold, ImageCache
 from wasm_sandbox.engine.compiled.instances import InstancePool
@@ -58,9 +58,11 @@ class Loader:
         """Build of a guest in this engine."""
         return Build(artifact, start, self._metering, self._memory.kind)
 
-    def prepared(self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes]) -> LoadedImage:
+    def prepared(
+        self, identity: str, steps: Callable[[], Sequence[Step]], files: Mapping[str, bytes], flavour: str = PLAIN
+    ) -> LoadedImage:
         """As `ImageLoader.prepared`."""
-        build = self.build(find_artifact())
+        build = self.build(find_artifact(flavour))
 
         def prepare(cache: ImageCache) -> bytes:
             from wasm_sandbox.engine.compiled import preparation  # lazy: not where there is a compiled image

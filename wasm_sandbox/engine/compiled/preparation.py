@@ -86,7 +86,7 @@ def prepare(
     with ThreadPoolExecutor(1, "wasm-sandbox-metering") as beside:
         metered = beside.submit(meter_code, built, build.metering)  # while the guest is compiled and started
         progress(_STARTING)
-        initialised = pre_initialise(built, steps=steps, progress=progress)
+        initialised = pre_initialise(built, preload_of(build.artifact), steps=steps, progress=progress)
     progress(_COMPILING)
     return _compiled(memory.engine, initialised.module(ONCE_ONLY), build.metering, metered.result())
 
@@ -100,7 +100,12 @@ def prepare_snapshot(artifact: Artifact, progress: Progress, steps: Sequence[Ste
     """
     built = _unpacked(artifact, progress)
     progress(_STARTING)
-    return on_guest_thread(lambda: pre_initialise(built, steps=steps, progress=progress))
+    return on_guest_thread(lambda: pre_initialise(built, preload_of(artifact), steps=steps, progress=progress))
+
+
+def preload_of(artifact: Artifact) -> tuple[str, ...]:
+    """Modules that a guest imports at its start."""
+    return (*PRELOAD, *artifact.preload)
 
 
 def _unpacked(artifact: Artifact, progress: Progress) -> bytes:
@@ -137,7 +142,8 @@ def _code_and_memory(
         code = _compiled(linear.engine, snapshot.without_data(built), build.metering)
     if memory is None:
         progress(_STARTING)
-        memory = pre_initialise(built, steps=steps, progress=progress, compiled=(linear, code)).memory
+        preload = preload_of(build.artifact)
+        memory = pre_initialise(built, preload, steps=steps, progress=progress, compiled=(linear, code)).memory
     return with_memory(build.code_key, code, memory)
 
 
@@ -200,7 +206,7 @@ def pre_initialise(
         world.close()
         store.close()
         scratch.close()
-    most = MAX_IMAGE_BYTES if steps else MIN_MEMORY_BYTES - ROOM_BYTES
+    most = MAX_IMAGE_BYTES if steps or preload != PRELOAD else MIN_MEMORY_BYTES - ROOM_BYTES
     if len(memory) > most:
         raise ImageError(
             f"the image takes {len(memory) >> 20} MiB of memory, at most {most >> 20} MiB leave room for a run; "

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Install the pinned packages that fetch.py has put, verified, into /guest/debs.
-. /guest/recipe/stages/common.sh
+# uses: recipe/shared/toolchain.lock
+. /guest/recipe/shared/stages/common.sh
 # What an older lock installed stays installed, and crates are taken from whatever is there.
 if [ -e $WORK/toolchain.lock ] && ! cmp -s $RECIPE/toolchain.lock $WORK/toolchain.lock; then
     echo "another toolchain.lock made the build root: delete the build directory" >&2

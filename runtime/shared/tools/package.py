@@ -1,6 +1,6 @@
 """Compare the built module and what it was made from with the record; with --update, make it the artifact.
 
-Usage: package.py RECIPE MODULE INPUTS [--update]      (INPUTS: what inputs.py wrote before the build)
+Usage: package.py REPOSITORY FLAVOUR MODULE INPUTS [--update]      (INPUTS: what inputs.py wrote before the build)
 """
 
 import hashlib
@@ -14,26 +14,36 @@ from typing import Any
 from inputs import differences, inputs
 
 
-def main(recipe_path: str, module_path: str, inputs_path: str, mode: str = "") -> None:
-    recipe = pathlib.Path(recipe_path)
+def main(repository_path: str, flavour: str, module_path: str, inputs_path: str, mode: str = "") -> None:
+    repository = pathlib.Path(repository_path)
+    own = repository / "runtime" / flavour
     module = pathlib.Path(module_path).read_bytes()
     used = json.loads(pathlib.Path(inputs_path).read_text())
-    if changed := differences(used, inputs(recipe)):
+    if changed := differences(used, inputs(repository, flavour)):
         raise SystemExit(f"changed while the guest was built, build again: {', '.join(changed)}")
-    pins = tomllib.loads((recipe / "manifest.toml").read_text())["source"]
+    pins = [pin for directory in (repository / "runtime" / "shared", own) for pin in sources(directory)]
     made = {
+        "flavour": flavour,
+        "preload": tomllib.loads((own / "flavour.toml").read_text())["preload"],
         "sha256": hashlib.sha256(module).hexdigest(),
         "size_bytes": len(module),
         "versions": {pin["name"]: pin["version"] for pin in pins},
         "inputs": used,
     }
-    description = recipe / "artifact/guest.json"
+    description = own / "artifact/guest.json"
     recorded = json.loads(description.read_text()) if description.exists() else {}
     if mode == "--update":
-        update(recipe / "artifact/guest.wasm.xz", module, is_new=recorded.get("sha256") != made["sha256"])
+        update(own / "artifact/guest.wasm.xz", module, is_new=recorded.get("sha256") != made["sha256"])
         description.write_text(json.dumps(made, indent=2) + "\n")
     else:
         compare(recorded, made)
+
+
+def sources(directory: pathlib.Path) -> list[dict[str, str]]:
+    """The pinned sources of one directory of the recipe."""
+    manifest = directory / "manifest.toml"
+    found: list[dict[str, str]] = tomllib.loads(manifest.read_text())["source"] if manifest.exists() else []
+    return found
 
 
 def update(artifact: pathlib.Path, module: bytes, *, is_new: bool) -> None:

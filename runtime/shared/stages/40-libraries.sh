@@ -1,6 +1,7 @@
 #!/bin/bash
 # zlib, bzip2, liblzma and SQLite as static libraries for wasm32-wasip1.
-. /guest/recipe/stages/common.sh
+# uses: recipe/shared/patches/sqlite-* sources/zlib_* sources/bzip2_* sources/xz-utils_* sources/sqlite3_*
+. /guest/recipe/shared/stages/common.sh
 rm -rf $PREFIX && mkdir -p $PREFIX/lib $PREFIX/include
 
 # Upstream's amalgamation is generated natively, before the cross toolchain is set.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # libpython3.13.a and its bundled C libraries for wasm32-wasip1.
-. /guest/recipe/stages/common.sh
+# uses: recipe/shared/stages/config.site
+. /guest/recipe/shared/stages/common.sh
 wasi_toolchain
 rm -rf $WORK/cpython && mkdir $WORK/cpython && cd $WORK/cpython
 # CONFIG_SITE takes one file: a second one is ignored without a word.
@@ -17,5 +18,5 @@ run configure.log env CONFIG_SITE=$PWD/config.site PKG_CONFIG=/bin/false HOSTRUN
     $CPYTHON/configure --host=wasm32-unknown-wasip1 --build=x86_64-pc-linux-gnu \
     --with-build-python=$NATIVE_PYTHON --with-suffix=.wasm --prefix=/usr/local \
     --disable-test-modules --without-ensurepip --with-pymalloc --without-mimalloc --without-computed-gotos
-run make.log make -j"$JOBS" libpython3.13.a
+run make.log make -j"$JOBS" libpython3.13.a pybuilddir.txt # the latter for builds of extension modules
 ls -l libpython3.13.a

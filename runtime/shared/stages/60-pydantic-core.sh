@@ -1,6 +1,7 @@
 #!/bin/bash
 # pydantic_core as a static library for wasm32-wasip1, with the crates that the build root's packages carry.
-. /guest/recipe/stages/common.sh
+# uses: sources/pydantic_core-*.tar.gz recipe/shared/stages/relax_crates.py
+. /guest/recipe/shared/stages/common.sh
 unpack pydantic_core-2.50.1.tar.gz $WORK/pydantic-core
 cd $WORK/pydantic-core
 rm -f Cargo.lock rust-toolchain*

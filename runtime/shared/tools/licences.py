@@ -1,7 +1,7 @@
 """Collect the licence texts of everything that is linked or frozen into the guest.
 
-Usage: licences.py BUILD_ROOT LICENSES_DIRECTORY      (after a build; see runtime/README.md)
-Writes one file per component, one for the Rust crates, and an index.
+Usage: licences.py BUILD_ROOT RUNTIME FLAVOUR      (after a build; see runtime/README.md)
+Writes one file per component, one for the Rust crates, and an index. A flavour has those of what it adds.
 """
 
 import pathlib
@@ -54,10 +54,42 @@ def joined(*parts: str) -> str:
     return ("\n" + "-" * 100 + "\n\n").join(parts)
 
 
+def science(root: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]:
+    """As `components`, of what the flavour of this name adds."""
+    work = root / "guest/flavours/science"
+    numpy, pandas, doc = work / "numpy", work / "pandas", root / "usr/share/doc"
+    parts = (
+        "numpy/linalg/lapack_lite/LICENSE.txt", "numpy/fft/pocketfft/LICENSE.md", "numpy/random/LICENSE.md",
+        "numpy/_core/src/multiarray/dragon4_LICENSE.txt", "numpy/_core/include/numpy/libdivide/LICENSE.txt",
+        "numpy/_core/src/highway/LICENSE", "numpy/ma/LICENSE",
+    )  # fmt: skip
+    (dateutil,) = work.glob("site/python_dateutil-*.dist-info/licenses/LICENSE")
+    own = sorted((pandas / "LICENSES").iterdir())
+    vendored = sorted((pandas / "subprojects").glob("fast_float-*/LICENSE*"))
+    return {
+        "numpy.txt": (
+            "numpy, with lapack_lite, pocketfft, Highway, libdivide and dragon4",
+            "BSD-3-Clause and others, each named in the file",
+            lambda: joined(text(numpy / "LICENSE.txt"), *(text(numpy / part) for part in parts)),
+        ),
+        "pandas.txt": (
+            "pandas, with khash, ultrajson, fast_float and others",
+            "BSD-3-Clause and others, each named in the file",
+            lambda: joined(*(text(file) for file in [pandas / "LICENSE", *own, *vendored])),
+        ),
+        "python-dateutil.txt": ("python-dateutil", "Apache-2.0 OR BSD-3-Clause", lambda: text(dateutil)),
+        "libc++.txt": (
+            "LLVM's libc++ and libc++abi",
+            "Apache-2.0 WITH LLVM-exception",
+            lambda: text(doc / "libc++-21-dev-wasm32/copyright"),
+        ),
+    }
+
+
 def components(root: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]:
     """File name -> what it is for, its licence, its text."""
     guest = root / "guest"
-    python, site = guest / "Python-3.13.15", guest / "site"
+    python, site = guest / "Python-3.13.15", guest / "flavours" / "plain" / "reactor" / "site"
     doc = root / "usr/share/doc"
 
     def wheel(name: str, *files: str) -> Callable[[], str]:
@@ -200,8 +232,8 @@ def index(rows: Iterable[tuple[str, str, str]]) -> str:
         "# Licences of what is inside the guest",
         "",
         "The library itself is under Apache-2.0 (`LICENSE`). The guest module that it carries is built from the",
-        "components below; versions and sources are in `runtime/manifest.toml` and `runtime/toolchain.lock`.",
-        "This directory is written by `runtime/stages/licences.py`.",
+        "components below; versions and sources are in `runtime/shared/manifest.toml` and",
+        "`runtime/shared/toolchain.lock`. This directory is written by `runtime/shared/tools/licences.py`.",
         "",
         "| component | licence | text |",
         "| --- | --- | --- |",
@@ -210,10 +242,12 @@ def index(rows: Iterable[tuple[str, str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(root_path: str, target_path: str) -> None:
-    target = pathlib.Path(target_path)
+def main(root_path: str, runtime_path: str, flavour: str) -> None:
+    target = pathlib.Path(runtime_path) / flavour / "licenses"
+    target.mkdir(exist_ok=True)
     rows = []
-    for file, (what, licence, write) in components(pathlib.Path(root_path)).items():
+    listed = {"plain": components, "science": science}[flavour](pathlib.Path(root_path))
+    for file, (what, licence, write) in listed.items():
         (target / file).write_text(write())
         rows.append((file, what, licence))
     (target / "README.md").write_text(index(rows))

@@ -15,7 +15,7 @@
 
 #define EXPORT(name) __attribute__((export_name(name)))
 
-extern PyObject *PyInit__pydantic_core(void);
+extern struct _inittab sandbox_modules[]; /* compiled modules beside CPython's: stage 70 writes the table */
 extern const unsigned char sandbox_frozen[]; /* frozen.S: the blob that freeze.py writes */
 
 /* What the host writes before sandbox_run: sizes without the NUL that ends each text, then the texts, behind
@@ -162,7 +162,7 @@ static long exit_functions(void)
 EXPORT("sandbox_init") int sandbox_init(const char *preload)
 {
     sandbox_reserve_nursery();
-    PyImport_AppendInittab("pydantic_core._pydantic_core", PyInit__pydantic_core);
+    PyImport_ExtendInittab(sandbox_modules);
     PyImport_FrozenModules = frozen_table(sandbox_frozen);
 
     PyPreConfig preconfig;

@@ -4,7 +4,9 @@ set -euo pipefail
 JOBS=${JOBS:-2}
 WORK=/guest                       # everything the stages read and write, inside the build root
 SOURCES=$WORK/sources             # verified archives, put there by fetch.py
-RECIPE=$WORK/recipe               # a copy of this directory
+RECIPE=$WORK/recipe/shared        # a copy of what all flavours share
+OWN=$WORK/recipe/$FLAVOUR         # a copy of what the flavour adds
+OWN_WORK=$WORK/flavours/$FLAVOUR  # and what is made of it
 PREFIX=$WORK/prefix               # static libraries and headers for wasm32-wasip1
 NATIVE_PYTHON=$WORK/native/python # runs while cross-compiling; same version as the guest
 CPYTHON=$WORK/Python-3.13.15

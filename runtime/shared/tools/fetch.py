@@ -1,6 +1,8 @@
 """Bring every pinned file into the build root, verified: from given directories, else from its registry.
 
-Usage: fetch.py RECIPE ROOT [DIRECTORY[:DIRECTORY...]]
+Usage: fetch.py PINS ROOT TARGET [DIRECTORY[:DIRECTORY...]]
+PINS has manifest.toml and toolchain.lock. Below TARGET, which is in ROOT, `sources` gets what the guest is made of,
+`tools` what only its build needs, and `debs` the packages of the lock.
 """
 
 import hashlib
@@ -13,6 +15,9 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable
+
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+"""Of wheels that run in the build root."""
 
 
 def sha256(path: pathlib.Path) -> str:
@@ -46,20 +51,21 @@ def debian_source(pin: dict[str, str], root: pathlib.Path) -> pathlib.Path:
     return root / "tmp/pinned" / pin["file"]
 
 
-def pypi(pin: dict[str, str], recipe: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+def pypi(pin: dict[str, str], target: pathlib.Path) -> pathlib.Path:
+    """Download what a Python of the guest's version would get on the machine that builds."""
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(target)]
+    command += ["--python-version", "3.13"]
     environment = dict(os.environ)
     if pin["registry"] == "pypi-sdist":
-        command += ["--no-binary", ":all:", "--no-build-isolation"]
-        environment["PYTHONPATH"] = str(recipe / "stages/no_build")
+        command += ["--no-binary", ":all:", "--no-build-isolation", "--ignore-requires-python"]
+        environment["PYTHONPATH"] = str(pathlib.Path(__file__).parent / "no_build")
     else:
-        command += ["--only-binary", ":all:"]
+        command += ["--only-binary", ":all:", *(f"--platform={name}" for name in PLATFORMS)]
     subprocess.run([*command, f"{pin['package']}=={pin['version']}"], env=environment, check=False)
     return target / pin["file"]
 
 
-def packages(lock: pathlib.Path, root: pathlib.Path, directories: list[pathlib.Path]) -> None:
-    debs = root / "guest/debs"
+def packages(lock: pathlib.Path, root: pathlib.Path, debs: pathlib.Path, directories: list[pathlib.Path]) -> None:
     pins = [line.split() for line in lock.read_text().splitlines() if not line.startswith("#")]
     for old in debs.glob("*.deb"):
         if sha256(old) not in {pin[2] for pin in pins}:
@@ -71,7 +77,7 @@ def packages(lock: pathlib.Path, root: pathlib.Path, directories: list[pathlib.P
             shutil.copy(held[hash_], debs)
     if wanted:
         named = " ".join(f"{name}={version}" for name, version in wanted)
-        in_root(root, "sh", "-c", f"cd /guest/debs && apt-get download -q {named}")
+        in_root(root, "sh", "-c", f"cd /{debs.relative_to(root)} && apt-get download -q {named}")
         present = {sha256(p) for p in debs.glob("*.deb")}
         if missing := [f"{n} {v} {h}" for n, v, h in pins if h not in present]:
             raise SystemExit(
@@ -82,24 +88,21 @@ def packages(lock: pathlib.Path, root: pathlib.Path, directories: list[pathlib.P
     print(f"{len(pins)} packages")
 
 
-def main(recipe_path: str, root_path: str, searched: str = "") -> None:
-    recipe, root = pathlib.Path(recipe_path), pathlib.Path(root_path)
-    directories = [pathlib.Path(d) for d in searched.split(":") if d]
-    sources = root / "guest/sources"
-    pins = tomllib.loads((recipe / "manifest.toml").read_text())["source"]
-    for old in sources.iterdir():  # stages take what is there by patterns
+def bring(pins: list[dict[str, str]], root: pathlib.Path, place: pathlib.Path, directories: list[pathlib.Path]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.iterdir():  # stages take what is there by patterns
         if old.name not in {pin["file"] for pin in pins}:
             old.unlink()
     with tempfile.TemporaryDirectory() as scratch:
         for pin in pins:
-            target = sources / pin["file"]
+            target = place / pin["file"]
             if has(target, pin["sha256"]):
                 continue
             found = from_directories(pin["file"], pin["sha256"], directories)
             if found is None and pin["registry"] == "debian-source":
                 found = debian_source(pin, root)
             elif found is None:
-                found = pypi(pin, recipe, pathlib.Path(scratch))
+                found = pypi(pin, pathlib.Path(scratch))
             if not has(found, pin["sha256"]):
                 raise SystemExit(
                     f"{pin['file']} (sha256 {pin['sha256']}) is not to be had from {pin['registry']}.\n"
@@ -107,7 +110,16 @@ def main(recipe_path: str, root_path: str, searched: str = "") -> None:
                 )
             shutil.copy(found, target)
             print(f"{pin['name']} {pin['version']}")
-    packages(recipe / "toolchain.lock", root, directories)
+
+
+def main(pins_path: str, root_path: str, target_path: str, searched: str = "") -> None:
+    pins, root, target = pathlib.Path(pins_path), pathlib.Path(root_path), pathlib.Path(target_path)
+    directories = [pathlib.Path(d) for d in searched.split(":") if d]
+    manifest = tomllib.loads((pins / "manifest.toml").read_text())
+    bring(manifest["source"], root, target / "sources", directories)
+    bring(manifest.get("tool", []), root, target / "tools", directories)
+    (target / "debs").mkdir(exist_ok=True)
+    packages(pins / "toolchain.lock", root, target / "debs", directories)
 
 
 if __name__ == "__main__":
