@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.artifact import find_artifact as find_artifact
     from wasm_sandbox.engine.compiled.build import Build as Build
     from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE as BUILT_IN_IMAGE
+    from wasm_sandbox.engine.compiled.built_in import FLAVOUR_IMAGES as FLAVOUR_IMAGES
     from wasm_sandbox.engine.compiled.cache import CachedImage as CachedImage
     from wasm_sandbox.engine.compiled.cache import ImageCache as ImageCache
     from wasm_sandbox.engine.compiled.compiling import check_compiler as check_compiler
@@ -87,6 +88,7 @@ _HOMES = {
     "NONE_ELAPSED": "world.surroundings",
     "PAGEMAP_SCAN": "memory.address_space",
     "BUILT_IN_IMAGE": "compiled.built_in",
+    "FLAVOUR_IMAGES": "compiled.built_in",
     "Progress": "binding.configuration",
     "SNAPSHOT_FORMAT": "compiled.identity",
     "StartKind": "start.kind",

@@ -129,7 +129,8 @@ class Image:
     @classmethod
     @naming_exhaustion()
     def named(cls, name: str) -> Image:
-        """Find the image that is kept on this machine under a name, an id, or the first 12 characters of an id.
+        """Find the image of a flavour (``science``), or one that is kept on this machine under a name, an id, or the
+        first 12 characters of an id.
 
         The exported image that ``$WASM_SANDBOX_IMAGE`` names is found by its id, too.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wasm_sandbox.engine import StartKind, find_artifact, image_id, installer, package_steps
+from wasm_sandbox.engine import FLAVOUR_IMAGES, StartKind, find_artifact, image_id, installer, package_steps
 from wasm_sandbox.images.recipe import Contents, Recipe
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class BuiltSource:
 
 def find_source(reference: str) -> tuple[ImageSource, tuple[str, ...]]:
     """Source of the image of a name or an id on this machine, and its names; raises as `Image.named`."""
+    if reference in FLAVOUR_IMAGES:
+        return FLAVOUR_IMAGES[reference], (reference,)
     from wasm_sandbox.images.exported import exported_source  # lazy: only where images are kept
     from wasm_sandbox.images.store import ImageStore  # lazy: as above
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from pydantic import BaseModel, ValidationError
 
 from wasm_sandbox.directories import DATA_VARIABLE, FileIdentity, data_directory, private_directory
+from wasm_sandbox.engine import FLAVOUR_IMAGES
 from wasm_sandbox.errors import CacheError, ImageError, ImageNotFound
 from wasm_sandbox.images.archive import ArchiveError, read_archive, write_archive
 from wasm_sandbox.images.recipe import Contents, Recipe, hashes
@@ -224,8 +225,11 @@ def check_name(name: str) -> None:
     """Refuse what cannot name an image.
 
     Raises:
-        ValueError: if it is not 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first.
+        ValueError: if it is not 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first; or it
+            is the name of a flavour.
     """
+    if name in FLAVOUR_IMAGES:
+        raise ValueError(f"{name!r} is the name of an image that every installation has: take another one")
     if not NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} cannot name an image: use 1 to 64 letters, digits, '.', '-' and '_', a letter or digit first"

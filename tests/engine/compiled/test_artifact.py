@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from wasm_sandbox.engine.compiled.artifact import Artifact, find_artifact
+from wasm_sandbox.engine.compiled.artifact import PLAIN, Artifact, find_artifact
+from wasm_sandbox.engine.compiled.built_in import FLAVOUR_IMAGES
 from wasm_sandbox.errors import ArtifactError
 from wasm_sandbox.limits import MIB
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
-FLAVOURS = {"plain": 7 * MIB}
+FLAVOURS = {"plain": 7 * MIB, "science": 14 * MIB}
 """Largest size of each compressed module."""
 
-PINS = {"shared": "plain"}
+PINS = {"shared": "plain", "science": "science"}
 """Where pins stand -> the flavour that has the licences."""
 
 
@@ -35,6 +36,7 @@ def locked(place: str) -> dict[str, tuple[str, ...]]:
 
 def test_the_flavours_are_those_of_the_recipe() -> None:
     assert set(FLAVOURS) == {path.parent.name for path in RUNTIME.glob("*/flavour.toml")}
+    assert set(FLAVOUR_IMAGES) == set(FLAVOURS) - {PLAIN}
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
