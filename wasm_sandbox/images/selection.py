@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from wasm_sandbox.engine import find_artifact
+from wasm_sandbox.engine import FLAVOUR_IMAGES, find_artifact
 from wasm_sandbox.errors import ImageError, PackageError
 from wasm_sandbox.images.default import default_source
 from wasm_sandbox.images.guest_python import GuestPython, tool_requirements
@@ -29,7 +29,7 @@ def choose_image(
         image: the one that was chosen, or its name; ``None`` for the default image.
         pip_requirements: of the tool.
         may_build: whether an image that meets them may be built now, which downloads packages. One that was
-            built before for just these is always taken.
+            built before for just these is always taken, and so is that of a flavour that has them.
         only_default: whether no other image can be run in.
         progress: told about every slow step.
 
@@ -55,6 +55,9 @@ def choose_image(
             f"the tool requires {', '.join(texts)}, which the default image lacks, and "
             'isolation="process" runs no other: take "thread"'
         )
+    for name, source in FLAVOUR_IMAGES.items():
+        if all(_is_met(requirement, source.distributions) for requirement in unmet):
+            return Image(source, name)
     if may_build:
         try:
             return Image.build(texts, progress=progress)
