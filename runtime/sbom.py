@@ -25,8 +25,6 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 RUNTIME = Path(__file__).parent
-FILE_NAME = "sbom.cdx.json"
-
 INSIDE: dict[str, dict[str, tuple[str | None, str]]] = {
     "cpython": {
         "expat": ("2.8.2", "MIT"),
@@ -53,6 +51,11 @@ versions of CPython's with those of the running guest."""
 def flavours() -> list[str]:
     """The flavours that have an artifact."""
     return sorted(path.parent.parent.name for path in RUNTIME.glob("*/artifact/guest.json"))
+
+
+def file_of(flavour: str) -> Path:
+    """Where the document of a flavour is; in the wheel they are beside each other."""
+    return RUNTIME / flavour / f"{flavour}.cdx.json"
 
 
 def manifests(flavour: str) -> list[Path]:
@@ -143,7 +146,7 @@ def _linked(pin: Mapping[str, str]) -> Component:
 def main(mode: str = "") -> None:
     """Write the documents, or compare them."""
     for flavour in flavours():
-        file, text = RUNTIME / flavour / FILE_NAME, generate(flavour)
+        file, text = file_of(flavour), generate(flavour)
         if mode == "--check":
             if not file.exists() or file.read_text() != text:
                 raise SystemExit(f"{file} is not what the pins say: run python3 runtime/sbom.py")

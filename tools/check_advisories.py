@@ -22,7 +22,7 @@ from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).parents[1]
 ADVISORIES = ROOT / "tools" / "advisories.toml"
-SBOMS = sorted((ROOT / "runtime").glob("*/sbom.cdx.json"))
+SBOMS = sorted((ROOT / "runtime").glob("*/*.cdx.json"))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ FLAVOURS = sorted(path.parent.name for path in (ROOT / "runtime").glob("*/flavou
 INPUTS = {flavour: inputs(ROOT, flavour) for flavour in FLAVOURS}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MANIFEST = tomllib.loads((ROOT / "runtime" / "shared" / "manifest.toml").read_text())
-BILLS = {flavour: ROOT / "runtime" / flavour / sbom.FILE_NAME for flavour in FLAVOURS}
+BILLS = {flavour: sbom.file_of(flavour) for flavour in FLAVOURS}
 BILL: dict[str, Any] = json.loads(BILLS["plain"].read_text())
 
 

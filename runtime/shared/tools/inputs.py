@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 
 NOT_USED = {
-    "artifact", "licenses", "sbom.cdx.json", "toolchain.txt",
-    "tools/licences.py", "tools/lock.py",
+    "artifact", "licenses", "plain.cdx.json", "science.cdx.json", "toolchain.txt", "tools/licences.py", "tools/lock.py",
 }  # fmt: skip
 """Where all flavours share, or in a flavour: products, and what a build does not read. Anything else is an input."""
 
