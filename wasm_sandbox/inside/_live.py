@@ -185,9 +185,12 @@ class _Calls:
     is_bound_only = False
 
 
+json_options = {"bytes_mode": "base64", "inf_nan_mode": "constants"}
+
+
 def _json(arguments):
     try:
-        return to_json(arguments, bytes_mode="base64", inf_nan_mode="constants")
+        return to_json(arguments, **json_options)
     except (PydanticSerializationError, UnicodeError, RecursionError, ValueError) as error:
         raise HostArgumentsError(f"an argument cannot be handed to the host: {error}") from None
 

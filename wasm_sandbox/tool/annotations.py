@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import datetime
 import enum
 import importlib
 import typing
@@ -47,6 +48,21 @@ _CALLS = {
 }
 _TYPES = {f"{module}.{name}": module for module, names in _MODULES.items() for name in names.split()}
 _FACTORIES = {f"{module}.{name}" for module, names in _CALLS.items() for name in names.split()}
+_ARRAY = list[Any]
+_SCIENCE = {
+    "pandas.DataFrame": list[dict[str, Any]],
+    "pandas.Timestamp": datetime.datetime,
+    "pandas.Timedelta": datetime.timedelta,
+    "numpy.bool_": bool,
+    "numpy.bool": bool,
+    "numpy.str_": str,
+    "numpy.datetime64": datetime.datetime,
+    **dict.fromkeys(("numpy.ndarray", "numpy.typing.NDArray", "pandas.Series", "pandas.Index"), _ARRAY),
+    **{f"numpy.{sign}int{bits}": int for sign in ("", "u") for bits in (8, 16, 32, 64)},
+    **{f"numpy.float{bits}": float for bits in (16, 32, 64)},
+}
+"""What arguments of numpy's and pandas' classes are in JSON; `inside/_science` makes the objects of that."""
+
 _EXTENDED = {"NotRequired", "ReadOnly", "Required"}
 _CLASS_BASES = {
     "enum.Enum": enum.Enum,
@@ -199,6 +215,8 @@ class AnnotationReader:
         name = qualified.rpartition(".")[2]
         if name in _EXTENDED:
             qualified = f"typing_extensions.{name}"
+        if qualified in _SCIENCE:
+            return _SCIENCE[qualified]
         if qualified not in _TYPES:
             raise UnknownAnnotation(f"unknown name {qualified!r}")
         return getattr(importlib.import_module(_TYPES[qualified]), name)
@@ -206,6 +224,8 @@ class AnnotationReader:
     def _subscripted(self, value: ast.expr, parameters: ast.expr, depth: int) -> Any:
         parts = parameters.elts if isinstance(parameters, ast.Tuple) else [parameters]
         base = self._read(value, depth - 1)
+        if base is _ARRAY:  # the guest checks what is in it
+            return base
         if base is typing.Literal:
             self._spend(len(parts))
             return base[tuple(ast.literal_eval(part) for part in parts)]

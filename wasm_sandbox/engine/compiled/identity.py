@@ -15,7 +15,7 @@ SNAPSHOT_FORMAT = 4
 
 def image_id(artifact: Artifact) -> str:
     """Id of the image without packages: the same on every machine."""
-    parts = [str(SNAPSHOT_FORMAT), artifact.sha256, *PRELOAD, *artifact.preload, *warm_up_scripts()]
+    parts = [str(SNAPSHOT_FORMAT), artifact.sha256, *PRELOAD, *artifact.preload, *warm_up_scripts(artifact.preload)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

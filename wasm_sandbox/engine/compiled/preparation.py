@@ -180,7 +180,7 @@ def pre_initialise(
         ImageError: if the guest reported a failure, or its state cannot be captured.
     """
     if scripts is None:
-        scripts = warm_up_scripts()
+        scripts = warm_up_scripts(preload)
     all_steps = [*(Step("a warm-up script", script) for script in scripts), *steps]
     scratch = _FinalCode(module, *compiled) if compiled else _ThrowawayCode(module)
     world = World(FixedSurroundings(), deadline=time.monotonic() + PREPARE_SECONDS)

@@ -5,6 +5,7 @@ All of it is part of the image's identity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
@@ -151,6 +152,12 @@ def threads_script() -> str:
     return _installation("_sandbox_threads") + _POOLS
 
 
+@cache
+def science_script() -> str:
+    """Script that makes plain data of the values of numpy and pandas, in a guest that has both."""
+    return _installation("_sandbox_science") + _TABLES
+
+
 def _installation(name: str) -> str:
     """Script that makes a module of a text of ours, and installs it. It is not frozen: no build follows a change."""
     text = Path(__file__).parents[2] / "inside" / f"{name.removeprefix('_sandbox')}.py"
@@ -176,6 +183,18 @@ threading._counter, ThreadPoolExecutor._counter = itertools.count(1).__next__, i
 """
 
 
+_TABLES = """
+import numpy, pandas
+table = pandas.DataFrame({"key": list("abca"), "x": [1.5, 2.5, None, 4.0], "n": range(4)})
+table.groupby("key")["x"].sum(), table.sort_values("n"), table[table.n > 1], table.merge(table, on="key")
+table.describe(), numpy.linalg.solve(numpy.eye(2), numpy.ones(2))
+table._repr_html_(), repr(table), table.dtypes
+_sandbox_science = __import__("sys").modules["_sandbox_science"]
+for value in (table, table["x"], table.index, table.to_numpy(), numpy.float64(1), pandas.Timestamp(0), pandas.NaT) * 2:
+    _sandbox_science.plain_of(value)
+"""
+
+
 _CELLS = (
     "x = 6 * 7\n\ndef double(n):\n    return 2 * n\n\ndouble(x)",
     "import asyncio\nawait asyncio.sleep(0)\n[str(n) for n in range(3)]",
@@ -190,10 +209,13 @@ def _cell(code: str) -> str:
     return script.text.replace("__import__('_sandbox_guest').value(0)", request)
 
 
-def warm_up_scripts() -> list[str]:
+def warm_up_scripts(preload: Sequence[str] = ()) -> list[str]:
     """Scripts that the scratch instance runs before the snapshot, in order.
 
     The generated shapes themselves run several times: CPython specialises code on the way.
+
+    Args:
+        preload: modules that a flavour imports beyond those of the plain guest.
     """
     args = {"x": 2, "y": {"a": 1}}
     plain, asynchronous = (generate_script(tool, args).text for tool in (_PLAIN_TOOL, _ASYNC_TOOL))
@@ -204,13 +226,8 @@ def warm_up_scripts() -> list[str]:
         "except ValueError as error:\n    traceback.format_exception(error)\n"
     )
     tools = [*[plain] * 4, *[asynchronous] * 3, *[stateful] * 3, caught]
-    whole = [
-        output_script(),
-        live_script(),
-        net_script(),
-        threads_script(),
-        *map(_cell, _CELLS * 2),
-        _LIBRARIES,
-        *tools,
-    ]
+    ours = [output_script(), live_script(), net_script(), threads_script()]
+    if "pandas" in preload:
+        ours.append(science_script())
+    whole = [*ours, *map(_cell, _CELLS * 2), _LIBRARIES, *tools]
     return [*whole, _template_registration(), *[stateful] * 4, *[plain] * 16, _LIBRARIES, asynchronous, plain]
