@@ -16,6 +16,7 @@ from wasm_sandbox.decode.interpret import (
     refusal_of,
     size_of,
     usage_of,
+    with_image,
     without_message,
 )
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
@@ -155,4 +156,4 @@ def _tool_error(
     elif not message.strip():
         is_memory = kind is ErrorKind.OUT_OF_MEMORY
         message = memory_message(limits) if is_memory else without_message(shown, traceback)
-    return ToolError(kind=kind, message=message, exception_name=shown, traceback=traceback)
+    return ToolError(kind=kind, message=with_image(shown, message), exception_name=shown, traceback=traceback)

@@ -45,6 +45,9 @@ _RETURN_INSTEAD = "let it return instead of calling sys.exit or os._exit"
 _LEAVE_THE_FRAME = "leave it to the script to write the result"
 _PARSER_OVERFLOW = "Parser stack overflowed"
 _COMPILER_ERRORS = {"SyntaxError", "IndentationError", "TabError", "RecursionError"}
+IN_IMAGES = {"numpy": "science", "pandas": "science", "dateutil": "science"}
+"""Modules that the default image lacks -> image that has them, without anything being built."""
+_NO_MODULE = re.compile(r"No module named '(\w{1,20})'")
 _NOT_PICKLED = re.compile(
     r"maximum recursion depth exceeded while pickling|"
     r"[Cc]an(?:not|'t) pickle |Can't get local object |object async_generator can't be used in 'await'"
@@ -231,6 +234,13 @@ def without_message(name: str, traceback: str) -> str:
     return f"{name} was raised{place} without a message: see the traceback"
 
 
+def with_image(name: str, message: str) -> str:
+    """The message of an exception; of an import that would work in an image of another flavour, with that image."""
+    found = _NO_MODULE.fullmatch(message) if name == "ModuleNotFoundError" else None
+    image = IN_IMAGES.get(found[1]) if found else None
+    return f'{message} (it is in the image "{image}": image="{image}")' if image else message
+
+
 def _exit_error(
     outcome: Outcome, limits: Limits, tool_name: str, argument_lines: tuple[range, ...]
 ) -> ToolError | None:
@@ -253,6 +263,7 @@ def _exit_error(
         if not message.strip():
             is_memory = kind is ErrorKind.OUT_OF_MEMORY
             message = memory_message(limits) if is_memory else without_message(name, exception.traceback)
+        message = with_image(name, message)
         return ToolError(kind=kind, message=message, exception_name=name, traceback=exception.traceback)
     if outcome.exit_code:
         message = f"the guest ended with exit code {outcome.exit_code}: {_RETURN_INSTEAD}"
