@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasm_sandbox.decode.interpret import (
+    MEMORY_ERRORS,
     QUICK,
     QUICK_BYTES,
     TakesLonger,
@@ -16,7 +17,7 @@ from wasm_sandbox.decode.interpret import (
     refusal_of,
     size_of,
     usage_of,
-    with_image,
+    with_remedy,
     without_message,
 )
 from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
@@ -143,7 +144,7 @@ def _reported(content: Any) -> _Reported:
 def _tool_error(
     limits: Limits, name: str, message: str, traceback: str, is_compiled: bool, code: int | None
 ) -> ToolError:
-    if name == "MemoryError" and is_compiled:
+    if name.rpartition(".")[2] in MEMORY_ERRORS and is_compiled:
         kind = ErrorKind.OUT_OF_MEMORY
     elif is_compiled:
         kind = ErrorKind.TOOL_EXCEPTION
@@ -156,4 +157,4 @@ def _tool_error(
     elif not message.strip():
         is_memory = kind is ErrorKind.OUT_OF_MEMORY
         message = memory_message(limits) if is_memory else without_message(shown, traceback)
-    return ToolError(kind=kind, message=with_image(shown, message), exception_name=shown, traceback=traceback)
+    return ToolError(kind=kind, message=with_remedy(shown, message), exception_name=shown, traceback=traceback)

@@ -45,6 +45,8 @@ _RETURN_INSTEAD = "let it return instead of calling sys.exit or os._exit"
 _LEAVE_THE_FRAME = "leave it to the script to write the result"
 _PARSER_OVERFLOW = "Parser stack overflowed"
 _COMPILER_ERRORS = {"SyntaxError", "IndentationError", "TabError", "RecursionError"}
+MEMORY_ERRORS = {"MemoryError", "_ArrayMemoryError"}
+"""Classes of exceptions that say that there is no memory: Python's, and numpy's."""
 IN_IMAGES = {"numpy": "science", "pandas": "science", "dateutil": "science"}
 """Modules that the default image lacks -> image that has them, without anything being built."""
 _NO_MODULE = re.compile(r"No module named '(\w{1,20})'")
@@ -234,8 +236,11 @@ def without_message(name: str, traceback: str) -> str:
     return f"{name} was raised{place} without a message: see the traceback"
 
 
-def with_image(name: str, message: str) -> str:
-    """The message of an exception; of an import that would work in an image of another flavour, with that image."""
+def with_remedy(name: str, message: str) -> str:
+    """The message of an exception; with what to do, where it is numpy's for want of memory, or an import failed that
+    would work in an image of another flavour."""
+    if name == "_ArrayMemoryError":
+        return f"{message}: raise Limits.memory_bytes, or hold less at once"
     found = _NO_MODULE.fullmatch(message) if name == "ModuleNotFoundError" else None
     image = IN_IMAGES.get(found[1]) if found else None
     return f'{message} (it is in the image "{image}": image="{image}")' if image else message
@@ -250,7 +255,7 @@ def _exit_error(
     if exception is not None:
         is_compiled = exception.traceback.startswith("Traceback")  # else no frame: the script did not compile
         too_complex = exception.message.startswith(_PARSER_OVERFLOW)  # CPython makes it a MemoryError
-        if exception.name == "MemoryError" and not too_complex:
+        if exception.name.rpartition(".")[2] in MEMORY_ERRORS and not too_complex:
             kind = ErrorKind.OUT_OF_MEMORY
         elif not is_compiled and (exception.name in _COMPILER_ERRORS or too_complex):
             kind = ErrorKind.SYNTAX_ERROR
@@ -263,7 +268,7 @@ def _exit_error(
         if not message.strip():
             is_memory = kind is ErrorKind.OUT_OF_MEMORY
             message = memory_message(limits) if is_memory else without_message(name, exception.traceback)
-        message = with_image(name, message)
+        message = with_remedy(name, message)
         return ToolError(kind=kind, message=message, exception_name=name, traceback=exception.traceback)
     if outcome.exit_code:
         message = f"the guest ended with exit code {outcome.exit_code}: {_RETURN_INSTEAD}"

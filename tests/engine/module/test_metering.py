@@ -22,6 +22,7 @@ from wasm_sandbox.engine.module.metering import (
     BULK_BYTES_SHIFT,
     CHUNK_BYTES,
     FUEL_EXPORT,
+    GROWN_EXPORT,
     POLL_EXPORT,
     Metering,
     meter,
@@ -317,3 +318,17 @@ def test_damaged_modules_are_refused_or_stay_modules(noise: bytes, at: int) -> N
     whole = bytes(wasmtime.wat2wasm(PROGRAMS))
     with suppress(MalformedModule):
         meter(whole[: 8 + at] + noise + whole[8 + at + len(noise) :])
+
+
+@pytest.mark.parametrize("metering", Metering)
+def test_what_the_last_growth_gave_is_kept(metering: Metering) -> None:
+    text = '(module (memory 1 3) (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))'
+    grown = Metered(text, metering)
+
+    def kept() -> int:
+        return int(global_variable(grown.exports, GROWN_EXPORT).value(grown.store))
+
+    assert kept() == 0
+    for pages, expected in ((1, 1), (9, -1), (0, 2), (1, 2), (1, -1)):
+        assert grown.call("grow", pages) == expected
+        assert kept() == expected

@@ -22,7 +22,7 @@ from wasm_sandbox.engine.memory.base import LinearMemory
 from wasm_sandbox.engine.memory.slots import ImageMemory
 from wasm_sandbox.engine.module.binary import PAGE_BYTES
 from wasm_sandbox.engine.module.image_file import image_parts
-from wasm_sandbox.engine.module.metering import FUEL_EXPORT, Metering
+from wasm_sandbox.engine.module.metering import ADDED_GLOBALS, Metering
 from wasm_sandbox.engine.start.base import Start
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.start.reactor import Reactor
@@ -218,7 +218,7 @@ def _memory_bytes_of(module: wasmtime.Module) -> int:
 
 
 def _mutable_globals_of(module: wasmtime.Module) -> tuple[str, ...]:
-    """Export names of the mutable globals, without the one that counts fuel."""
+    """Export names of the mutable globals, without those of metering."""
     globals_ = [export for export in module.exports if isinstance(export.type, wasmtime.GlobalType)]
     names = [str(export.name) for export in globals_ if export.type.mutable]  # type: ignore[union-attr]  # globals only
-    return tuple(name for name in names if name != FUEL_EXPORT)
+    return tuple(name for name in names if name not in ADDED_GLOBALS)

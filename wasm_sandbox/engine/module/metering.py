@@ -9,7 +9,10 @@ call of a function that is not small:
 - A byte is read from a second memory, the *poll page*. To stop the guest the host makes that page
   unreadable (`engine.memory.poll_page`); as safepoint polling does in a Java virtual machine.
 
-Neither is in the guest's reach: globals and a second memory have no address in the first, and no code of the
+What the last `memory.grow` gave is kept in a global, too: C++ and Rust code aborts where it gets no memory, and the
+host tells that end apart from others.
+
+None of them is in the guest's reach: globals and a second memory have no address in the first, and no code of the
 module names their indices.
 """
 
@@ -32,7 +35,13 @@ INEXHAUSTIBLE_FUEL = 2**63 - 1
 POLL_EXPORT = "wasm_sandbox_poll"
 """Export name of the poll page, a memory of one page."""
 
-METERING_FORMAT = 2
+GROWN_EXPORT = "wasm_sandbox_grown"
+"""Export name of the global with what the last `memory.grow` gave: -1 if it was refused. It starts at 0."""
+
+ADDED_GLOBALS = frozenset({FUEL_EXPORT, GROWN_EXPORT})
+"""Export names of the globals that metering adds, which are no part of a guest's state."""
+
+METERING_FORMAT = 3
 """Version of the code that is added; part of the key of a compiled image."""
 
 BULK_BYTES_SHIFT = 6
@@ -57,6 +66,7 @@ _I32_LOAD8_U, _OTHER_MEMORY = 0x2D, 0x40
 _I32_CONST, _I32_LE_U, _I32_ADD, _I32_SUB, _I32_SHR_U = 0x41, 0x4D, 0x6A, 0x6B, 0x76
 _I64_CONST, _I64_LT_S, _I64_SUB, _I64_EXTEND_I32_U = 0x42, 0x53, 0x7D, 0xAD
 _BULK, _MEMORY_COPY, _MEMORY_FILL = 0xFC, 10, 11
+_MEMORY_GROW = 0x40
 _RETURN, _I32_LT_U, _I32_GE_U, _I32_AND, _I64_MUL = 0x0F, 0x49, 0x4F, 0x71, 0x7E
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
@@ -66,7 +76,7 @@ _PLAIN = (
     rb"[\x00\x01\x05\x0f\x1a\x1b\x45-\xc4\xd1]"  # control, parametric, numeric: no immediates
     rb"|[\x0c\x0d\x20-\x26\x41\x42\xd0\xd2]" + _LEB +  # branches, variables, constants, references
     rb"|[\x28-\x3e]" + _MEMORY_0 +  # loads and stores
-    rb"|[\x3f\x40]\x00"  # memory.size, memory.grow
+    rb"|\x3f\x00"  # memory.size
     rb"|\x43.{4}|\x44.{8}"  # floating-point constants
     rb"|\x1c\x01."  # select with a type
     rb"|\xfc[\x00-\x07]"  # saturating truncation
@@ -116,7 +126,7 @@ def meter(module: bytes, metering: Metering = Metering.FUEL, code: MeteredCode |
 
     Args:
         module: module as a compiler wrote it; custom sections are dropped.
-        metering: what is written. Without fuel the global is there and stays as it is.
+        metering: what is written. Without fuel its global is there and stays as it is.
         code: result of `meter_code`, if there is one.
 
     Returns:
@@ -166,7 +176,8 @@ class _Rewriting:
         self._first_function = imports[wb.IMPORT_FUNCTION]
         self._copy = self._first_function + self._count(wb.FUNCTION)
         self._fill = self._copy + 1
-        self._fuel = wb.unsigned(imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL))
+        first_global = imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL)
+        self._fuel, self._grown = wb.unsigned(first_global), wb.unsigned(first_global + 1)
         self._poll = wb.unsigned(imports[wb.IMPORT_MEMORY] + self._count(wb.MEMORY))
         self._poll_code = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
         if metering is Metering.NONE:
@@ -191,19 +202,22 @@ class _Rewriting:
 
     def module(self, code: MeteredCode | None = None) -> bytes:
         exports = wb.read_exports(self._bodies.get(wb.EXPORT, b"\0"))
-        if {FUEL_EXPORT, POLL_EXPORT} & {export.name for export in exports}:
+        if {*ADDED_GLOBALS, POLL_EXPORT} & {export.name for export in exports}:
             raise wb.MalformedModule("the module is metered already")
         code = code or self.code()
         if code.made_from != self._code_inputs():
             raise wb.MalformedModule("its code was metered for another module")
         exports.append(wb.Export(FUEL_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._fuel).unsigned()))
+        exports.append(wb.Export(GROWN_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._grown).unsigned()))
         exports.append(wb.Export(POLL_EXPORT, wb.EXPORT_MEMORY, wb.Reader(self._poll).unsigned()))
         bulk_type = bytes([_FUNCTION_TYPE, 3, _I32, _I32, _I32, 0])
         changed = {
             wb.TYPE: self._appended(wb.TYPE, bulk_type),
             wb.FUNCTION: self._appended(wb.FUNCTION, *[wb.unsigned(self._bulk_type)] * 2),
             wb.MEMORY: self._appended(wb.MEMORY, b"\1\1\1"),
-            wb.GLOBAL: self._appended(wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END])),
+            wb.GLOBAL: self._appended(
+                wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END]), bytes([_I32, 1, _I32_CONST, 0, _END])
+            ),
             wb.EXPORT: wb.write_exports(exports),
             wb.CODE: code.section,
         }
@@ -303,6 +317,9 @@ class _Rewriting:
                 return bytes([_CALL]) + wb.unsigned(self._copy), reader.at
             if kind == _MEMORY_FILL and reader.take(1) == b"\0":
                 return bytes([_CALL]) + wb.unsigned(self._fill), reader.at
+        if opcode == _MEMORY_GROW and reader.byte() == 0:
+            kept = bytes([_GLOBAL_SET]) + self._grown + bytes([_GLOBAL_GET]) + self._grown
+            return body[start : reader.at] + kept, reader.at
         raise wb.MalformedModule(f"the module uses an instruction that cannot be metered: {body[start:][:3].hex()}")
 
     def _charge(self, weight: int) -> bytes:

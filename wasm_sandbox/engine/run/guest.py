@@ -17,7 +17,7 @@ from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.slots import Slot
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
-from wasm_sandbox.engine.module.metering import FUEL_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
+from wasm_sandbox.engine.module.metering import FUEL_EXPORT, GROWN_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
 from wasm_sandbox.engine.run.point import GuestMemory
 from wasm_sandbox.engine.start.base import Ended
 from wasm_sandbox.engine.start.kind import StartKind
@@ -323,10 +323,15 @@ class Guest:
             return Ending.STACK_OVERFLOW
         if stopped.code == _TRAPS.ALLOCATION_TOO_LARGE.value:
             return Ending.OUT_OF_MEMORY
-        memory_bytes = self.memory_bytes()
-        if memory_bytes and memory_bytes + NEAR_CEILING_BYTES > ceiling and stopped.code == _TRAPS.UNREACHABLE.value:
-            return Ending.OUT_OF_MEMORY  # C and Rust code that cannot do without memory aborts
+        if stopped.code == _TRAPS.UNREACHABLE.value and self._lacks_memory(ceiling):
+            return Ending.OUT_OF_MEMORY  # C, C++ and Rust code that cannot do without memory aborts
         return Ending.TRAPPED
+
+    def _lacks_memory(self, ceiling: int) -> bool:
+        """Whether the guest was refused memory when it last asked for it, or is about to be."""
+        if (instance := self.world.instance) is None:
+            return False
+        return instance.global_value(GROWN_EXPORT) == -1 or self.memory_bytes() + NEAR_CEILING_BYTES > ceiling
 
     def fuel_left(self) -> int:
         """Fuel left; negative if the guest was stopped for lack of it, 0 if there is no instance.
