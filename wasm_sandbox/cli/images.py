@@ -31,6 +31,7 @@ def image_verbs() -> None:
 @image_verbs.command("build")
 @click.argument("name")
 @click.argument("requirements", nargs=-1, metavar="[REQUIREMENT]...")
+@click.option("--base", metavar="IMAGE", help="The built-in image to start from: science has numpy and pandas.")
 @click.option(
     "--package", "packages", multiple=True, metavar="PATH", help="A local package: a directory, .py file or wheel."
 )
@@ -50,6 +51,7 @@ def build_image(
     *,
     name: str,
     requirements: Sequence[str],
+    base: str | None,
     packages: Sequence[str],
     preload: Sequence[str],
     files: Sequence[str],
@@ -72,6 +74,7 @@ def build_image(
         lambda: in_sight(
             lambda step: wasm_sandbox.Image.build(
                 requirements,
+                base=base,
                 packages=packages,
                 preload=preload or None,
                 files={guest: Path(host) for guest, host in pairs},
@@ -116,6 +119,7 @@ def show_image(*, name: str, as_json: bool) -> None:
     for title, text in (
         ("names", ", ".join(kept.names)),
         ("id", description["id"]),
+        ("base", kept.recipe.base),
         ("requirements", ", ".join(kept.recipe.requirements)),
         ("distributions", versions),
         ("preloaded", ", ".join(kept.recipe.preload)),

@@ -13,11 +13,13 @@ from wasm_sandbox.doors import door
 if TYPE_CHECKING:
     from wasm_sandbox.engine.binding.configuration import Progress as Progress
     from wasm_sandbox.engine.binding.version import wasmtime_version as wasmtime_version
+    from wasm_sandbox.engine.compiled.artifact import PLAIN as PLAIN
     from wasm_sandbox.engine.compiled.artifact import Artifact as Artifact
     from wasm_sandbox.engine.compiled.artifact import find_artifact as find_artifact
     from wasm_sandbox.engine.compiled.build import Build as Build
     from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE as BUILT_IN_IMAGE
     from wasm_sandbox.engine.compiled.built_in import FLAVOUR_IMAGES as FLAVOUR_IMAGES
+    from wasm_sandbox.engine.compiled.built_in import BuiltInImage as BuiltInImage
     from wasm_sandbox.engine.compiled.cache import CachedImage as CachedImage
     from wasm_sandbox.engine.compiled.cache import ImageCache as ImageCache
     from wasm_sandbox.engine.compiled.compiling import check_compiler as check_compiler
@@ -88,6 +90,8 @@ _HOMES = {
     "NONE_ELAPSED": "world.surroundings",
     "PAGEMAP_SCAN": "memory.address_space",
     "BUILT_IN_IMAGE": "compiled.built_in",
+    "BuiltInImage": "compiled.built_in",
+    "PLAIN": "compiled.artifact",
     "FLAVOUR_IMAGES": "compiled.built_in",
     "Progress": "binding.configuration",
     "SNAPSHOT_FORMAT": "compiled.identity",

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from packaging.requirements import Requirement
 
-from wasm_sandbox.engine import Progress, find_artifact, process_engine
+from wasm_sandbox.engine import FLAVOUR_IMAGES, PLAIN, Progress, find_artifact, process_engine
 from wasm_sandbox.errors import PackageError
 from wasm_sandbox.images.adaptations import added_files, placed_files
 from wasm_sandbox.images.archive import MAX_IMAGE_BYTES, MAX_IMAGE_FILES
@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 def build(
     *,
     requirements: Sequence[str],
+    base: str | None,
     packages: Sequence[str | Path],
     preload: Sequence[str] | None,
     files: Mapping[str, str | Path | bytes],
@@ -46,7 +47,10 @@ def build(
     progress = progress or _log.info
     if name is not None:
         check_name(name)
-    python = GuestPython(find_artifact())
+    flavour = PLAIN if base is None else base
+    if flavour not in (PLAIN, *FLAVOUR_IMAGES):
+        raise ValueError(f"base: there is no guest {flavour!r}; use one of {', '.join((PLAIN, *FLAVOUR_IMAGES))}")
+    python = GuestPython(find_artifact(flavour))
     wanted = [parse_requirement(text) for text in requirements]
     for module in preload or ():
         if not _MODULE.fullmatch(module):
@@ -66,7 +70,7 @@ def build(
             progress("resolving and downloading packages")
         with Index(installer, python) as index:
             found = resolve(wanted, local, python, index)
-        recipe, contents = _recipe(found, own, placed, [str(r) for r in wanted], local, preload, warm_up)
+        recipe, contents = _recipe(flavour, found, own, placed, [str(r) for r in wanted], local, preload, warm_up)
         store.keep(recipe, contents, inputs)
     source = BuiltSource(recipe, store)
     try:
@@ -82,11 +86,11 @@ def build(
     return source
 
 
-def built_before(requirements: Sequence[str]) -> tuple[BuiltSource, str | None] | None:
-    """The image of just these requirements and its name, if it was built on this machine."""
+def built_before(requirements: Sequence[str], base: str | None = None) -> tuple[BuiltSource, str | None] | None:
+    """The image of just these requirements on a base and its name, if it was built on this machine."""
     wanted = [parse_requirement(text) for text in requirements]
     store = ImageStore()
-    kept = store.answered(_inputs(GuestPython(find_artifact()), wanted, {}, None, ""))
+    kept = store.answered(_inputs(GuestPython(find_artifact(base or PLAIN)), wanted, {}, None, ""))
     return None if kept is None else (BuiltSource(kept.recipe, store), next(iter(kept.names), None))
 
 
@@ -137,6 +141,7 @@ def _read_files(files: Mapping[str, str | Path | bytes]) -> dict[str, bytes]:
 
 
 def _recipe(
+    base: str,
     found: Mapping[str, Distribution],
     own: Mapping[str, bytes],
     placed: Mapping[str, bytes],
@@ -163,6 +168,7 @@ def _recipe(
         chosen = [one for name, one in sorted(found.items()) if name in asked or one in local]
         preload = [*(module for one in chosen for module in one.modules), *top_level_modules(own)]
     recipe = Recipe(
+        base=base,
         requirements=tuple(requirements),
         distributions={name: one.version for name, one in sorted(found.items())},
         preload=tuple(dict.fromkeys(preload)),

@@ -46,11 +46,12 @@ def kept_image(reference: str) -> Kept:
 
 def describe(kept: Kept) -> dict[str, Any]:
     """An image as plain data: names, id, contents, and sizes in bytes."""
-    own_id, recipe = identity(kept.recipe.digest), kept.recipe
+    own_id, recipe = identity(kept.recipe), kept.recipe
     compiled, memory = ImageCache().path(_keys(own_id)[0]), kept.entry.memory_bytes
     return {
         "names": list(kept.names),
         "id": own_id,
+        "base": recipe.base,
         "requirements": list(recipe.requirements),
         "distributions": recipe.distributions,
         "preload": list(recipe.preload),
@@ -79,7 +80,7 @@ def remove_image(reference: str) -> Sequence[str]:
         store.unname(reference)
         return others
     store.remove(kept.recipe.digest)
-    for key in _keys(identity(kept.recipe.digest)):
+    for key in _keys(identity(kept.recipe)):
         ImageCache().remove(key)
     return []
 

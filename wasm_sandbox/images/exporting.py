@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from wasm_sandbox.engine import (
+    BUILT_IN_IMAGE,
     SNAPSHOT_FORMAT,
+    BuiltInImage,
     Progress,
     check_compiler,
     compile_for,
     find_artifact,
-    image_id,
     prepare_snapshot,
     wasmtime_version,
 )
@@ -57,16 +57,16 @@ def export_image(
     _check_unused(directory)
     is_native = target == this_target()
     found = None if is_native else check_compiler(compiler, target)
-    if image is None:
-        identity, snapshot, files = image_id(find_artifact()), prepare_snapshot(find_artifact(), progress), {}
-        distributions: Mapping[str, str] = {}
-    elif isinstance(image.source, BuiltSource):
-        identity, distributions, files = image.id, image.distributions, dict(image.source.files())
-        snapshot = prepare_snapshot(find_artifact(), progress, image.source.steps())
+    source = BUILT_IN_IMAGE if image is None else image.source
+    files: dict[str, bytes] = {}
+    if isinstance(source, BuiltInImage):
+        snapshot = prepare_snapshot(find_artifact(source.flavour), progress)
+    elif isinstance(source, BuiltSource):
+        files = dict(source.files())
+        snapshot = prepare_snapshot(find_artifact(source.recipe.base), progress, source.steps())
     else:
-        raise ImageError(
-            f"the image {image.reference[:64]} cannot be exported: only the default one and those of Image.build can"
-        )
+        name = image.reference if image is not None else source.id
+        raise ImageError(f"the image {name[:64]} cannot be exported: only built-in ones and those of Image.build can")
     progress(f"compiling for {target}")
     code = compile_for(snapshot, TARGETS[target], found)
     try:
@@ -82,13 +82,13 @@ def export_image(
         manifest = Manifest(
             format=FORMAT,
             snapshot_format=SNAPSHOT_FORMAT,
-            id=identity,
+            id=source.id,
             target=target,
             wasmtime=wasmtime_version(),
             code_bytes=len(code),
             code_sha256=hashlib.sha256(code).hexdigest(),
             files_sha256=files_sha256,
-            distributions=dict(distributions),
+            distributions=dict(source.distributions),
         )
         with _new(directory / MANIFEST_NAME) as file:
             file.write(f"{manifest.model_dump_json(indent=2)}\n".encode())

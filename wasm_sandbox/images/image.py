@@ -55,6 +55,7 @@ class Image:
         cls,
         requirements: Sequence[str] = (),
         *,
+        base: str | None = None,
         packages: Sequence[str | Path] = (),
         preload: Sequence[str] | None = None,
         files: Mapping[str, str | Path | bytes] | None = None,
@@ -64,7 +65,7 @@ class Image:
         upgrade: bool = False,
         progress: Callable[[str], None] | None = None,
     ) -> Image:
-        """Build an image: the default one with packages in its memory, imported, before any run.
+        """Build an image: a built-in one with packages in its memory, imported, before any run.
 
         The packages are resolved and downloaded by pip or uv, as wheels of pure Python; nothing of them is executed
         on this host. They are imported in a guest, once. The image that the same call built before on this machine is
@@ -72,6 +73,8 @@ class Image:
 
         Args:
             requirements: requirements to install, as pip takes them: names with versions, extras and markers.
+            base: built-in image to start from: ``"science"`` has numpy and pandas, and what requires them finds them
+                there; by default the plain one.
             packages: local packages: directories with an ``__init__.py``, modules (``.py``), wheels (``.whl``).
             preload: modules to import, in order; by default the top-level ones of the distributions that
                 ``requirements`` and ``packages`` name (and not of their dependencies).
@@ -85,13 +88,14 @@ class Image:
         Raises:
             PackageError: if the packages cannot be resolved or downloaded, or cannot run in a guest.
             ImageError: if the guest cannot import a module, or the warm-up fails.
-            ValueError: if a name, a module or a guest path is malformed.
+            ValueError: if a name, a module or a guest path is malformed, or there is no such base.
             HostError: if this host cannot run guests, or its directories cannot be used.
         """
         from wasm_sandbox.images.building import build  # lazy: resolving packages loads much else
 
         source = build(
             requirements=requirements,
+            base=base,
             packages=packages,
             preload=preload,
             files=files or {},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wasm_sandbox.engine import FLAVOUR_IMAGES, StartKind, find_artifact, image_id, installer, package_steps
+from wasm_sandbox.engine import FLAVOUR_IMAGES, PLAIN, StartKind, find_artifact, image_id, installer, package_steps
 from wasm_sandbox.images.recipe import Contents, Recipe
 
 if TYPE_CHECKING:
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 _ID_LENGTH = 64
 
 
-@cache
-def identity(digest: str) -> str:
+def identity(recipe: Recipe) -> str:
     """The id of a recipe's image with the guest of this installation: the same on every machine."""
-    parts = [image_id(find_artifact()), installer(), digest]
+    return _identity(recipe.digest, recipe.base)
+
+
+@cache
+def _identity(digest: str, base: str) -> str:
+    parts = [image_id(find_artifact(base)), installer(), digest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -52,11 +56,12 @@ class BuiltSource:
 
     @cached_property
     def id(self) -> str:
-        return identity(self.recipe.digest)
+        return identity(self.recipe)
 
     @property
     def distributions(self) -> Mapping[str, str]:
-        return self.recipe.distributions
+        built_in = FLAVOUR_IMAGES[self.recipe.base].distributions if self.recipe.base != PLAIN else {}
+        return {**built_in, **self.recipe.distributions}
 
     @property
     def start(self) -> StartKind:
@@ -64,10 +69,10 @@ class BuiltSource:
 
     def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
-        return loader.prepared(self.id, self.steps, self.files())
+        return loader.prepared(self.id, self.steps, self.files(), self.recipe.base)
 
     def steps(self) -> list[Step]:
-        """What its preparation does beyond that of the default image."""
+        """What its preparation does beyond that of its base."""
         packages = self.kept.contents(self.recipe).packages
         return package_steps(packages, self.recipe.preload, self.recipe.warm_up)
 

@@ -10,6 +10,8 @@ from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from wasm_sandbox.engine import PLAIN
+
 FORMAT = 1
 """Raised when the way packages are put into a guest changes: part of an image's identity."""
 
@@ -25,6 +27,8 @@ class Recipe(BaseModel):
     """What they resolved to: name -> version."""
     preload: tuple[str, ...] = ()
     """Modules imported before the snapshot, in order."""
+    base: str = PLAIN
+    """Flavour of the guest."""
     warm_up: str = ""
     """Python run before the snapshot."""
     packages: dict[str, str] = Field(default_factory=dict)
@@ -35,7 +39,8 @@ class Recipe(BaseModel):
     @cached_property
     def digest(self) -> str:
         """Identifies what goes into the guest; how it was asked for, and where it came from, do not count."""
-        parts = [FORMAT, self.preload, self.warm_up, sorted(self.packages.items()), sorted(self.files.items())]
+        parts: list[object] = [FORMAT, self.preload, self.warm_up, sorted(self.packages.items())]
+        parts += [sorted(self.files.items()), *([] if self.base == PLAIN else [self.base])]
         return sha256(json.dumps(parts).encode())
 
 

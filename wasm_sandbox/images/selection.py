@@ -55,19 +55,24 @@ def choose_image(
             f"the tool requires {', '.join(texts)}, which the default image lacks, and "
             'isolation="process" runs no other: take "thread"'
         )
+    base = None
     for name, source in FLAVOUR_IMAGES.items():
-        if all(_is_met(requirement, source.distributions) for requirement in unmet):
+        met = [_is_met(requirement, source.distributions) for requirement in unmet]
+        if all(met):
             return Image(source, name)
+        if any(met):
+            base = name
     if may_build:
         try:
-            return Image.build(texts, progress=progress)
+            return Image.build(texts, base=base, progress=progress)
         except ImageError as error:
             raise PackageError(str(error)) from error
     from wasm_sandbox.images.building import built_before  # lazy: resolving packages loads much else
 
-    before = built_before(texts)
+    before = built_before(texts, base)
     if before is None:
-        command = shlex.join(["wasm-sandbox", "image", "build", suggested_name(texts), *texts])
+        on = ["--base", base] if base else []
+        command = shlex.join(["wasm-sandbox", "image", "build", suggested_name(texts), *texts, *on])
         raise PackageError(
             f"the tool requires {', '.join(texts)}, which the guest does not have. Make an image with it once: "
             f"{command} (or allow it: build_images=True, run --build-images)"

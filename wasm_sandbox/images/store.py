@@ -148,12 +148,12 @@ class ImageStore:
         """Forget a name."""
         (self._names / name).unlink(missing_ok=True)
 
-    def kept(self, reference: str, identity: Callable[[str], str]) -> Kept:
+    def kept(self, reference: str, identity: Callable[[Recipe], str]) -> Kept:
         """What is kept under a name, an id, or at least the first 12 characters of one.
 
         Args:
             reference: the name or the id.
-            identity: the id of a recipe's image, by the digest of the recipe.
+            identity: gives the id of a recipe's image.
 
         Raises:
             ImageNotFound: if nothing is.
@@ -165,7 +165,7 @@ class ImageStore:
                 return Kept(entry, tuple(n for n, d in names.items() if d == digest), self._archive(digest))
         everything = self.all()
         if len(reference) >= SHORTEST_ID:
-            found = [kept for kept in everything if identity(kept.recipe.digest).startswith(reference)]
+            found = [kept for kept in everything if identity(kept.recipe).startswith(reference)]
             if len(found) == 1:
                 return found[0]
         known = ", ".join(name for kept in everything for name in kept.names) or "none"
