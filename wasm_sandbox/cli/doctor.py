@@ -114,6 +114,7 @@ class _Examination:
             ("processor", self.processor),
             ("wasmtime", self.wasmtime),
             ("guest module", self.guest_module),
+            ("guests of other images", self.other_guests),
             *image,
             ("trial run", self.trial_run),
             ("worker process", self.worker_process),
@@ -153,6 +154,17 @@ class _Examination:
         artifact.read()
         self.artifact = artifact
         return "sha256 verified"
+
+    def other_guests(self) -> str:
+        """Read the modules of the images that are built in beside the default one."""
+        found = []
+        for name, image in engine.FLAVOUR_IMAGES.items():
+            artifact = engine.find_artifact(name)
+            artifact.read()
+            self.report.guest[name] = {"sha256": artifact.sha256, "compressed_bytes": artifact.compressed_bytes}
+            parts = ", ".join(f"{part} {version}" for part, version in image.distributions.items())
+            found.append(f"{name} ({parts}): sha256 verified")
+        return "; ".join(found)
 
     def cache_directory(self) -> str:
         self.report.cache.update(path=str(cache_directory()), variable=CACHE_VARIABLE)
