@@ -70,9 +70,9 @@ class Expectations:
             )
         return cls(reasons, modules)
 
-    def write(self, path: Path = PATH) -> None:
-        """Write the list, always in the same order."""
-        lines = [HEAD]
+    def write(self, path: Path = PATH, head: str = HEAD) -> None:
+        """Write the list, always in the same order, below a text that says what it is."""
+        lines = [head]
         for word, reason in self.reasons.items():
             lines.append(f"[reasons.{word}]\nwords = {_text(reason.words)}")
             if reason.pattern:

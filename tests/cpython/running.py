@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wasm_sandbox import HostDir, Limits, Sandbox, Tool
+from wasm_sandbox import HostDir, Limits, Sandbox, Tool, ToolExecutionResult
 
 LIMITS = Limits(
     fuel=120_000_000_000,
@@ -107,19 +107,40 @@ def run_module(
         has: what is there though CPython's tests take WASI not to have it (`inside.run_module`).
         limits: those of one guest.
     """
-    result = ModuleResult(name)
-    done = list(leave_out)
     tool = Tool.from_source(INSIDE)
-    for _ in range(MAX_ENDED):
-        watched = _Watched(result)
+
+    def start(tell: Tell, done: list[str]) -> ToolExecutionResult:
         mounts = {"/cpython/Lib/test": HostDir(tests)}
         with tempfile.TemporaryDirectory() as work:
             env = {}
             if name.endswith(ON_A_MOUNT):
                 mounts["/tmp/work"] = HostDir(work, read_only=False)
                 env["TMPDIR"] = "/tmp/work"
-            box = Sandbox(limits=limits, files={}, mounts=mounts, env=env, functions=[watched.tell])
-            ran = box.run_tool(tool, {"module": name.removesuffix(ON_A_MOUNT), "leave_out": done, "has": list(has)})
+            box = Sandbox(limits=limits, files={}, mounts=mounts, env=env, functions=[tell])
+            return box.run_tool(tool, {"module": name.removesuffix(ON_A_MOUNT), "leave_out": done, "has": list(has)})
+
+    return run_to_end(name, start, leave_out)
+
+
+Tell = Callable[[list[list[str]], str], None]
+"""Host function by which a guest tells what ended, as name, outcome and detail, and which test begins."""
+
+
+def run_to_end(
+    name: str, start: Callable[[Tell, list[str]], ToolExecutionResult], leave_out: Sequence[str] = ()
+) -> ModuleResult:
+    """Run tests in a guest, and in another one those that come after a test which ended it.
+
+    Args:
+        name: module of the tests.
+        start: runs them in a new guest, but for those that are named, and gives back what the guest did not tell.
+        leave_out: names of tests that are not started.
+    """
+    result = ModuleResult(name)
+    done = list(leave_out)
+    for _ in range(MAX_ENDED):
+        watched = _Watched(result)
+        ran = start(watched.tell, done)
         if ran.usage is not None:
             result.fuel += ran.usage.fuel or 0
             result.seconds += ran.usage.wall_seconds

@@ -82,6 +82,7 @@ def test_the_command_runs_in_it_and_builds_on_it(own_data: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_an_export_of_it_runs(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wasm_sandbox.images import export_image, this_target  # lazy: loads the engine
 
