@@ -7,13 +7,9 @@ The recorded counts and their tolerances are in ``counts.json``. After a change 
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
-import platform
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,25 +17,19 @@ from typing import Any
 
 import pytest
 
+from tests.support.counts import RECORD_VARIABLE, TOLERANCES, compare, dirty_pages, machine
 from wasm_sandbox.bench.contenders import request_of, run_generated
-from wasm_sandbox.engine.binding.version import wasmtime_version
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import key_of
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
-from wasm_sandbox.engine.memory.address_space import PAGE_BYTES
 from wasm_sandbox.engine.memory.kept import is_supported
-from wasm_sandbox.engine.memory.slots import ImageMemory
-from wasm_sandbox.engine.world.surroundings import FixedSurroundings, LiveSurroundings
-from wasm_sandbox.events import Mark, listening
-from wasm_sandbox.limits import Limits
-from wasm_sandbox.outcome import Ending, Outcome
-from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.engine.world.surroundings import LiveSurroundings
+from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.script.generate import ExecutionScript, generate_script
 from wasm_sandbox.switches import engine_is_plain
 from wasm_sandbox.tool.definition import Tool
 
-RECORD_VARIABLE = "WASM_SANDBOX_RECORD_COUNTS"
 FILE = Path(__file__).with_name("counts.json")
 RECORDED: dict[str, Any] = json.loads(FILE.read_text()) if FILE.exists() else {}
 
@@ -96,48 +86,8 @@ def _run(name: str) -> Outcome:
     return run_generated(_script(name))
 
 
-class _DirtyPages:
-    """Counts the pages of linear memory that a run leaves different from the image's, before they are put back."""
-
-    def __init__(self, request: ExecutionRequest, image: ImageMemory) -> None:
-        self._request, self._image = request, image
-        self._thread: int | None = None
-        self.counted: list[int] = []
-        self.is_put_back = threading.Event()
-
-    def began(self, mark: Mark) -> None:
-        if mark.name == "execute" and mark.subject is self._request:
-            self._thread = threading.get_ident()
-        elif self._is_put_back(mark):
-            memory, image = mark.subject.slot.linear, self._image
-            found = ctypes.string_at(memory.address, memory.size)
-            wanted = ctypes.string_at(image.address, image.size).ljust(memory.size, b"\0")
-            pages = range(0, memory.size, PAGE_BYTES)
-            self.counted.append(sum(found[at : at + PAGE_BYTES] != wanted[at : at + PAGE_BYTES] for at in pages))
-
-    def ended(self, mark: Mark) -> None:
-        if self._is_put_back(mark):
-            self.is_put_back.set()
-
-    def _is_put_back(self, mark: Mark) -> bool:
-        return mark.name == "replace" and self._thread == threading.get_ident()
-
-
 def _dirty_pages(name: str, engine: GuestEngine) -> int:
-    """How many pages of linear memory a run leaves different from the image's, with fixed clocks and entropy.
-
-    The engine is one that nobody else uses.
-    """
-    memory = engine.image().instances.image
-    assert memory is not None
-    request = dataclasses.replace(request_of(_script(name)), limits=Limits(deterministic=True))
-    listener = _DirtyPages(request, memory)
-    with listening(listener):
-        outcome = engine.start(request, FixedSurroundings()).result()
-        assert (outcome.ending, outcome.exit_code) == (Ending.EXITED, 0)
-        assert listener.is_put_back.wait(30)
-    (counted,) = listener.counted
-    return counted
+    return dirty_pages(request_of(_script(name)), engine)
 
 
 def _tool_name(name: str) -> str | None:
@@ -160,7 +110,7 @@ def own_engine(image: LoadedImage) -> Iterator[GuestEngine]:
 def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
     if os.environ.get(RECORD_VARIABLE):
         outcomes = {name: _run(name) for name in TOOLS}
-        tolerances = {**DEFAULT_TOLERANCES, **RECORDED.get("tolerances", {})}
+        tolerances = {**TOLERANCES, **RECORDED.get("tolerances", {})}
         document = {
             "how": f"{RECORD_VARIABLE}=1 python -m pytest tests/test_counts.py",
             "image": image.id,
@@ -171,37 +121,14 @@ def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
             "dirty_pages": {name: _dirty_pages(name, own_engine) for name in TOOLS},
             "artifact_bytes": find_artifact().compressed_bytes,
             "module_bytes": find_artifact().size_bytes,
-            "image_bytes": {**RECORDED.get("image_bytes", {}), _machine(): image.path.stat().st_size},
+            "image_bytes": {**RECORDED.get("image_bytes", {}), machine(): image.path.stat().st_size},
         }
         FILE.write_text(json.dumps(document, indent=2) + "\n")
         pytest.skip(f"recorded {FILE.name}")
 
 
-DEFAULT_TOLERANCES = {
-    "fuel": {"percent": 2, "why": "entropy and clocks differ from run to run: by less than 0.5 %"},
-    "host_calls": {"percent": 0, "why": "the same script makes the same calls"},
-    "memory_bytes": {"percent": 1, "why": "grows in pages of 64 KiB"},
-    "dirty_pages": {"percent": 3, "why": "of 4 KiB, different from the image's after a run; each is put back"},
-    "artifact_bytes": {"percent": 2, "why": "what a user downloads"},
-    "module_bytes": {"percent": 2, "why": "what is compiled"},
-    "image_bytes": {"percent": 3, "why": "what is loaded; by machine and version of wasmtime"},
-}
-
-
-def _machine() -> str:
-    return f"{sys.platform} {platform.machine()}, wasmtime {wasmtime_version()}"
-
-
 def _compare(what: str, found: int, recorded: int, image: LoadedImage) -> None:
-    """Fails for more than is recorded, and for so much less that the record is out of date."""
-    percent = RECORDED["tolerances"][what]["percent"]
-    if abs(found - recorded) * 100 <= recorded * percent:
-        return
-    change = f"{(found - recorded) / recorded:+.1%}" if recorded else f"from {recorded}"
-    message = f"{what}: {found:,}, recorded {recorded:,} ({change}, tolerated {percent} %)."
-    if image.id != RECORDED["image"]:
-        message += f" The record is of image {RECORDED['image'][:16]}, this is {image.id[:16]}."
-    pytest.fail(f"{message} If that is meant, record it anew: {RECORDED['how']}")
+    compare(RECORDED, what, found, recorded, image)
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -248,7 +175,7 @@ def test_the_guest_module_has_the_recorded_size(image: LoadedImage) -> None:
 
 @pytest.mark.skipif(engine_is_plain(), reason="the memory of an image is in its code then")
 def test_the_compiled_image_has_the_recorded_size(image: LoadedImage) -> None:
-    recorded = RECORDED["image_bytes"].get(_machine())
+    recorded = RECORDED["image_bytes"].get(machine())
     if recorded is None:
-        pytest.skip(f"nothing is recorded for {_machine()}")
+        pytest.skip(f"nothing is recorded for {machine()}")
     _compare("image_bytes", image.path.stat().st_size, recorded, image)
