@@ -7,24 +7,26 @@
 # Besides: make test-long (the tests marked "long", which make test runs only where their file is named), make
 # test-plain (the tests of the engine with the plain one), make test-integrations (the adapters, with the frameworks
 # themselves; FRAMEWORKS="smolagents" for some), make cpython (CPython's own tests, in the guest;
-# CPYTHON_ARGS="test_json --again" for some), make mutants (each defence taken out: its tests must fail;
-# MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make advisories (known
-# weaknesses of what is installed and of the guest, from the list in tools/) and make audit (the same from the network,
-# with pip-audit). Nothing but Python 3.11+ and make is needed; PYTHON=... chooses the interpreter, VENV=... the directory
-# of the virtual environment.
+# CPYTHON_ARGS="test_json --again" for some), make science-suites (numpy's and pandas's, from the sources that
+# NUMPY_SOURCE and PANDAS_SOURCE name; SCIENCE_ARGS="numpy/fft" for some), make mutants (each defence taken out: its
+# tests must fail; MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make
+# advisories (known weaknesses of what is installed and of the guest, from the list in tools/) and make audit (the same
+# from the network, with pip-audit). Nothing but Python 3.11+ and make is needed; PYTHON=... chooses the interpreter,
+# VENV=... the directory of the virtual environment.
 
 VENV ?= .venv
 PYTHON ?=
 PYTEST_ARGS ?=
 MUTANTS_ARGS ?=
 CPYTHON_ARGS ?=
+SCIENCE_ARGS ?=
 # Not in pyproject.toml: pytest without xdist does not know these options. With worksteal each process has
 # tests that stand together, so that hardly a file is set up twice, and takes half of another's rest when
 # it is through with them.
 XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-plain test-integrations cpython mutants lint types format advisories audit clean
+.PHONY: demo test test-long test-plain test-integrations cpython science-suites mutants lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
@@ -48,6 +50,9 @@ test-integrations: $(VENV)/.dev
 
 cpython: $(VENV)/.dev
 	$(BIN)/python -m tests.cpython $(CPYTHON_ARGS)
+
+science-suites: $(VENV)/.dev
+	$(BIN)/python -m tests.science.suites $(SCIENCE_ARGS)
 
 mutants: $(VENV)/.dev
 	$(BIN)/python tools/mutants.py $(MUTANTS_ARGS)

@@ -25,7 +25,7 @@ def evaluate(expressions: list, names: dict) -> list:
         try:
             with np.errstate(all="ignore"):
                 value = np.asarray(eval(expression, {"np": np, **values}))
-        except (OverflowError, ValueError, TypeError) as error:
+        except (OverflowError, ValueError, TypeError, IndexError) as error:
             found.append([type(error).__name__, None])
         else:
             found.append([value.dtype.name, value.tolist()])
@@ -112,6 +112,88 @@ def test_indices_have_the_same_values_and_32_bits(a: tuple[list[Any], str]) -> N
     native, guest = natively(INDICES, names), in_guest(INDICES, names)
     for expression, expected, found in zip(INDICES, native, guest, strict=True):
         assert found == ["int32", expected[1]], f"{expression} of {names}"
+
+
+INDEXED = (
+    "a[i]", "b[i, i]", "a.flat[i]", "a.take(i)", "a.take(i, mode='clip')", "a.take(i, mode='wrap')",
+    "np.take_along_axis(a, i, 0)", "np.choose(i, [7, 8, 9])", "np.choose(i, [7, 8, 9], mode='clip')",
+    "np.choose(i, [7, 8, 9], mode='wrap')", "np.delete(a, i)", "np.partition(b.ravel(), i)[0]",
+    "[(c := a.copy()), c.__setitem__(i, 7), c][-1]", "[(c := a.copy()), np.put(c, i, 7), c][-1]",
+    "[(c := a.copy()), np.put(c, i, 7, mode='clip'), c][-1]",
+    "[(c := a.copy()), np.put(c, i, 7, mode='wrap'), c][-1]", "[(c := a.copy()), np.add.at(c, i, 7), c][-1]",
+    "np.add.reduceat(a, i)", "np.stack(np.unravel_index(i, (2, 3))) + 0 * b[0, 0]",
+    "np.ravel_multi_index((i, i), (4, 5)) + 0 * b[0, 0]",
+    "np.ravel_multi_index((i, i), (4, 5), mode=('clip', 'wrap')) + 0 * b[0, 0]",
+)  # fmt: skip
+SMALL = (
+    "np.repeat(a, i)", "np.bincount(i)", "np.searchsorted(a, 2, sorter=np.argsort(a).astype(i.dtype)) + 0 * a[0]",
+    "np.argmax(b, axis=0, out=np.zeros(4, i.dtype))", "np.argmin(b, axis=1, out=np.zeros(4, i.dtype))",
+    "np.insert(a, i, 7)",
+)  # fmt: skip
+"""Where a number that is too large is one of elements, and would be tried on this machine."""
+
+
+@st.composite
+def indices(draw: st.DrawFn, *far: int) -> tuple[list[int], str]:
+    dtype = draw(st.sampled_from(("int8", "uint8", "int32", "uint32", "int64", "uint64")))
+    limits = np.iinfo(dtype)
+    numbers = st.integers(max(-6, int(limits.min)), 6)
+    possible = [number for number in far if limits.min <= number <= limits.max]
+    if possible:
+        numbers |= st.sampled_from(possible)
+    return draw(st.lists(numbers, min_size=1, max_size=5)), dtype
+
+
+FAR = (2**31, 2**32 - 1, 2**32, 2**32 + 1, -(2**31) - 1, -(2**32), 2**40 + 2, 2**62 + 1)
+SPECIMENS = {"a": [[5, 4, 3, 2, 1], "int64"], "b": [[[3, 1, 4, 1], [5, 9, 2, 6], [5, 3, 5, 8], [9, 7, 9, 3]], "int64"]}
+
+
+@settings(max_examples=60, deadline=None)
+@given(i=indices(*FAR))
+def test_an_index_beyond_32_bits_is_out_of_bounds_and_not_another_one(i: tuple[list[int], str]) -> None:
+    names = {**SPECIMENS, "i": list(i)}
+    native, guest = natively(INDEXED, names), in_guest(INDEXED, names)
+    for expression, expected, found in zip(INDEXED, native, guest, strict=True):
+        assert str(found) == str(expected), f"{expression} of {names}"
+
+
+@settings(max_examples=30, deadline=None)
+@given(i=indices())
+def test_arrays_of_any_integers_count_and_order(i: tuple[list[int], str]) -> None:
+    names = {**SPECIMENS, "i": list(i)}
+    native, guest = natively(SMALL, names), in_guest(SMALL, names)
+    for expression, expected, found in zip(SMALL, native, guest, strict=True):
+        assert str(found) == str(expected), f"{expression} of {names}"
+
+
+@pytest.mark.parametrize("expression", ["np.repeat(a, [2**32 + 1] * 5)", "np.bincount([2**32 + 1])"])
+def test_more_elements_than_there_can_be_are_a_memory_error(expression: str) -> None:
+    tool = Tool.from_source(f"def f():\n    import numpy as np\n    a = np.arange(5)\n    return {expression}")
+    error = run_tool(tool, image="science", limits=LIMITS).error
+    assert error is not None
+    assert error.exception_name == "MemoryError"
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 9), terms=st.integers(0, 9), columns=st.integers(1, 9), seed=st.integers(0, 99),
+    dtype=st.sampled_from(("int8", "uint16", "int32", "int64", "uint64", "float32", "float64", "bool")),
+)  # fmt: skip
+def test_products_of_matrices_are_those_of_this_machine(
+    rows: int, terms: int, columns: int, seed: int, dtype: str
+) -> None:
+    """Whole numbers, so that no sum is rounded: its order may differ."""
+    random = np.random.default_rng(seed)
+    left, right = random.integers(-9, 9, (rows, terms)), random.integers(-9, 9, (terms, columns))
+    names = {name: [value.astype(dtype).tolist(), dtype] for name, value in (("x", left), ("y", right))}
+    reshaped = {"x": f"x.reshape({rows}, {terms})", "y": f"y.reshape({terms}, {columns})"}
+    forms = ("{x} @ {y}", "np.dot({x}, {y})", "({y}.T @ {x}.T).T", "np.asfortranarray({x}) @ np.asfortranarray({y})",
+             "{x}[::-1] @ {y}[:, ::2]", "{x} @ {y}[:, 0]", "{x}[0] @ {y}", "np.einsum('ij,jk', {x}, {y})")  # fmt: skip
+    expressions = tuple(form.format(**reshaped) for form in forms)
+    for expression, expected, found in zip(
+        expressions, natively(expressions, names), in_guest(expressions, names), strict=True
+    ):
+        assert found == expected, f"{expression} of {names}"
 
 
 LEGACY = (
