@@ -8,6 +8,7 @@ import pytest
 
 from wasm_sandbox import CodeResult, ErrorKind, Limits, run_code
 from wasm_sandbox.engine import BUILT_IN_IMAGE, FLAVOUR_IMAGES, process_engine
+from wasm_sandbox.limits import ROOM_BYTES
 
 MIB = 1 << 20
 HEAD = "import numpy as np, pandas as pd\n"
@@ -56,7 +57,7 @@ def test_the_least_memory_is_that_of_the_image_with_room() -> None:
     engine = process_engine()
     science, plain = (engine.image(source) for source in (FLAVOUR_IMAGES["science"], BUILT_IN_IMAGE))
     assert science.needed_bytes > plain.needed_bytes
-    assert science.needed_bytes >= science.memory_bytes + 16 * MIB
+    assert science.needed_bytes >= science.memory_bytes + ROOM_BYTES
     error = ended("1", memory_bytes=science.needed_bytes - MIB).error
     assert error is not None
     assert error.kind is ErrorKind.OUT_OF_MEMORY
