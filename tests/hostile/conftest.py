@@ -4,6 +4,7 @@ The whole suite can be run under harder ones, in one process (``-p no:xdist``):
 
 - ``HOSTILE_LOOP_METER=1``: the longest gap of all event loops is measured, and told at the end;
 - ``HOSTILE_RECURSION_LIMIT=1000000``: with that recursion limit of the host;
+- ``HOSTILE_IMAGE=science``: the tools of `run_body` run in that image;
 - ``HOSTILE_STACK_BYTES=262144``: each test on a thread with so much native stack; those that need the main thread
   are skipped.
 """
@@ -24,6 +25,7 @@ from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
 
 METER = LoopMeter() if os.environ.get("HOSTILE_LOOP_METER") else None
 RECURSION_LIMIT = int(os.environ.get("HOSTILE_RECURSION_LIMIT", "0"))
+IMAGE = os.environ.get("HOSTILE_IMAGE")
 STACK_BYTES = int(os.environ.get("HOSTILE_STACK_BYTES", "0"))
 
 RunBody = Callable[..., ToolExecutionResult]
@@ -38,7 +40,7 @@ def run_body() -> RunBody:
         source = f"{textwrap.dedent(top)}\ndef f({names}):\n{textwrap.indent(textwrap.dedent(body), '    ')}\n"
         limits = {"timeout_seconds": 30.0, **limits}
         tool = Tool.from_source(source) if args else Tool(name="f", source_code=source)  # a schema for the arguments
-        return run_tool(tool, args, limits=Limits(**limits))
+        return run_tool(tool, args, limits=Limits(**limits), image=IMAGE)
 
     run("return 1")  # the image is loaded: no test's time holds it
     return run

@@ -48,6 +48,9 @@ OWED_FUEL = 200_000
 
 _TRAPS = wasmtime.TrapCode
 
+STACK_POINTER_EXPORT = "__stack_pointer"
+"""Export name of the global with the address of the top of the stack that compilers keep in memory."""
+
 _NO_MEMORY = f"(os error {errno.ENOMEM})"
 """Rust's words end so where the system gives wasmtime no memory for an instance of its own."""
 
@@ -321,11 +324,22 @@ class Guest:
             return Ending.OUT_OF_FUEL
         if stopped.code == _TRAPS.STACK_OVERFLOW.value:
             return Ending.STACK_OVERFLOW
+        if stopped.code == _TRAPS.MEMORY_OUT_OF_BOUNDS.value and self._overran_stack():
+            return Ending.STACK_OVERFLOW
         if stopped.code == _TRAPS.ALLOCATION_TOO_LARGE.value:
             return Ending.OUT_OF_MEMORY
         if stopped.code == _TRAPS.UNREACHABLE.value and self._lacks_memory(ceiling):
             return Ending.OUT_OF_MEMORY  # C, C++ and Rust code that cannot do without memory aborts
         return Ending.TRAPPED
+
+    def _overran_stack(self) -> bool:
+        """Whether the stack in the guest's memory was overrun: it ends at address 0, and its pointer is below that."""
+        if (instance := self.world.instance) is None:
+            return False
+        try:
+            return instance.global_value(STACK_POINTER_EXPORT) < 0
+        except capi.GuestStopped:  # a module that is not ours need not export it
+            return False
 
     def _lacks_memory(self, ceiling: int) -> bool:
         """Whether the guest was refused memory when it last asked for it, or is about to be."""
