@@ -1,4 +1,4 @@
-"""numpy and pandas: ten programs in the image "science" and natively, and what a fresh run in that image takes.
+"""numpy and pandas: eleven programs in the image "science" and natively, and what a fresh run in that image takes.
 
 The native Python is the running one, or that of ``WASM_SANDBOX_NATIVE_PYTHON``; it needs numpy and pandas.
 """
