@@ -2,7 +2,7 @@
 
 As ``tests/test_counts.py``, for the image "science"; recorded in ``counts.json`` beside this file:
 
-    WASM_SANDBOX_RECORD_COUNTS=1 python -m pytest tests/science/test_counts.py
+    WASM_SANDBOX_RECORD_COUNTS=1 python -m pytest tests/science/test_science_counts.py
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
     if os.environ.get(RECORD_VARIABLE):
         outcomes = {name: _run(name) for name in COUNTED}
         document = {
-            "how": f"{RECORD_VARIABLE}=1 python -m pytest tests/science/test_counts.py",
+            "how": f"{RECORD_VARIABLE}=1 python -m pytest tests/science/test_science_counts.py",
             "image": image.id,
             "wasmtime": wasmtime_version(),
             "tolerances": {**TOLERANCES, **RECORDED.get("tolerances", {})},
