@@ -268,5 +268,5 @@ def ground(directory: Path) -> Iterator[Ground]:
     image = Image.build(list(REQUIREMENTS), name=IMAGE)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.pem")
-    with services(directory, authority) as made:
+    with services(authority) as made:
         yield Ground(made, image, directory / "ca.pem")

@@ -6,13 +6,14 @@ import base64
 import hashlib
 import json
 import os
-import pwd
 import shutil
 import socket
 import socketserver
 import ssl
 import struct
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -295,11 +296,13 @@ def _redis(stack: ExitStack) -> int | None:
     return port
 
 
-def _postgres(stack: ExitStack, directory: Path, certificate: trustme.LeafCert) -> int | None:
+def _postgres(stack: ExitStack, certificate: trustme.LeafCert) -> int | None:
     """Port of a PostgreSQL that speaks TLS and asks for the password; None where there is none."""
     initdb, program = _program("initdb"), _program("postgres")
-    if initdb is None or program is None:
+    if initdb is None or program is None or sys.platform == "win32":
         return None
+    import pwd  # lazy: there is none on Windows
+
     user: dict[str, Any] = {}
     if os.getuid() == 0:  # it refuses to run as root
         try:
@@ -307,15 +310,14 @@ def _postgres(stack: ExitStack, directory: Path, certificate: trustme.LeafCert) 
         except KeyError:
             return None
         user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # pytest's own are nobody else's to enter
     data = directory / "data"
-    directory.chmod(0o755)
-    data.mkdir(mode=0o700)
     (directory / "password").write_text(PASSWORD)
     certificate.private_key_pem.write_to_path(directory / "key.pem")
     certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
     (directory / "key.pem").chmod(0o600)
-    for path in (data, directory / "key.pem", directory / "password"):
-        if user:
+    if user:
+        for path in (directory, *directory.iterdir()):
             os.chown(path, user["user"], user["group"])
     options = ["--username=ada", "--auth=scram-sha-256", f"--pwfile={directory / 'password'}", "--no-sync"]
     subprocess.run([initdb, f"--pgdata={data}", *options], check=True, capture_output=True, cwd="/", **user)
@@ -338,13 +340,8 @@ class Services:
 
 
 @contextmanager
-def services(directory: Path, authority: trustme.CA) -> Iterator[Services]:
-    """All servers, on loopback.
-
-    Args:
-        directory: a directory for what they keep, which others can come by.
-        authority: authority of their certificates.
-    """
+def services(authority: trustme.CA) -> Iterator[Services]:
+    """All servers, on loopback, with certificates of an authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate = authority.issue_cert("localhost")
     certificate.configure_cert(context)
@@ -357,7 +354,7 @@ def services(directory: Path, authority: trustme.CA) -> Iterator[Services]:
         starts: dict[str, Callable[[], int | None]] = {
             "api": lambda: stack.enter_context(serving(api)),
             "mail": lambda: stack.enter_context(serving(mail)),
-            "postgres": lambda: _postgres(stack, directory, certificate),
+            "postgres": lambda: _postgres(stack, certificate),
             "redis": lambda: _redis(stack),
         }
         yield Services({name: start() for name, start in starts.items()}, mails)

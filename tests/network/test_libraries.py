@@ -18,11 +18,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    directory = tmp_path_factory.mktemp("ground")
-    for path in (directory, *list(directory.parents)[:2]):
-        path.chmod(0o755)  # PostgreSQL's user reads what lies below
     try:
-        with ground(directory) as found:
+        with ground(tmp_path_factory.mktemp("ground")) as found:
             yield found
     except (PackageError, ImageNotFound) as error:
         pytest.skip(f"no image with the libraries: {error}")
