@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from tests.support.usage import counted
 from wasm_sandbox import ErrorKind, HostDir, Image, Limits, Tool, ToolExecutionResult, run_tool
-from wasm_sandbox.errors import ImageError
+from wasm_sandbox.errors import ImageError, UnsupportedIsolation
 from wasm_sandbox.images.exported import this_target
 from wasm_sandbox.images.exporting import export_image
 
@@ -147,6 +147,11 @@ def test_it_is_not_exported(image: Image, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot be exported: only the default one and those of Image\.build can"):
         export_image(image, this_target(), tmp_path / "out", lambda words: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_is_refused_in_words(run: RunSource) -> None:
+    with pytest.raises(UnsupportedIsolation, match="a network needs our own guest"):
+        run("def f(): pass", network="example.com")
 
 
 def test_async_tools_run(run: RunSource) -> None:

@@ -297,6 +297,25 @@ def test_the_value_arrives_at_the_server(servers: Servers) -> None:
     assert result.value == len(KEY)  # of asterisks: the placeholder is longer
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_value_that_came_unread_is_no_part_of_a_result(servers: Servers, echo: int, isolation: Isolation) -> None:
+    value = "SK-0123456789ABCDEF"
+    secrets = {"API_KEY": Secret(value, hosts=["api.example.com"])}
+    network = servers.network(allow=[f"tcp://localhost:{echo}"], secrets=secrets)
+    code = """
+import socket
+s = socket.create_connection(("localhost", port))
+s.sendall(b"sk-0123456789abcdef\\n")
+data = s.recv(100).strip()
+print(data.decode())
+{"bytes": data, "texts": [data.decode(), (data,)]}
+"""
+    result = run_code(code, {"port": echo}, network=network, isolation=isolation)
+    hidden = "*" * len(value)
+    assert result.value == {"bytes": hidden.encode(), "texts": [hidden, (hidden.encode(),)]}, result.error
+    assert value not in str(result)
+
+
 def test_a_client_that_a_session_has_made_keeps_its_secret_in_forks_and_bytes(servers: Servers) -> None:
     box = Sandbox(network=_secretive(servers))
     ask = f"{ASKED}\nask(https, Authorization=kept)['headers']['authorization']"

@@ -106,7 +106,7 @@ def with_connections(result: R, network: Connections) -> R:
     fields = ("stdout", "stderr", "func_return", "agent_state", "value", "text", "displays")
     for field in fields:
         if (found := getattr(result, field, None)) is not None:
-            update[field] = _scrubbed(found, network.scrub)
+            update[field] = _scrubbed(found, network)
     if (error := result.error) is not None:
         shown = {name: network.scrub(value) for name in _TEXTS if (value := getattr(error, name)) is not None}
         update["error"] = error.model_copy(update=shown)
@@ -116,14 +116,16 @@ def with_connections(result: R, network: Connections) -> R:
 _TEXTS = tuple(name for name in ToolError.model_fields if name != "kind")
 
 
-def _scrubbed(value: Any, scrub: Callable[[str], str], depth: int = 0) -> Any:
-    """A value with its texts scrubbed, as far as it is made of plain containers."""
-    if isinstance(value, str):
-        return scrub(value) if type(value) is str else value
+def _scrubbed(value: Any, network: Connections, depth: int = 0) -> Any:
+    """A value with its texts and bytes scrubbed, as far as it is made of plain containers."""
+    if type(value) is str:
+        return network.scrub(value)
+    if type(value) is bytes:
+        return network.scrub_bytes(value)
     if depth > MAX_DEPTH:
         return value
     if type(value) is dict:
-        return {_scrubbed(k, scrub, depth + 1): _scrubbed(v, scrub, depth + 1) for k, v in value.items()}
+        return {_scrubbed(k, network, depth + 1): _scrubbed(v, network, depth + 1) for k, v in value.items()}
     if type(value) in (list, tuple, set, frozenset):
-        return type(value)(_scrubbed(item, scrub, depth + 1) for item in value)
+        return type(value)(_scrubbed(item, network, depth + 1) for item in value)
     return value
