@@ -203,6 +203,7 @@ async def test_a_session_keeps_its_variables_until_it_is_reset() -> None:
         assert (again["session_is_new"], again["error"]["exception_name"]) == (True, "NameError")
 
 
+@pytest.mark.long
 async def test_a_session_that_was_not_used_for_long_begins_anew_and_says_so() -> None:
     service = Service(AsyncSandbox(), idle_seconds=0.2)
     async with Client(service.server) as client:
