@@ -385,6 +385,12 @@ def test_what_cannot_be_served_is_refused_in_words(options: list[str], word: str
     assert "Traceback" not in done.stderr
 
 
+def test_without_the_sdk_the_command_says_what_to_install() -> None:
+    code = "import sys; sys.modules['mcp'] = None; from wasm_sandbox.cli.app import main; main(['mcp'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, input="", check=False)
+    assert (done.returncode, "pip install 'wasm-sandbox[mcp]'" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("text", ["", "# only this\n", "short\n", f"{ANN} and more\n", "grün-0123456789abcdef\n"])
 def test_tokens_that_protect_nothing_are_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "tokens"
