@@ -115,19 +115,23 @@ def test_indices_have_the_same_values_and_32_bits(a: tuple[list[Any], str]) -> N
 
 
 INDEXED = (
-    "a[i]", "b[i, i]", "a.flat[i]", "a.take(i)", "a.take(i, mode='clip')", "a.take(i, mode='wrap')",
-    "np.take_along_axis(a, i, 0)", "np.choose(i, [7, 8, 9])", "np.choose(i, [7, 8, 9], mode='clip')",
-    "np.choose(i, [7, 8, 9], mode='wrap')", "np.delete(a, i)", "np.partition(b.ravel(), i)[0]",
-    "[(c := a.copy()), c.__setitem__(i, 7), c][-1]", "[(c := a.copy()), np.put(c, i, 7), c][-1]",
-    "[(c := a.copy()), np.put(c, i, 7, mode='clip'), c][-1]",
-    "[(c := a.copy()), np.put(c, i, 7, mode='wrap'), c][-1]", "[(c := a.copy()), np.add.at(c, i, 7), c][-1]",
-    "np.add.reduceat(a, i)", "np.stack(np.unravel_index(i, (2, 3))) + 0 * b[0, 0]",
-    "np.ravel_multi_index((i, i), (4, 5)) + 0 * b[0, 0]",
-    "np.ravel_multi_index((i, i), (4, 5), mode=('clip', 'wrap')) + 0 * b[0, 0]",
+    "a[i]", "b[i, i]", "a.flat[i]", "a.take(i)", "a.take(i, mode='clip')", "np.take_along_axis(a, i, 0)",
+    "np.choose(i, [7, 8, 9])", "np.choose(i, [7, 8, 9], mode='clip')", "np.delete(a, i)",
+    "np.partition(b.ravel(), i)[i]", "[(c := a.copy()), c.__setitem__(i, 7), c][-1]",
+    "[(c := a.copy()), np.put(c, i, 7), c][-1]", "[(c := a.copy()), np.put(c, i, 7, mode='clip'), c][-1]",
+    "[(c := a.copy()), np.add.at(c, i, 7), c][-1]", "np.add.reduceat(a, i)",
+    "np.stack(np.unravel_index(i, (2, 3))) + 0 * b[0, 0]", "np.ravel_multi_index((i, i), (4, 5)) + 0 * b[0, 0]",
+    "np.ravel_multi_index((i, i), (4, 5), mode='clip') + 0 * b[0, 0]",
 )  # fmt: skip
+WRAPPED = (
+    "a.take(i, mode='wrap')", "np.choose(i, [7, 8, 9, 10, 11], mode='wrap')",
+    "[(c := a.copy()), np.put(c, i, 7, mode='wrap'), c][-1]",
+    "np.ravel_multi_index((i, i), (5, 5), mode='wrap') + 0 * b[0, 0]",
+)  # fmt: skip
+"""Of five elements each. numpy subtracts until an index is one of them: of large ones that takes years natively."""
 SMALL = (
     "np.repeat(a, i)", "np.bincount(i)", "np.searchsorted(a, 2, sorter=np.argsort(a).astype(i.dtype)) + 0 * a[0]",
-    "np.argmax(b, axis=0, out=np.zeros(4, i.dtype))", "np.argmin(b, axis=1, out=np.zeros(4, i.dtype))",
+    "np.argmax(b, axis=0, out=np.zeros(4, int))", "np.argmin(b, axis=1, out=np.zeros(4, int))",
     "np.insert(a, i, 7)",
 )  # fmt: skip
 """Where a number that is too large is one of elements, and would be tried on this machine."""
@@ -155,6 +159,16 @@ def test_an_index_beyond_32_bits_is_out_of_bounds_and_not_another_one(i: tuple[l
     native, guest = natively(INDEXED, names), in_guest(INDEXED, names)
     for expression, expected, found in zip(INDEXED, native, guest, strict=True):
         assert str(found) == str(expected), f"{expression} of {names}"
+
+
+@settings(max_examples=30, deadline=None)
+@given(i=indices(*(number for number in FAR if abs(number) > 2**31)))
+def test_an_index_beyond_32_bits_is_wrapped_as_a_whole(i: tuple[list[int], str]) -> None:
+    numbers, dtype = i
+    native = natively(WRAPPED, {**SPECIMENS, "i": [[number % 5 for number in numbers], dtype]})
+    guest = in_guest(WRAPPED, {**SPECIMENS, "i": list(i)})
+    for expression, expected, found in zip(WRAPPED, native, guest, strict=True):
+        assert str(found) == str(expected), f"{expression} of {i}"
 
 
 @settings(max_examples=30, deadline=None)
