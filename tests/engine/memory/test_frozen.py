@@ -87,7 +87,7 @@ def memory_of(parts: list[tuple[int, int, int]], size: int) -> GuestMemory:
     return GuestMemory(size, tuple(sorted(changed.items())), {})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_memory_is_put_into_any_slot_to_the_byte_and_found_again(image: ImageMemory, data: st.DataObject) -> None:
     sizes = st.sampled_from([IMAGE_BYTES, IMAGE_BYTES + (64 << 10), MOST_BYTES])
@@ -343,6 +343,7 @@ def test_forks_leave_no_descriptor_no_mapping_and_no_memory(session: Session) ->
     assert (files(), mappings()) == (set(), 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", kinds_of_fork())
 def test_a_child_of_the_process_leaves_the_sessions_of_its_parent_alone(kind: str) -> None:
     program = f"""
