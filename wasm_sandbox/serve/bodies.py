@@ -65,7 +65,7 @@ class Bodies:
         visit.bytes_in, visit.has_unread_body = len(data), False
         return bytes(data)
 
-    async def read_json(self, request: Request, shape: type[Model], *, strict: bool = True) -> Model:
+    async def read_json(self, request: Request, shape: type[Model]) -> Model:
         """Body of a request, JSON of a shape.
 
         Raises:
@@ -74,7 +74,7 @@ class Bodies:
         """
         data = await self.read(request, JSON)
         try:
-            return shape.model_validate_json(data, strict=strict)
+            return shape.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise invalid_body(error) from None
 

@@ -158,7 +158,7 @@ class Fusion:
 
     async def run_code(self, request: Request) -> Response:
         """Run a program."""
-        shape = await self._desk.bodies.read_json(request, FusionCodeShape, strict=False)
+        shape = await self._desk.bodies.read_json(request, FusionCodeShape)
         if shape.language != "python":
             return _answer(
                 FusionCodeAnswer(status="SandboxError", message=f"no {shape.language[:40]} here: only python runs")
@@ -184,7 +184,7 @@ class Fusion:
 
     async def run_jupyter(self, request: Request) -> Response:
         """Run cells in one guest, each after the other, whatever the one before did."""
-        shape = await self._desk.bodies.read_json(request, FusionJupyterShape, strict=False)
+        shape = await self._desk.bodies.read_json(request, FusionJupyterShape)
         client = visit_of(request).client
         limits = _limits(client, shape.total_timeout, shape.memory_limit_MB)
         box, limits = self._desk.box_of(client, None, limits, files=_files(shape.files))
