@@ -90,7 +90,8 @@ class Shelf:
         """
         path = self._path(entry.id)
         draft = path.with_suffix(".draft")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(draft, flags, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(entry.model_dump_json().encode() + b"\n")
             file.write(blob)
