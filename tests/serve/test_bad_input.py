@@ -165,6 +165,7 @@ def spoken(server: Running, data: bytes, *, until: float = 10.0) -> bytes:
     return answer
 
 
+@pytest.mark.long
 def test_a_body_larger_than_allowed_is_refused_before_it_is_read() -> None:
     with running(body_bytes=1000) as server:
         head = HEAD + b"Content-Length: %d\r\n\r\n"
@@ -186,6 +187,7 @@ def test_a_body_larger_than_allowed_is_refused_before_it_is_read() -> None:
         assert max(line.get("bytes_in", 0) for line in server.log) <= 1000
 
 
+@pytest.mark.long
 def test_a_body_that_comes_too_slowly_is_given_up() -> None:
     with running(body_seconds=0.3) as server:
         head = HEAD + b"Content-Length: 50\r\n\r\n{"
