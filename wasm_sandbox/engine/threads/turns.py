@@ -75,7 +75,8 @@ class Turn:
 # - who has asked gets a turn: first-time askers and those who ask again alternate, each in the order of asking;
 # - a guest that is paused has a place in `_again` and is resumed when its turn comes; one that gives up while it is
 #   paused is in a call of the host's on its own thread, and asks again or ends there;
-# - whoever gives up is in neither queue nor under way afterwards.
+# - whoever gives up is in neither queue nor under way afterwards, and its guest is not paused: a guest that is kept is
+#   called again, in another turn.
 # Locks, in this order: `_Entry.lock` of the watchdog's look, `_lock`, `PollPage._lock`; and `_lock`,
 # `Watchdog._changed`. `_lock` guards the queues and the turns under way; no turn is waited for while it is held.
 class Turns:
@@ -144,6 +145,8 @@ class Turns:
             for waiting in (self._first, self._again):
                 if turn in waiting:
                     waiting.remove(turn)
+                    if turn.guest is not None:
+                        turn.guest.resume()
 
     def _admit(self) -> None:
         """End turns whose quantum is over, and give the free ones; the caller has the lock."""
