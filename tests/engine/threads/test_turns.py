@@ -108,6 +108,39 @@ def test_whoever_has_no_patience_goes_on_and_leaves_nothing_behind(watchdog: Wat
     assert turns.under_way == 0
 
 
+class Guest:
+    """Guest that says whether it is paused."""
+
+    is_paused = False
+
+    def pause(self) -> None:
+        self.is_paused = True
+
+    def resume(self) -> None:
+        self.is_paused = False
+
+
+def test_a_guest_whose_turn_is_over_is_not_left_paused(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
+    turns = Turns(watchdog, at_once=1, quantum=0.001)
+    guest, leave = Guest(), threading.Event()
+
+    def hold() -> None:
+        with turns.turn(LONG_SECONDS):
+            leave.wait(LONG_SECONDS)
+
+    with turns.turn(LONG_SECONDS) as turn:
+        turn.can_be_paused(guest)
+        other = threads.submit(hold)
+        deadline = time.monotonic() + LONG_SECONDS
+        while not guest.is_paused and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert guest.is_paused
+    assert not guest.is_paused
+    leave.set()
+    other.result(timeout=LONG_SECONDS)
+    assert (turns.waiting, turns.under_way) == (0, 0)
+
+
 def test_an_exception_ends_a_turn(watchdog: Watchdog) -> None:
     turns = Turns(watchdog, at_once=1, quantum=LONG_SECONDS)
     with pytest.raises(ValueError, match="inside"), turns.turn(LONG_SECONDS):
