@@ -121,7 +121,7 @@ class Guest:
 
 
 def test_a_guest_whose_turn_is_over_is_not_left_paused(threads: ThreadPoolExecutor, watchdog: Watchdog) -> None:
-    turns = Turns(watchdog, at_once=1, quantum=0.001)
+    turns = Turns(watchdog, at_once=1, quantum=0.5)
     guest, leave = Guest(), threading.Event()
 
     def hold() -> None:
