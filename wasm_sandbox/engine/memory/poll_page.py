@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from wasm_sandbox.engine.memory.address_space import NO_ACCESS, AddressSpace
 from wasm_sandbox.engine.memory.pausing import PauseHandler
-from wasm_sandbox.engine.memory.slots import PollMemory
+from wasm_sandbox.engine.memory.slots import Slot
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 
 _log = logging.getLogger(__name__)
@@ -52,21 +52,22 @@ class PollPage:
         self._trap_signals = trap_signals
         self._lock = threading.Lock()
         self._span: tuple[int, int] | None = None
-        self._pausing: tuple[PauseHandler, PollMemory] | None = None
+        self._pausing: tuple[PauseHandler, Slot] | None = None
         self._is_stopped = self._is_paused = False
 
-    def attach(self, address: int, size: int, memory: PollMemory | None = None) -> None:
+    def attach(self, address: int, size: int, slot: Slot | None = None) -> None:
         """Use this page from now on: the guest has its memory.
 
         Args:
             address: address of the page.
             size: size of the page in bytes.
-            memory: the page, if it is ours; only then can the guest be paused.
+            slot: the slot of the page, if it is ours; only then can the guest be paused. It is there at least until
+                `detach`: who forgets to close it unmaps no page that is touched.
         """
         with self._lock:
             self._span = address, size
-            if memory is not None and self._trap_signals.pausing is not None:
-                self._pausing = self._trap_signals.pausing, memory
+            if slot is not None and self._trap_signals.pausing is not None:
+                self._pausing = self._trap_signals.pausing, slot
                 self._trap_signals.pausing.adopt(address)
             if self._is_stopped:
                 self._stop()
@@ -86,13 +87,13 @@ class PollPage:
         with self._lock:
             if self._pausing is None or self._is_stopped or self._is_paused:
                 return
-            handler, memory = self._pausing
-            handler.pause(memory.address)
+            handler, slot = self._pausing
+            handler.pause(slot.poll.address)
             try:
                 self._protect()
             except OSError as error:
                 _log.warning("a guest cannot be paused and goes on: %s", error)
-                handler.go_on(memory.address)
+                handler.go_on(slot.poll.address)
             else:
                 self._is_paused = True
 
@@ -102,14 +103,14 @@ class PollPage:
             if self._pausing is None or self._is_stopped or not self._is_paused:
                 return
             self._is_paused = False
-            handler, memory = self._pausing
+            handler, slot = self._pausing
             try:
-                memory.restore()
+                slot.poll.restore()
             except OSError as error:
                 _log.error("a guest cannot go on after a pause and is stopped: %s", error)
-                handler.stop(memory.address)
+                handler.stop(slot.poll.address)
             else:
-                handler.go_on(memory.address)
+                handler.go_on(slot.poll.address)
 
     def stop(self) -> None:
         """Trap the guest at its next safepoint."""
@@ -120,8 +121,8 @@ class PollPage:
     def _stop(self) -> None:
         self._protect()
         if self._pausing is not None:
-            handler, memory = self._pausing
-            handler.stop(memory.address)
+            handler, slot = self._pausing
+            handler.stop(slot.poll.address)
 
     def _protect(self) -> None:
         self._trap_signals.restore()  # the guest's next safepoint is a signal

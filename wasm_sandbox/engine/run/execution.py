@@ -79,7 +79,7 @@ def execute_kept(
         HostError: if the system gives no memory for one more guest.
         BaseException: as `execute`.
     """
-    with mark("execute", request), kept.lock:
+    with mark("execute", request), kept.held():
         started = time.monotonic()
         around = surroundings(*kept.clocks)
         guest = kept.begin(around, started + request.limits.timeout_seconds, request)

@@ -285,7 +285,7 @@ class Guest:
             self.world.instance = self._pooled.instance
             slot = self._pooled.slot
             if slot is not None:
-                self.page.attach(*slot.poll_span, slot.poll)
+                self.page.attach(*slot.poll_span, slot)
             else:
                 self.page.attach(*self._pooled.instance.memory_named(POLL_EXPORT))
         return self._pooled.instance

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -49,8 +50,9 @@ class CallOfKept:
 # Guarantees:
 # - calls of one guest follow one another: each waits until the last one has been wound up, on its own thread;
 # - after a call that ended the guest, after `go_back` and after `rest`, the next one begins at the last checkpoint;
-# - `point` is never changed in place: whoever holds it may share it with other guests.
-# Locks: `lock` is held from `begin` to `end` of a call by the guest's thread, and while a checkpoint is taken.
+# - `point` is never changed in place: whoever holds it may share it with other guests;
+# - whoever closes or abandons it can be sure that its instance is torn down: by itself, or by who holds `_lock` then.
+# Locks: `_lock` is held from `begin` to `end` of a call by the guest's thread (`held`), and for a checkpoint.
 class KeptGuest:
     """Guest of a session: its last checkpoint, and the live instance that is at it, if there is one.
 
@@ -74,12 +76,30 @@ class KeptGuest:
     ) -> None:
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
         self.point = point
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self._guest: Guest | None = None
         self._is_at_point = False
         """Whether the guest has run nothing since `point`."""
         self._elapsed, self._calls = clocks or ((point.elapsed, point.calls) if point else (NONE_ELAPSED, 0))
         self._is_closed = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep calls, and whatever changes the guest, out meanwhile."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._drop_if_abandoned()
+
+    def _drop_if_abandoned(self) -> None:
+        """Tear down what was closed while `_lock` was held, unless somebody else holds it, who does it then."""
+        while self._is_closed and self._guest is not None and self._lock.acquire(blocking=False):
+            try:
+                self.point = None
+                self._drop()
+            finally:
+                self._lock.release()
 
     @property
     def clocks(self) -> tuple[Elapsed, int]:
@@ -87,7 +107,7 @@ class KeptGuest:
         return self._elapsed, self._calls
 
     def begin(self, surroundings: Surroundings, deadline: float, request: ExecutionRequest) -> Guest:
-        """Guest for the next call, at the last checkpoint; the caller holds `lock`.
+        """Guest for the next call, at the last checkpoint; the caller is inside `held`.
 
         Raises:
             SnapshotError: if the checkpoint is not one of a guest of this image.
@@ -127,7 +147,7 @@ class KeptGuest:
             raise SnapshotError(f"the snapshot cannot be restored: {reason}") from None
 
     def end(self, takes_point: bool) -> None:
-        """Wind a call up: take a checkpoint, or go back to the last one; the caller holds `lock`."""
+        """Wind a call up: take a checkpoint, or go back to the last one; the caller is inside `held`."""
         guest = self._guest
         if guest is None:
             return
@@ -140,7 +160,7 @@ class KeptGuest:
 
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
-        with self.lock:
+        with self.held():
             if self._guest is not None and self._guest.is_at_rest and not self._is_at_point:
                 self.point = self._taken(self._guest)
             return self.point
@@ -153,7 +173,7 @@ class KeptGuest:
 
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint. It waits for a call that is under way."""
-        with self.lock:
+        with self.held():
             self.point = point
             self._drop()
 
@@ -163,12 +183,13 @@ class KeptGuest:
         Args:
             most_bytes: size of a checkpoint up to which it is done: the next call restores it.
         """
-        if self.lock.acquire(blocking=False):
+        if self._lock.acquire(blocking=False):
             try:
                 if self._is_at_point and self.point is not None and self.point.nbytes <= most_bytes:
                     self._drop()
             finally:
-                self.lock.release()
+                self._lock.release()
+            self._drop_if_abandoned()
 
     def _drop(self) -> None:
         guest, self._guest = self._guest, None
@@ -177,7 +198,7 @@ class KeptGuest:
 
     def close(self) -> None:
         """Tear the instance down; the checkpoint goes with it. It waits for a call that is under way."""
-        with self.lock:
+        with self._lock:
             self._is_closed = True
             self.point = None
             self._drop()
@@ -185,9 +206,4 @@ class KeptGuest:
     def abandon(self) -> None:
         """Close it without waiting: a call that is under way does it when it ends."""
         self._is_closed = True
-        if self.lock.acquire(blocking=False):
-            try:
-                self.point = None
-                self._drop()
-            finally:
-                self.lock.release()
+        self._drop_if_abandoned()
