@@ -333,11 +333,12 @@ def test_a_host_function_holds_no_more_for_a_guest_that_never_fetches_than_it_ma
     def large() -> bytes:
         return bytes(1 << 20)
 
-    code = "for n in range(1, 300): ask(1, n, bytes(4) + b'{}')\nimport time\ntime.sleep(0.5)"
-
     async def wanted() -> bytes:
         return large()
 
+    (number,) = Functions([wanted]).plain.values()
+    arguments = struct.pack("<I", number) + b"{}"
+    code = f"for n in range(1, 300): ask(1, n, {arguments!r})\nimport time\ntime.sleep(0.5)"
     gc.collect()
     tracemalloc.start()
     try:
@@ -347,7 +348,7 @@ def test_a_host_function_holds_no_more_for_a_guest_that_never_fetches_than_it_ma
         tracemalloc.stop()
     assert result.error is None, result.error
     assert most < 40 << 20
-    assert sum(call.outcome == "ok" for call in result.calls) <= 8
+    assert 1 <= sum(call.outcome == "ok" for call in result.calls) <= 8
 
 
 # -- what a request costs ------------------------------------------------------------------------------------
