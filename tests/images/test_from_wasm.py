@@ -144,7 +144,7 @@ def f():
 
 
 def test_it_is_not_exported(image: Image, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"cannot be exported: only the default one and those of Image\.build can"):
+    with pytest.raises(ImageError, match=r"cannot be exported: only built-in ones and those of Image\.build can"):
         export_image(image, this_target(), tmp_path / "out", lambda words: None)
     assert not (tmp_path / "out").exists()
 
