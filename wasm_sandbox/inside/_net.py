@@ -854,6 +854,7 @@ def _install_loop():
     _Loop.__name__ = _Loop.__qualname__ = "SandboxEventLoop"
     _sandbox_loop.SandboxEventLoop = _Loop
     _sandbox_loop.SandboxEventLoopPolicy._loop_factory = _Loop
+    asyncio.DefaultEventLoopPolicy._loop_factory = _Loop  # of a policy that is set later, or made by the library
     asyncio.EventLoop = asyncio.SelectorEventLoop = _Loop
     _sandbox_live.wait_with(Selector)
 
