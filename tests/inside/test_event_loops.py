@@ -11,7 +11,7 @@ WAYS = {
     "run": "asyncio.run(later())",
     "run after the policy was taken back": "asyncio.set_event_loop_policy(None)\nasyncio.run(later())",
     "a new loop after that": f"asyncio.set_event_loop_policy(None)\n{LOOP}.run_until_complete(later())",
-    "a policy of the library's": "p = asyncio.DefaultEventLoopPolicy()\nasyncio.set_event_loop_policy(p)\nasyncio.run(later())",
+    "another policy": "p = asyncio.DefaultEventLoopPolicy()\nasyncio.set_event_loop_policy(p)\nasyncio.run(later())",
     "the policy's": "asyncio.get_event_loop_policy().new_event_loop().run_until_complete(later())",
     "by its class": "asyncio.SelectorEventLoop().run_until_complete(later())",
     "by its other name": "asyncio.EventLoop().run_until_complete(later())",
