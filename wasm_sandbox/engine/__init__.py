@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.engine.compiled.artifact import Artifact as Artifact
     from wasm_sandbox.engine.compiled.artifact import find_artifact as find_artifact
     from wasm_sandbox.engine.compiled.build import Build as Build
+    from wasm_sandbox.engine.compiled.build import key_prefix as key_prefix
     from wasm_sandbox.engine.compiled.built_in import BUILT_IN_IMAGE as BUILT_IN_IMAGE
     from wasm_sandbox.engine.compiled.built_in import FLAVOUR_IMAGES as FLAVOUR_IMAGES
     from wasm_sandbox.engine.compiled.built_in import BuiltInImage as BuiltInImage
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Artifact": "compiled.artifact",
     "Build": "compiled.build",
+    "key_prefix": "compiled.build",
     "CallOfKept": "run.kept",
     "Checkpoint": "run.point",
     "Count": "run.point",

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from wasm_sandbox.directories import cache_ceiling
-from wasm_sandbox.engine import CachedImage, ImageCache, find_artifact, image_id, min_memory_bytes, usual_builds
+from wasm_sandbox.engine import (
+    CachedImage,
+    ImageCache,
+    find_artifact,
+    image_id,
+    key_prefix,
+    min_memory_bytes,
+    usual_builds,
+)
 from wasm_sandbox.images.loading import identity
 from wasm_sandbox.images.store import ImageStore, Kept
 
@@ -47,7 +55,7 @@ def kept_image(reference: str) -> Kept:
 def describe(kept: Kept) -> dict[str, Any]:
     """An image as plain data: names, id, contents, and sizes in bytes."""
     own_id, recipe = identity(kept.recipe), kept.recipe
-    compiled, memory = ImageCache().path(_keys(own_id)[0]), kept.entry.memory_bytes
+    compiled, memory = _compiled(own_id), kept.entry.memory_bytes
     return {
         "names": list(kept.names),
         "id": own_id,
@@ -58,7 +66,7 @@ def describe(kept: Kept) -> dict[str, Any]:
         "files": list(recipe.files),
         "made_at": kept.entry.made_at.isoformat(),
         "kept_bytes": kept.archive.stat().st_size if kept.archive.exists() else 0,
-        "compiled_bytes": compiled.stat().st_size if compiled.exists() else None,
+        "compiled_bytes": sum(found.size_bytes for found in compiled) or None,
         "memory_bytes": memory or None,
         "needed_memory_bytes": min_memory_bytes(memory) if memory else None,
     }
@@ -80,14 +88,14 @@ def remove_image(reference: str) -> Sequence[str]:
         store.unname(reference)
         return others
     store.remove(kept.recipe.digest)
-    for key in _keys(identity(kept.recipe)):
-        ImageCache().remove(key)
+    for found in _compiled(identity(kept.recipe)):
+        ImageCache().remove(found.key)
     return []
 
 
-def _keys(of_image: str) -> list[str]:
-    """Names in the cache of all that an image is compiled to, the usual one first."""
-    return [build.compile_key(of_image) for build in usual_builds(find_artifact())]
+def _compiled(of_image: str) -> list[CachedImage]:
+    """All that an image is compiled to: with fuel and without, for each engine, by each version of wasmtime."""
+    return [found for found in ImageCache().entries() if found.key.startswith(key_prefix(of_image))]
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ def compiled_default() -> CompiledImage:
         HostError: if a switch has a value that means nothing.
     """
     cache, own_id = ImageCache(), image_id(find_artifact())
-    key = _keys(own_id)[0]
+    key = usual_builds(find_artifact())[0].compile_key(own_id)
     is_there = cache.find(key) is not None
     is_whole = is_there and cache.find(key, full_check=True) is not None
     return CompiledImage(own_id, cache.path(key), is_there, is_whole)

@@ -16,6 +16,11 @@ from wasm_sandbox.engine.module.metering import METERING_FORMAT, Metering
 from wasm_sandbox.engine.start.kind import StartKind
 
 
+def key_prefix(image: str) -> str:
+    """What the keys of all builds of an image begin with."""
+    return f"{image[:16]}-"
+
+
 @dataclass(frozen=True)
 class Build:
     """Build of a guest, of which the cache's keys and the preparation are functions."""
@@ -37,7 +42,7 @@ class Build:
         Args:
             image: id of the image.
         """
-        return f"{image[:16]}-{self._digest(image).hex()[:16]}"
+        return f"{key_prefix(image)}{self._digest(image).hex()[:16]}"
 
     @property
     def code_key(self) -> bytes:
