@@ -84,6 +84,8 @@ def tools(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def command() -> Command:
     """``command(*arguments, stdin="", **environment)``: the command in a process of its own."""
+    # So that no command has to tell of the image that it prepares, or that another process does.
+    subprocess.run([sys.executable, "-m", "wasm_sandbox", "warm"], check=True, capture_output=True)
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
