@@ -522,7 +522,7 @@ def test_usage_tells_of_calls() -> None:
 
 def test_deterministic_runs_get_answers_in_the_order_of_the_calls() -> None:
     async def late(n: int) -> int:
-        await asyncio.sleep(0.05 if n == 0 else 0)
+        await asyncio.sleep(1 if n == 0 else 0)
         return n
 
     code = """
