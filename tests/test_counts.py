@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.counts import RECORD_VARIABLE, TOLERANCES, compare, dirty_pages, machine
+from tests.support.counts import COSTS, RECORD_VARIABLE, TOLERANCES, compare, costs, dirty_pages, machine
 from wasm_sandbox.bench.contenders import request_of, run_generated
 from wasm_sandbox.engine.compiled.artifact import find_artifact
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -121,9 +121,7 @@ def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
             "how": f"{RECORD_VARIABLE}=1 python -m pytest tests/test_counts.py",
             "image": image.id,
             "tolerances": tolerances,
-            "fuel": {name: outcome.fuel for name, outcome in outcomes.items()},
-            "host_calls": {name: outcome.host_calls for name, outcome in outcomes.items()},
-            "memory_bytes": {name: outcome.memory_bytes for name, outcome in outcomes.items()},
+            **costs(outcomes),
             "dirty_pages": {name: _dirty_pages(name, own_engine) for name in TOOLS},
             "artifact_bytes": find_artifact().compressed_bytes,
             "module_bytes": find_artifact().size_bytes,
@@ -140,7 +138,7 @@ def _compare(what: str, found: int, recorded: int, image: LoadedImage) -> None:
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_reference_tool_costs_what_is_recorded(name: str, image: LoadedImage) -> None:
     outcome = _counted(name)
-    for what in ("fuel", "host_calls", "memory_bytes"):
+    for what in COSTS:
         _compare(what, getattr(outcome, what), RECORDED[what][name], image)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.counts import RECORD_VARIABLE, TOLERANCES, compare, dirty_pages, machine
+from tests.support.counts import COSTS, RECORD_VARIABLE, TOLERANCES, compare, costs, dirty_pages, machine
 from wasm_sandbox import Limits, Tool, run_tool
 from wasm_sandbox.bench.contenders import request_of
 from wasm_sandbox.engine import FLAVOUR_IMAGES, GuestEngine, LiveSurroundings, LoadedImage, process_engine
@@ -100,9 +100,7 @@ def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
             "image": image.id,
             "wasmtime": wasmtime_version(),
             "tolerances": {**TOLERANCES, **RECORDED.get("tolerances", {})},
-            "fuel": {name: outcome.fuel for name, outcome in outcomes.items()},
-            "host_calls": {name: outcome.host_calls for name, outcome in outcomes.items()},
-            "memory_bytes": {name: outcome.memory_bytes for name, outcome in outcomes.items()},
+            **costs(outcomes),
             "dirty_pages": {name: dirty_pages(_request(name), own_engine, SCIENCE) for name in COUNTED},
             "deterministic": {name: _digest(name) for name in BODIES},
             "artifact_bytes": find_artifact("science").compressed_bytes,
@@ -116,7 +114,7 @@ def _record(image: LoadedImage, own_engine: GuestEngine) -> None:
 @pytest.mark.parametrize("name", COUNTED)
 def test_a_run_costs_what_is_recorded(name: str, image: LoadedImage) -> None:
     outcome = _run(name)
-    for what in ("fuel", "host_calls", "memory_bytes"):
+    for what in COSTS:
         compare(RECORDED, what, getattr(outcome, what), RECORDED[what][name], image)
 
 

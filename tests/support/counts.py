@@ -18,7 +18,7 @@ from wasm_sandbox.engine.memory.address_space import PAGE_BYTES
 from wasm_sandbox.engine.memory.slots import ImageMemory
 from wasm_sandbox.events import Mark, listening
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.outcome import Ending
+from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
 
 RECORD_VARIABLE = "WASM_SANDBOX_RECORD_COUNTS"
@@ -33,6 +33,15 @@ TOLERANCES = {
     "module_bytes": {"percent": 2, "why": "what is compiled"},
     "image_bytes": {"percent": 3, "why": "what is loaded; by machine and version of wasmtime"},
 }
+
+
+COSTS = ("fuel", "host_calls", "memory_bytes")
+"""What an outcome tells of its run that is recorded."""
+
+
+def costs(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """What runs took, by what it is and by the name of the run."""
+    return {what: {name: getattr(outcome, what) for name, outcome in outcomes.items()} for what in COSTS}
 
 
 def machine() -> str:
