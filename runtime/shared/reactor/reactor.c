@@ -2,7 +2,8 @@
  *
  * Life of an instance: the scratch instance that becomes the image calls sandbox_init, sandbox_run
  * for the warm-up scripts, and sandbox_seal (seal.c); a run's instance starts from that memory and
- * calls sandbox_alloc, sandbox_run and, after an exception, sandbox_report. sandbox_compile runs nothing of a script. */
+ * calls sandbox_alloc, sandbox_run and, after an exception, sandbox_report. sandbox_compile runs nothing of a script.
+ * What is no script, but the code of a user's own, comes by sandbox_call; an instance that is kept is called again. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
@@ -45,7 +46,7 @@ static unsigned char *report;
 EXPORT("sandbox_alloc") void *sandbox_alloc(size_t size) { return malloc(size); }
 
 /* Address of the report of the last uncaught exception, or 0: per text (class, message, traceback)
- * a little-endian u32 size and UTF-8 bytes. What sandbox_compile made is there too. */
+ * a little-endian u32 size and UTF-8 bytes. What sandbox_compile made, and the answer of sandbox_call, are there too. */
 EXPORT("sandbox_report") const unsigned char *sandbox_report(void) { return report; }
 
 /* ---- start-up ------------------------------------------------------------------------------- */
@@ -480,6 +481,36 @@ EXPORT("sandbox_compile") int sandbox_compile(const struct request *r)
     if (code && PyBytes_Check(code)) store_report(&code, 1);
     Py_XDECREF(code);
     return report ? 0 : 1;
+}
+
+/* Hand a request of SIZE bytes, from sandbox_alloc, to _sandbox_live. Its modules, environment and random numbers are as
+ * the last call left them, unless IS_NEW: then environment and random numbers are new, as before a script. Returns the
+ * address of the answer, the one text of the report; or 0, and the report is of an exception. */
+EXPORT("sandbox_call") const unsigned char *sandbox_call(char *request, size_t size, int is_new)
+{
+    static PyObject *answer_to;
+    if (!answer_to) answer_to = attribute("_sandbox_live", "answer");
+    free(report);
+    report = NULL;
+    if (is_new) {
+        reload_environ();
+        reseed_random();
+    }
+    PyObject *data = answer_to ? PyBytes_FromStringAndSize(request, (Py_ssize_t)size) : NULL;
+    free(request);
+    PyObject *answer = data ? PyObject_CallFunctionObjArgs(answer_to, data, is_new ? Py_True : Py_False, NULL) : NULL;
+    Py_XDECREF(data);
+    int has_answered = answer && PyBytes_Check(answer);
+    PyObject *exception = answer ? NULL : PyErr_GetRaisedException();
+    if (exception) report_exception(exception);
+    Py_XDECREF(exception);
+    if (exit_functions() != atexit_baseline) {
+        run_exit_functions();
+        flush_standard_streams();
+    }
+    if (has_answered) store_report(&answer, 1);
+    Py_XDECREF(answer);
+    return has_answered ? report : NULL;
 }
 
 /* Run the script of a request as __main__. Returns its exit code: 0, a SystemExit's code, or 1 with
