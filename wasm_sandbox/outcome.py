@@ -49,6 +49,10 @@ class Outcome:
     host_calls: int = 0
     files: dict[str, bytes] | None = None
     """Path -> content of files that a guest created or changed; None if the caller gave none, or it was stopped."""
+    answer: bytes | None = None
+    """Answer of the guest to a call (`ExecutionRequest.call`); None if there is none, or it is longer than allowed."""
+    answer_bytes: int | None = None
+    """Size of the answer, 0 if there is none; None if it was a script, whose result is in its output."""
     is_over: bool = True
     """Whether the guest cannot be called again, and a session goes back to what it was before."""
 

@@ -175,6 +175,8 @@ class ExecutionRequest:
     """Files and mounts that the caller gives; with None it has scratch files alone, and none are in the outcome."""
     values: tuple[bytes, ...] = ()
     """Values that the script fetches instead of spelling them out (`ExecutionScript.values`): only in our own guest."""
+    call: bytes = b""
+    """Call of ``_sandbox_live`` instead of a script, of which there is none then: only in our own guest."""
     peer: Peer | None = None
     """Other end of the guest's channel; with None it has no channel."""
     tap: Tap | None = None

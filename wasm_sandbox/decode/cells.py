@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasm_sandbox.decode.interpret import (
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MAX_EXIT_CODE = 2**63
 _NO_CELL = "the pickle does not hold the result of a cell"
+_NO_VALUE, _VALUE = b"\0", 1
+_TEXT_SIZE = struct.Struct("<BI")
+"""Head of a value that is data: `_VALUE`, and the size of its text, which stands before its pickle."""
 
 
 class _Reported(NamedTuple):
@@ -101,7 +105,7 @@ def _decoded(
 ) -> tuple[Any, str | None, ToolError | None, bool]:
     limits = QUICK if quick else DecodeLimits()
     try:
-        reported = _reported(loads(payload, limits=limits))
+        reported = _short(payload) or _reported(loads(payload, limits=limits))
     except DecodeError as error:
         if quick:  # whoever has the time may find it good
             raise TakesLonger from None
@@ -118,6 +122,28 @@ def _decoded(
         if quick:
             raise TakesLonger from None
         return None, reported.text, None, False  # no data, such as a function: its text says what it is
+
+
+def _short(payload: bytes) -> _Reported | None:
+    """Content of a frame that is no pickle: of a cell without a last expression, or with a value that is data.
+
+    Raises:
+        CorruptedPickle: if it is not what a cell writes.
+    """
+    if payload == _NO_VALUE:
+        return _Reported(None, None, None, False)
+    if not payload or payload[0] != _VALUE:
+        return None
+    if len(payload) < _TEXT_SIZE.size:
+        raise CorruptedPickle(_NO_CELL)
+    end = _TEXT_SIZE.size + _TEXT_SIZE.unpack_from(payload)[1]
+    if end > len(payload):
+        raise CorruptedPickle(_NO_CELL)
+    try:
+        text = str(payload[_TEXT_SIZE.size : end], "utf-8")
+    except UnicodeDecodeError:
+        raise CorruptedPickle(_NO_CELL) from None
+    return _Reported(payload[end:], text, None, False)
 
 
 def _reported(content: Any) -> _Reported:

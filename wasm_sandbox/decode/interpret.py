@@ -149,11 +149,15 @@ def size_of(outcome: Outcome) -> int:
     """Size of all that is read of an outcome."""
     report = outcome.exception
     texts = (outcome.detail, report.name, report.message, report.traceback) if report else (outcome.detail,)
-    return len(outcome.stdout) + len(outcome.stderr) + sum(map(len, texts))
+    return len(outcome.stdout) + len(outcome.stderr) + len(outcome.answer or b"") + sum(map(len, texts))
 
 
 def framed_output(outcome: Outcome, limits: Limits, marker: bytes = MARKER) -> FramedOutput:
-    """Standard output of a run, and the result in it."""
+    """Standard output of a run, and the result in it or beside it."""
+    if outcome.answer_bytes is not None:
+        is_missing = outcome.answer is None and outcome.answer_bytes
+        damage = FrameDamage.OVERSIZED if is_missing else None
+        return FramedOutput(outcome.answer, outcome.stdout, damage, outcome.answer_bytes)
     dropped = outcome.stdout_dropped_bytes
     head = min(head_bytes(limits.output_bytes, limits.result_bytes), len(outcome.stdout))
     gap = Gap(head, dropped) if dropped else None

@@ -479,17 +479,29 @@ _NO_EXPRESSION = object()
 
 
 def _flush():
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
+    _flush_stream(sys.stdout)
+    _flush_stream(sys.stderr)
+
+
+def _flush_stream(stream):
+    try:
+        stream.flush()
+    except Exception:
+        return
 
 
 def _compiled(source, name, flags):
     """Code of all statements but a last expression, and of that one; each may have to be awaited."""
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     if _may_be_an_expression(source):  # which is compiled in a third of the time
-        with contextlib.suppress(SyntaxError, ValueError):
+        try:
             return _NO_STATEMENTS, compile(source, name, "eval", flags, dont_inherit=True)
+        except (SyntaxError, ValueError):
+            return _compiled_statements(source, name, flags)
+    return _compiled_statements(source, name, flags)
+
+
+def _compiled_statements(source, name, flags):
     tree = compile(source, name, "exec", flags | ast.PyCF_ONLY_AST, dont_inherit=True)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     first = compile(tree, name, "exec", flags, dont_inherit=True)
@@ -581,8 +593,9 @@ def _described(error, name, is_compiled):
         if code == 1 and error.code != 1:  # it is the last word of a program
             os.write(2, f"{error.code}\n".encode("utf-8", "backslashreplace"))
     try:
-        from _sandbox_guest import report
+        from _sandbox_guest import _source, report
 
+        _source.line_count = 0  # nothing of it is a tool's, as what ran before may have been
         kind, message, text, shown = report(error)
     except ImportError:
         kind, message = type(error).__qualname__, str(error)
@@ -634,10 +647,26 @@ def _dumps(value):
     return file.getvalue()
 
 
-def _written(marker, value, text, error, is_paused=False, _md5=hashlib.md5):
+NO_VALUE, VALUE = b"\0", b"\1"
+_TEXT_SIZE = struct.Struct("<I")
+
+
+def _payload(value, text, error, is_paused=False):
+    """What tells of a cell: a pickle; shorter for one without a last expression, and for one whose value is data."""
+    if value is not None:
+        try:
+            shown = text.encode()
+        except UnicodeEncodeError:  # it has half a character
+            return pickle.dumps((value, text, error, is_paused), 4)
+        return b"".join((VALUE, _TEXT_SIZE.pack(len(shown)), shown, value))
+    if text is error is None and not is_paused:
+        return NO_VALUE
+    return pickle.dumps((value, text, error, is_paused), 4)
+
+
+def _written(marker, payload, _md5=hashlib.md5):
     """Write the frame of a cell, after everything that it printed."""
     _flush()
-    payload = pickle.dumps((value, text, error, is_paused), 4)
     checksum = _md5(payload, usedforsecurity=False).hexdigest().encode()
     frame = marker + struct.pack(">I", len(payload)) + checksum + payload
     while frame:
@@ -646,6 +675,8 @@ def _written(marker, value, text, error, is_paused=False, _md5=hashlib.md5):
 
 def _shown(found):
     """Value and text of what a cell ends in; what it looks like is shown."""
+    if type(found) in _SCALARS:
+        return pickle.dumps(found, 4), repr(found)
     text = text_of(found)
     if bundle := bundle_of(found):
         with contextlib.suppress(OSError, HostBudgetError, ValueError):  # its text is there all the same
@@ -661,9 +692,12 @@ def run_cell(request, marker):
             None if there is no host function.
         marker: what opens the frame.
     """
-    source, name, inputs, wanted = request
     namespace = sys.modules["__main__"].__dict__
     namespace.pop("__file__", None)
+    _written(marker, _run_once(namespace, *request))
+
+
+def _run_once(namespace, source, name, inputs, wanted):
     value = text = error = None
     is_compiled = False
     try:
@@ -675,7 +709,7 @@ def run_cell(request, marker):
     except BaseException as raised:
         value = text = None
         error = _described(raised, name, is_compiled)
-    _written(marker, value, text, error)
+    return _payload(value, text, error)
 
 
 def _prepared(source, name, inputs, wanted, namespace, flags):
@@ -690,11 +724,15 @@ def _prepared(source, name, inputs, wanted, namespace, flags):
 # --- Sessions -------------------------------------------------------------------------------------------
 
 
-def _resume_process(is_fork):
-    """Bring back what the entry point sets anew for every script: the module, the environment, random numbers."""
+def _resume_process(is_fork, is_new):
+    """Bring back what is of the session: the module, and where the entry point set them anew, environment and the like.
+
+    Args:
+        is_fork: whether the session was forked or loaded since its last call.
+        is_new: whether environment and random numbers are new.
+    """
     if _Session.module is None:
-        _Session.module = sys.modules["__main__"]
-        _Session.module.__dict__.pop("__file__", None)
+        _Session.module = _main_module()
         _Session.random = random.Random(random.getrandbits(256))
         for method in _RANDOM_METHODS:
             setattr(random, method, getattr(_Session.random, method))
@@ -703,32 +741,59 @@ def _resume_process(is_fork):
     if is_fork and (net := sys.modules.get("_sandbox_net")) is not None:
         net.forget()
     sys.modules["__main__"] = _Session.module
-    if _Session.environ is not None:
-        for key in {*os.environ} - {*_Session.environ}:
-            del os.environ[key]
-        os.environ.update(_Session.environ)
-    else:
-        _Session.given = dict(os.environ)
+    if is_new:
+        _resume_environ()
     return _Session.module.__dict__
 
 
+def _resume_environ():
+    if _Session.environ is None:
+        _Session.given = dict(_environ)
+        return
+    for key in {*os.environ} - {*_Session.environ}:
+        del os.environ[key]
+    os.environ.update(_Session.environ)
+
+
+_environ = os.environ._data
 _RANDOM_METHODS = [name for name in random.__all__ if getattr(getattr(random, name), "__self__", None) is random._inst]
 
 
 def _leave_process():
-    if dict(os.environ) != _Session.given or _Session.environ is not None:
+    if _Session.environ is not None or _environ != _Session.given:
         _Session.environ = dict(os.environ)
 
 
-def run_session_cell(request, marker):
-    """Run a cell of a session: its names are kept for the next one.
+def answer(data, is_new):
+    """Serve a call. Called by the entry point.
 
     Args:
-        request: as of `run_cell`, and whether the session was forked or loaded since its last cell.
-        marker: what opens the frame.
+        data: name of what is called (`_SERVED`), and its arguments, marshalled.
+        is_new: whether environment and random numbers are new.
+
+    Returns:
+        What tells of it.
     """
-    source, name, inputs, wanted, is_fork = request
-    namespace = _resume_process(is_fork)
+    name, arguments = marshal.loads(data)
+    payload = _SERVED[name](is_new, *arguments)
+    _flush()
+    return payload
+
+
+def _main_module():
+    """A new module for code of a user's own, which has no file."""
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.__dict__["__builtins__"] = builtins.__dict__
+    return module
+
+
+def _single_cell(is_new, *request):
+    return _run_once(_main_module().__dict__, *request)
+
+
+def _session_cell(is_new, source, name, inputs, wanted, is_fork):
+    """Run a cell of a session: its names are kept for the next one. See `_resume_process` and `run_cell`."""
+    namespace = _resume_process(is_fork, is_new)
 
     def begin():
         first, last = _prepared(source, name, inputs, wanted, namespace, _Session.flags)
@@ -738,28 +803,25 @@ def run_session_cell(request, marker):
         return _begin(first, last, namespace)
 
     _Session.is_compiled = False
-    _session_frame(begin, namespace, marker, name)
+    return _session_payload(begin, namespace, name)
 
 
-def resume_session(request, marker):
-    """Go on with a cell that was paused.
-
-    Args:
-        request: number, kind and bytes of each answer; and whether the session was forked or loaded meanwhile.
-        marker: what opens the frame.
-    """
-    answers, is_fork = request
-    namespace = _resume_process(is_fork)
+def _resumed_cell(is_new, answers, is_fork):
+    """Go on with a cell that was paused; of each answer there are its number, its kind and its bytes."""
+    namespace = _resume_process(is_fork, is_new)
 
     def begin():
         for ident, kind, data in answers:
             _settle(ident, kind, data)
         return _finish()
 
-    _session_frame(begin, namespace, marker, _Session.name)
+    return _session_payload(begin, namespace, _Session.name)
 
 
-def _session_frame(begin, namespace, marker, name):
+_SERVED = {"run": _single_cell, "cell": _session_cell, "resume": _resumed_cell}
+
+
+def _session_payload(begin, namespace, name):
     value = text = error = None
     has_ended = True
     try:
@@ -772,7 +834,7 @@ def _session_frame(begin, namespace, marker, name):
         _Session.task = None
         error = _described(raised, name, _Session.is_compiled)
     _leave_process()
-    _written(marker, value, text, error, not has_ended)
+    return _payload(value, text, error, not has_ended)
 
 
 def install():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, Unpack
 
-from wasm_sandbox.decode.interpret import QUICK_BYTES
+from wasm_sandbox.decode.interpret import QUICK_BYTES, size_of
 from wasm_sandbox.functions import RunCalls
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.outcome import Outcome
@@ -79,7 +79,7 @@ class AsyncSession:
                 outcome = await self._outcome(request, calls)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]  # of this call's type
-            if len(outcome.stdout) > QUICK_BYTES:
+            if size_of(outcome) > QUICK_BYTES:
                 return await asyncio.to_thread(_result, steps, outcome)
             return _result(steps, outcome)
 

@@ -103,6 +103,8 @@ def prepare_code(
     calls = calls_of(functions, options, loop, **listeners(events))
     if events is not None and calls.network is not None:
         events.scrub = calls.network.scrub
+    if events is not None and script.call:
+        events.expect_no_frame()
     request = request_of(script, environ, limits, calls, given=given, tap=events)
     return CodeRun(request, calls, image, options, events)
 

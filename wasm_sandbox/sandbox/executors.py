@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from wasm_sandbox import engine, images, workers
 from wasm_sandbox.options import Isolation, check_isolation
 from wasm_sandbox.request import ExecutionRequest
+from wasm_sandbox.script.cells import CellScript
 
 if TYPE_CHECKING:
     from wasm_sandbox.engine import ImageSource
     from wasm_sandbox.functions import RunCalls
     from wasm_sandbox.limits import Limits
     from wasm_sandbox.outcome import Outcome
-    from wasm_sandbox.script.cells import CellScript
     from wasm_sandbox.script.generate import ExecutionScript
 
 
@@ -78,6 +78,7 @@ def request_of(
         environ_of(environ, calls),
         limits,
         values=script.values,
+        call=script.call if isinstance(script, CellScript) else b"",
         peer=calls,
         has_network=calls is not None and calls.network is not None,
         **rest,

@@ -356,6 +356,8 @@ class Session:
         events: Events | None = None,
     ) -> Steps[CodeResult | Paused]:
         limits = cast(Limits, options["limits"])
+        if events is not None:
+            events.expect_no_frame()
         request = request_of(script, environ, limits, calls, given=self._given, tap=events)
         outcome = yield request, calls
         result, is_paused = interpret_session_cell(outcome, limits)

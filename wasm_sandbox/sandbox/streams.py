@@ -38,8 +38,8 @@ STDOUT = 1
 _FIRST = MARKER[:1]
 
 
-class _Errors:
-    """Text of standard error: a character that is not whole yet waits for its rest."""
+class _Text:
+    """Text of a pipe that no frame comes in: a character that is not whole yet waits for its rest."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -55,7 +55,7 @@ class _Errors:
 # a frame may be none, and only the end of the output tells which frame counts (`split_frames`). So from the first
 # header on that could be a frame's, everything is held until the end; a guest of good will writes it last. A marker
 # without such a header is text.
-class _Output(_Errors):
+class _Output(_Text):
     """Text of standard output, without the frame.
 
     Args:
@@ -126,7 +126,8 @@ class Events:
         self.scrub: Callable[[str], str] | None = None
         """Takes the values of secrets out of what the guest writes, piece by piece."""
         self._context = contextvars.copy_context()
-        self._out, self._err = _Output(limits), _Errors()
+        self._out: _Text = _Output(limits)
+        self._err = _Text()
         self._decoding = threading.Lock()
         self.changed = threading.Condition()
         self._waiting: deque[tuple[Event, int]] = deque()
@@ -139,6 +140,10 @@ class Events:
         self._guest_thread: int | None = None
 
     # -- the run's side --------------------------------------------------------------------------
+
+    def expect_no_frame(self) -> None:
+        """Take all output for text, before there is any: the result does not come in it."""
+        self._out = _Text()
 
     def begin(self, wait: Wait) -> None:
         """Take note of the guest's way to wait, on its thread."""

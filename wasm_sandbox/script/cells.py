@@ -1,4 +1,7 @@
-"""Script that runs code of a user's own: a call of the guest's ``_sandbox_live``, which the code is handed to."""
+"""Call that runs code of a user's own: of the guest's ``_sandbox_live``, which the code is handed to.
+
+Our own guest takes the call by itself, any other as a script.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ class CellScript(NamedTuple):
     """Script of a cell.
 
     Attributes:
-        text: the whole source, the same for all cells of a kind.
-        values: what it fetches: the code, its inputs, and the names of host functions that it mentions.
+        text: the whole source; empty for our own guest.
+        call: what our own guest takes instead: name of what is called, and its arguments.
+        values: what the script fetches, which is nothing.
     """
 
     text: str
-    values: tuple[bytes, ...]
+    call: bytes = b""
+    values: tuple[bytes, ...] = ()
 
 
 def cell_name(number: int) -> str:
@@ -42,14 +47,14 @@ def cell_script(
     name: str = CODE_NAME,
     preamble: str = "",
 ) -> CellScript:
-    """Write the script that runs code.
+    """Write the call that runs code.
 
     Args:
         code: Python source, of which the host reads nothing but words.
         inputs: name of a variable -> its value (see `wire.encode`).
         functions: names of host functions that can be called without an import; None if there is no host function.
         name: file name of the code in tracebacks.
-        preamble: script that gives a guest of another build its side of this; our own has it.
+        preamble: script that gives a guest of another build its side of this, which is then called by a script, too.
 
     Raises:
         TypeError: if the code is no text, or the inputs are no mapping.
@@ -58,8 +63,8 @@ def cell_script(
     request = _request(code, name, inputs, functions)
     if preamble:
         literal = argument_literal({}, request)
-        return CellScript(f"{preamble}_module.run_cell({literal}, {MARKER!r})\n", ())
-    return _script("run_cell", request)
+        return CellScript(f"{preamble}_module.run_cell({literal}, {MARKER!r})\n")
+    return _called("run", request)
 
 
 def session_cell_script(
@@ -70,7 +75,7 @@ def session_cell_script(
     name: str,
     is_fork: bool,
 ) -> CellScript:
-    """Write the script that runs a cell of a session, whose names are kept for the next one.
+    """Write the call that runs a cell of a session, whose names are kept for the next one.
 
     Args:
         code: Python source.
@@ -83,22 +88,21 @@ def session_cell_script(
         TypeError: as `cell_script`.
         BadArguments: as `cell_script`.
     """
-    return _script("run_session_cell", (*_request(code, name, inputs, functions), is_fork))
+    return _called("cell", (*_request(code, name, inputs, functions), is_fork))
 
 
 def resume_script(answers: Iterable[tuple[int, int, bytes]], *, is_fork: bool) -> CellScript:
-    """Write the script that goes on with a cell that was paused.
+    """Write the call that goes on with a cell that was paused.
 
     Args:
         answers: number of a call, and kind and bytes of its answer (`request.Answer`).
         is_fork: as of `session_cell_script`.
     """
-    return _script("resume_session", (list(answers), is_fork))
+    return _called("resume", (list(answers), is_fork))
 
 
-def _script(function: str, request: tuple[Any, ...]) -> CellScript:
-    text = f"__import__('_sandbox_live').{function}(__import__('_sandbox_guest').value(0), {MARKER!r})\n"
-    return CellScript(text, (marshal.dumps(request, MARSHAL_VERSION),))
+def _called(name: str, arguments: tuple[Any, ...]) -> CellScript:
+    return CellScript("", marshal.dumps((name, arguments), MARSHAL_VERSION))
 
 
 def _request(

@@ -117,13 +117,17 @@ class Ended(_Reply):
     paths_bytes: _Count
     """Of the list of files: the size of each path, that of its file, and the path."""
     contents_bytes: _Count
+    answer: _Count | None
+    """Size of the guest's answer to a call, 0 if there is none; None if it was none."""
+    answer_bytes: _Count | None
+    """The same, if it is in the body."""
 
     @property
     def sizes(self) -> list[int]:
         """Sizes of all parts of the body, in order."""
         exception = self.exception_bytes or (0, 0, 0)
         before = [self.stdout_bytes, self.stderr_bytes, self.detail_bytes]
-        return [*before, *exception, self.paths_bytes, self.contents_bytes]
+        return [*before, *exception, self.paths_bytes, self.contents_bytes, self.answer_bytes or 0]
 
 
 class Called(_Reply):
@@ -197,7 +201,8 @@ def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     files = request.given.files if request.given else {}
     if request.given is not None:
         head["given"] = [(path, len(content)) for path, content in files.items()]
-    return json.dumps(head).encode(), b"".join([script, *request.values, *files.values()])
+    head["call"] = len(request.call)
+    return json.dumps(head).encode(), b"".join([script, *request.values, request.call, *files.values()])
 
 
 def decode_request(head: Buffer, body: Buffer | memoryview) -> ExecutionRequest:
@@ -208,9 +213,11 @@ def decode_request(head: Buffer, body: Buffer | memoryview) -> ExecutionRequest:
     for size in values.pop("values"):
         parts.append(bytes(view[at : at + size]))
         at += size
-    given = None if listed is None else GivenFiles(_contents(listed, view[at:]), {})
+    end = at + values.pop("call")
+    call = bytes(view[at:end])
+    given = None if listed is None else GivenFiles(_contents(listed, view[end:]), {})
     script = str(view[:script_bytes], "utf-8", "surrogatepass")
-    return ExecutionRequest(script, limits=limits, given=given, values=tuple(parts), **values)
+    return ExecutionRequest(script, limits=limits, given=given, values=tuple(parts), call=call, **values)
 
 
 def _contents(listed: list[tuple[str, int]], data: memoryview) -> dict[str, bytes]:
@@ -324,8 +331,10 @@ def encode_outcome(outcome: Outcome) -> tuple[bytes, bytes]:
         is_over=outcome.is_over,
         paths_bytes=len(listed),
         contents_bytes=sum(size for _, size in paths),
+        answer=outcome.answer_bytes,
+        answer_bytes=None if outcome.answer is None else len(outcome.answer),
     )
-    body = b"".join([outcome.stdout, outcome.stderr, *encoded, listed, *files.values()])
+    body = b"".join([outcome.stdout, outcome.stderr, *encoded, listed, *files.values(), outcome.answer or b""])
     return ended.model_dump_json().encode(), body
 
 
@@ -480,6 +489,7 @@ def _check_sizes(ended: Ended, body_size: int, limits: Limits) -> None:
         "the engine's words": (ended.detail_bytes, 4 * MAX_TEXT_CHARACTERS),
         "a report": (sum(ended.exception_bytes or ()), MAX_REPORT_BYTES),
         "paths": (ended.paths_bytes, count * (_FILE.size + MAX_PATH_BYTES)),
+        "an answer": (ended.answer_bytes or 0, limits.result_bytes),
         "output": (ended.stdout_bytes + ended.stderr_bytes, max_stream_bytes(limits)),
     }
     for what, (size, allowed) in most.items():
@@ -492,7 +502,7 @@ def _outcome(ended: Ended, body: memoryview) -> Outcome:
     for size in ended.sizes:
         parts.append(body[at : at + size])
         at += size
-    stdout, stderr, detail, name, message, traceback, paths, contents = parts
+    stdout, stderr, detail, name, message, traceback, paths, contents, answer = parts
     exception = None
     if ended.exception_bytes is not None:
         exception = GuestException(_text(name), _text(message), _text(traceback))
@@ -510,6 +520,8 @@ def _outcome(ended: Ended, body: memoryview) -> Outcome:
         memory_bytes=ended.memory,
         host_calls=ended.host_calls,
         files=_contents(_listed(paths, ended.files or 0, len(contents)), contents) if ended.files is not None else None,
+        answer=None if ended.answer_bytes is None else bytes(answer),
+        answer_bytes=ended.answer,
         is_over=ended.is_over or ended.ending is not Ending.EXITED,
     )
 
@@ -547,7 +559,7 @@ def max_output_bytes(limits: Limits) -> int:
     """The longest body that an honest worker replies with."""
     paths = limits.file_count * (_FILE.size + MAX_PATH_BYTES)
     texts = MAX_REPORT_BYTES + 4 * MAX_TEXT_CHARACTERS
-    return max_stream_bytes(limits) + texts + paths + limits.files_bytes
+    return max_stream_bytes(limits) + texts + paths + limits.files_bytes + limits.result_bytes
 
 
 def max_point_head_bytes(limits: Limits) -> int:

@@ -9,7 +9,7 @@ from wasm_sandbox.engine.compiled.artifact import Artifact
 from wasm_sandbox.engine.compiled.warm_up import PRELOAD, warm_up_scripts
 from wasm_sandbox.limits import MIB, MIN_MEMORY_BYTES, ROOM_BYTES
 
-SNAPSHOT_FORMAT = 4
+SNAPSHOT_FORMAT = 5
 """Version of the way in which snapshots are made; part of an image's identity."""
 
 

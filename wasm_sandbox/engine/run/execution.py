@@ -144,6 +144,8 @@ class _Run:
             memory_bytes=guest.memory_bytes(),
             host_calls=guest.world.host_calls,
             files=guest.files.changed_files() if is_asked and guest.files else None,
+            answer=guest.ended.answer if exited else None,
+            answer_bytes=guest.ended.answer_bytes if self._request.call else None,
             is_over=not exited or guest.is_over,
         )
         self._is_delivered = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import wasmtime
@@ -117,6 +117,8 @@ class Guest:
         self._pooled: PooledInstance | None = None
         self._ending: Ending | None = None
         self._owed_fuel = 0
+        self._environ: Mapping[str, str] | None = None
+        """Environment that the guest has from the call before; None if that was a script, or there was none."""
         watch.trap_signals.restore()
 
     def renew(self, surroundings: Surroundings, peer: Peer) -> None:
@@ -205,8 +207,11 @@ class Guest:
         self.streams.stdout, self.streams.stderr = _pipes(request.limits)
         self.streams.tap = None if request.tap is None else self._tapped(request.tap)
         self.ended, self.detail = _NOTHING, ""
-        self._process.environ = entries(self.image.start.environ(request.environ))
-        self._process.arguments = self.image.start.arguments(request)
+        is_new = not request.call or request.environ != self._environ
+        self._environ = request.environ if request.call else None
+        if is_new:
+            self._process.environ = entries(self.image.start.environ(request.environ))
+            self._process.arguments = self.image.start.arguments(request)
 
         def look() -> float | None:
             again = self.stop_if_over()
@@ -218,7 +223,7 @@ class Guest:
         try:
             surroundings.stop_with(self.stop_if_over)
             with mark("call", self), self._watch.watchdog.watch(world.next_look(), look):
-                stopped = self._refused(request.limits) or self._run(request, code)
+                stopped = self._refused(request.limits) or self._run(request, code, is_new)
         finally:
             surroundings.stop_with(None)
         if world.host_failure is not None:
@@ -254,8 +259,12 @@ class Guest:
             return capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message)
         return None
 
-    def _run(self, request: ExecutionRequest, code: ToolCode | None) -> capi.GuestStopped | None:
-        """Run the script, in an instance from the pool if there is none yet; the guest's stop, if it was stopped."""
+    def _run(self, request: ExecutionRequest, code: ToolCode | None, is_new: bool) -> capi.GuestStopped | None:
+        """Run the script, or make the call, in an instance from the pool if there is none yet.
+
+        Returns:
+            The guest's stop, if it was stopped.
+        """
         world, functions = self.world, self.image.host_functions
         functions.enter(world)
         try:
@@ -268,7 +277,7 @@ class Guest:
             self._owed_fuel = 0
             if world.turn is not None and self.page.can_pause:
                 world.turn.can_be_paused(self.page)
-            self.ended = self.image.start.run(instance, request, code.data if code else b"")
+            self.ended = self.image.start.run(instance, request, code.data if code else b"", is_new)
             return None
         except capi.GuestStopped as stopped:
             self.ended = Ended(world.exit_code, None)

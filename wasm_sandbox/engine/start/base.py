@@ -17,6 +17,10 @@ class Ended(NamedTuple):
 
     exit_code: int
     exception: GuestException | None
+    answer: bytes | None = None
+    """Answer to a call; None if there is none, or it is longer than allowed."""
+    answer_bytes: int = 0
+    """Size of the answer."""
 
 
 class Start(Protocol):
@@ -33,12 +37,13 @@ class Start(Protocol):
     def arguments(self, request: ExecutionRequest) -> list[bytes]:
         """Arguments of the process, each with the NUL that ends it."""
 
-    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
-        """Run a script.
+    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes, is_new: bool) -> Ended:
+        """Run a script, or make a call.
 
         Args:
             instance: instance to run it in; its world has the arguments and the environment.
-            request: the script.
+            request: the script, or the call.
+            is_new: whether a call finds a new environment and new random numbers, as a script does.
             code: compiled code of the script from the tool's source on; empty if there is none.
 
         Raises:

@@ -59,7 +59,7 @@ class Command:
         ]
         return [text.encode() + b"\0" for text in texts]
 
-    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
+    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes, is_new: bool) -> Ended:
         if "\0" in request.script:  # which would end its argument
             message = "source code cannot contain null bytes"
             return Ended(1, GuestException("SyntaxError", message, f"SyntaxError: {message}\n"))

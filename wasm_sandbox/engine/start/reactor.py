@@ -35,7 +35,9 @@ class Reactor:
     def arguments(self, request: ExecutionRequest) -> list[bytes]:
         return []
 
-    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes) -> Ended:
+    def run(self, instance: capi.Instance, request: ExecutionRequest, code: bytes, is_new: bool) -> Ended:
+        if request.call:
+            return self._called(instance, request, is_new)
         if len(request.script) + sum(map(len, request.values)) > request.limits.memory_bytes:  # perhaps gigabytes
             raise _too_long()
         with mark("place"):
@@ -47,6 +49,21 @@ class Reactor:
         if exit_code == 0:
             return _WELL
         return Ended(exit_code, read_report(instance))
+
+    @staticmethod
+    def _called(instance: capi.Instance, request: ExecutionRequest, is_new: bool) -> Ended:
+        size = len(request.call)
+        with mark("place"):
+            address = instance.place(request.call) if size <= request.limits.memory_bytes else 0
+        if not address:
+            raise _too_long()
+        with mark("guest"):
+            found = instance.call("sandbox_call", address, size, is_new)
+        if not found:
+            return Ended(1, read_report(instance))
+        (size,) = struct.unpack("<I", instance.read(found, 4))
+        answer = instance.read(found + 4, size) if size <= request.limits.result_bytes else None
+        return Ended(0, None, answer, size)
 
     def exception(self, exit_code: int, stderr: bytes, request: ExecutionRequest) -> GuestException | None:
         return None  # it has reported it
