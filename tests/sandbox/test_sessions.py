@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -255,7 +255,8 @@ def test_a_session_that_is_over_says_why(box: Sandbox) -> None:
         old.run_code("1")
 
 
-LATER = 3600.0
+SOON, LATER = 1.0, 3600.0
+"""Times after the last call: of a session whose checkpoint is packed, and of one that is at rest."""
 
 
 def test_a_session_that_nobody_calls_keeps_its_checkpoint_alone_and_goes_on(box: Sandbox) -> None:
@@ -301,12 +302,72 @@ class Marks:
         pass
 
 
+@pytest.mark.parametrize("unused", [SOON, LATER])
 @pytest.mark.parametrize(("first", "second", "value"), LEFT)
-def test_what_is_at_rest_is_as_it_was(first: str, second: str, value: Any, session: Session) -> None:
+def test_what_is_at_rest_is_as_it_was(first: str, second: str, value: Any, unused: float, session: Session) -> None:
     session.run_code(first)
-    session.rest_if_unused(time.monotonic() + LATER)
+    session.checkpoint()  # waits for what follows a call
+    session.run_code("pass")
+    session.rest_if_unused(time.monotonic() + unused)
     result = session.run_code(second)
     assert (result.value, result.error) == (value, None)
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize("unused", [SOON, LATER])
+def test_a_packed_checkpoint_is_what_a_limit_takes_a_session_back_to(isolation: str, unused: float) -> None:
+    with Sandbox(isolation=cast(Any, isolation)).session() as session:
+        session.run_code("x = [1, 2, 3]; text = 'a' * 100_000; open('/f', 'w').write('kept')")
+        point = session.checkpoint()
+        session.run_code("x.append(4)")
+        for _ in range(2):
+            wait_until(lambda: session.rest_if_unused(time.monotonic() + unused) or isolation == "process")
+            spoilt = "x.clear(); text = ''; open('/f', 'w').close()\nwhile True: pass"
+            assert session.run_code(spoilt, limits={"timeout_seconds": 0.1}).rolled_back
+            assert session.run_code("(x, len(text), open('/f').read())").value == ([1, 2, 3, 4], 100_000, "kept")
+        wait_until(lambda: session.rest_if_unused(time.monotonic() + unused) or isolation == "process")
+        with session.fork() as twin:
+            assert twin.get("x") == [1, 2, 3, 4]
+        session.rollback(point)
+        assert session.get("x") == [1, 2, 3]
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Wait until something is so, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_checkpoint_takes_little_while_nobody_calls_its_session_unless_others_hold_it() -> None:
+    with Sandbox().session() as session:
+        session.run_code("import json; x = 1")
+        point = session.checkpoint()
+        assert session.rest_if_unused(time.monotonic() + SOON) == 0
+        session.run_code("x = 2")
+        wait_until(lambda: session.rest_if_unused(time.monotonic() + SOON) > 0.8 * point.nbytes)
+        assert session.rest_if_unused(time.monotonic() + SOON) == 0
+        assert session.get("x") == 2
+        session.rollback(point)
+        assert session.get("x") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is asked of /proc, and given back by glibc")
+def test_the_memory_of_packed_checkpoints_goes_back_to_the_system() -> None:
+    sessions = [Sandbox().session() for _ in range(20)]
+    for session in sessions:
+        session.run_code("x = 1")
+    before = _private_bytes()
+    wait_until(lambda: before - _private_bytes() > 20 * (200 << 10))
+    for session in sessions:
+        assert session.get("x") == 1
+        session.close()
+
+
+def _private_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))) << 10
 
 
 def test_a_paused_program_can_be_at_rest(session: Session) -> None:

@@ -44,6 +44,9 @@ class Keeper(Protocol):
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint."""
 
+    def pack(self) -> int:
+        """Keep what only a rollback needs in less memory; the number of bytes that it takes less."""
+
     def rest(self) -> None:
         """Give back what the next call can make again."""
 
@@ -98,6 +101,9 @@ class OnThreads:
 
     def go_back(self, point: Checkpoint | None) -> None:
         self._current().go_back(point)
+
+    def pack(self) -> int:
+        return self._kept.pack(MOST_AT_REST_BYTES)
 
     def rest(self) -> None:
         self._kept.rest(MOST_AT_REST_BYTES)
@@ -178,6 +184,10 @@ class AtRest:
 
     def go_back(self, point: Checkpoint | None) -> None:
         self._point = point
+
+    def pack(self) -> int:
+        """It is what the next call begins at, and crosses to a worker as it is."""
+        return 0
 
     def rest(self) -> None:
         """It is at rest already."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, cast
 
 from wasm_sandbox.errors import SessionError
 from wasm_sandbox.forks import ForkMark, process_lock, start_thread
@@ -21,14 +23,17 @@ class Expiring(Protocol):
     def expire(self) -> None:
         """Close it if its time is over."""
 
-    def rest_if_unused(self, now: float) -> None:
-        """Give memory back that it does not need while nobody calls it."""
+    def rest_if_unused(self, now: float) -> int:
+        """Give memory back that it does not need while nobody calls it; the number of bytes, of many small pieces."""
 
 
 # Guarantees: a session that is over is closed, and one that nobody calls is at rest, within `_LOOK_SECONDS`; the thread
 # ends when there is none any more. A child of a fork has no sessions.
 # Locks: `_lock`, held for look-ups only; no session is called with it.
 _LOOK_SECONDS = 0.5
+_TRIMMED_BYTES = 4 << 20
+"""Bytes that sessions gave back in one look, from which on the C library is asked for the pages of these: it keeps them
+for the next checkpoints otherwise."""
 _lock = process_lock(fork_waits=True)
 _sessions: weakref.WeakSet[Expiring] = weakref.WeakSet()
 _mark = ForkMark()
@@ -77,10 +82,25 @@ def _look_after() -> None:
             if not present:
                 _thread.clear()
                 return
-        now = time.monotonic()
+        now, freed = time.monotonic(), 0
         for session in present:
             if session.expires() <= now:
                 session.expire()
             else:
-                session.rest_if_unused(now)
+                freed += session.rest_if_unused(now)
         del present
+        if freed >= _TRIMMED_BYTES:
+            _trim()
+
+
+def _c_trim() -> Callable[[int], int] | None:
+    """Function of the C library that gives the system free pages between those that are in use; None if it has none."""
+    try:
+        return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):  # it is not glibc
+        return None
+
+
+def _trim() -> None:
+    if (trim := _c_trim()) is not None:
+        trim(0)

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS, LIFETIME_SECONDS = 900.0, 3600.0
 
+PACK_SECONDS = 0.5
+"""Time without a call after which a small checkpoint is packed: while the guest lives, only a rollback needs it."""
+
 REST_SECONDS = 5.0
 """Time without a call after which only the checkpoint of a guest is kept, if that is small."""
 
@@ -178,17 +181,27 @@ class Session:
             finally:
                 self._lock.release()
 
-    def rest_if_unused(self, now: float) -> None:
-        """Give the memory of its guest back while nobody calls it: the next call begins at the checkpoint.
+    def rest_if_unused(self, now: float) -> int:
+        """Give memory back while nobody calls it: first what a checkpoint takes, then that of its guest.
 
-        Connections are of one instance, so a session with a network stays as it is.
+        The next call begins at the checkpoint then. Connections are of one instance, so the guest of a session with a
+        network stays.
+
+        Returns:
+            Number of bytes that its checkpoint takes less.
         """
-        if self._network is None and now - self._used >= REST_SECONDS and self._lock.acquire(blocking=False):
-            try:
-                if not self._closed_because:
-                    self._kept.rest()
-            finally:
-                self._lock.release()
+        unused = now - self._used
+        if unused < PACK_SECONDS or not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            if self._closed_because:
+                return 0
+            freed = self._kept.pack()
+            if self._network is None and unused >= REST_SECONDS:
+                self._kept.rest()
+            return freed
+        finally:
+            self._lock.release()
 
     def _end(self, reason: str) -> None:
         self._closed_because = reason

@@ -74,6 +74,12 @@ class LoadedImage:
         finally:
             fresh.close()
 
+    def content(self, offset: int, size: int) -> bytes:
+        """Bytes of a range of a fresh instance's memory, with zeros behind its end."""
+        image = self.instances.image
+        found = self._initial_memory[offset : offset + size] if image is None else image.content(offset, size)
+        return found.ljust(size, b"\0")
+
     def changed(self, instance: capi.Instance) -> list[tuple[int, bytes]]:
         """What of an instance's memory differs from a fresh one's: offset and bytes of each range.
 

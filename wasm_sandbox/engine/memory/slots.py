@@ -141,6 +141,10 @@ class ImageMemory:
             self.close()
             raise
 
+    def content(self, offset: int, size: int) -> bytes:
+        """Bytes of a range, as far as it is in the image."""
+        return ctypes.string_at(self.address + offset, max(0, min(size, self.size - offset)))
+
     def new_slot(self) -> Slot:
         """Memories for one more instance.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.run.guest import Guest, Watch
+from wasm_sandbox.engine.run.packed import Packed, pack
 from wasm_sandbox.engine.run.point import Checkpoint
 from wasm_sandbox.engine.world.preview1 import ENOSPC, Refusal
 from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED, Elapsed, Surroundings, surroundings_for
@@ -75,13 +77,29 @@ class KeptGuest:
         clocks: tuple[Elapsed, int] | None = None,
     ) -> None:
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
-        self.point = point
+        self._point = point
+        self._packed: Packed | None = None
+        """The checkpoint, instead of `_point`."""
+        self._is_own = False
+        """Whether nobody else holds the checkpoint."""
         self._lock = threading.Lock()
         self._guest: Guest | None = None
         self._is_at_point = False
         """Whether the guest has run nothing since `point`."""
         self._elapsed, self._calls = clocks or ((point.elapsed, point.calls) if point else (NONE_ELAPSED, 0))
         self._is_closed = False
+
+    @property
+    def point(self) -> Checkpoint | None:
+        """Checkpoint at which the next call begins if this one ends the guest; None for the image as it is."""
+        if (packed := self._packed) is not None:
+            self.point = packed.unpacked(self.image.content)
+        return self._point
+
+    @point.setter
+    def point(self, point: Checkpoint | None) -> None:
+        self._point = point
+        self._packed = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -163,19 +181,42 @@ class KeptGuest:
         with self.held():
             if self._guest is not None and self._guest.is_at_rest and not self._is_at_point:
                 self.point = self._taken(self._guest)
+            self._is_own = False
             return self.point
 
     def _taken(self, guest: Guest) -> Checkpoint:
         files = guest.files.state() if guest.files is not None else None
-        self._is_at_point = True
-        before = self.point.memory if self.point is not None else None
+        self._is_at_point = self._is_own = True
+        before = self._point.memory if self._point is not None and self._packed is None else None
         return Checkpoint(self.image.id, guest.snapshot(before), files, self._elapsed, self._calls)
 
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint. It waits for a call that is under way."""
         with self.held():
-            self.point = point
+            self.point, self._is_own = point, False
             self._drop()
+
+    def pack(self, most_bytes: int) -> int:
+        """Keep the checkpoint in less memory, unless a call is under way, or others hold it, too.
+
+        Args:
+            most_bytes: size of a checkpoint up to which it is done: packing and unpacking take time.
+
+        Returns:
+            Number of bytes that it takes less now.
+        """
+        if not self._lock.acquire(blocking=False):
+            return 0
+        try:
+            point = self._point
+            if self._packed is not None or point is None or not self._is_own or point.memory.nbytes > most_bytes:
+                return 0
+            self._packed = pack(point, self.image.content)
+            self._point = None
+            return point.memory.nbytes - len(self._packed.data)
+        finally:
+            self._lock.release()
+            self._drop_if_abandoned()
 
     def rest(self, most_bytes: int) -> None:
         """Give the instance back and keep the checkpoint, unless a call is under way.
@@ -185,11 +226,18 @@ class KeptGuest:
         """
         if self._lock.acquire(blocking=False):
             try:
-                if self._is_at_point and self.point is not None and self.point.nbytes <= most_bytes:
+                if self._is_at_point and self._nbytes <= most_bytes:
                     self._drop()
             finally:
                 self._lock.release()
             self._drop_if_abandoned()
+
+    @property
+    def _nbytes(self) -> float:
+        """Size in bytes of what `_restore` has to put into a guest; infinite if there is no checkpoint."""
+        if (packed := self._packed) is not None:
+            return sum(size for _, size in packed.places) + packed.rest.nbytes
+        return math.inf if self._point is None else self._point.nbytes
 
     def _drop(self) -> None:
         guest, self._guest = self._guest, None
