@@ -1,6 +1,6 @@
 """Result of a run, with its error and its usage.
 
-Results and usage are made with ``model_construct``, and the models are built when something else asks for it:
+Results and usage are made without being checked (`made`), and the models are built when something else asks for it:
 the first model of a process that is built costs as much as importing pydantic (it looks for plugins).
 """
 
@@ -9,11 +9,38 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from wasm_sandbox.limits import DEFER_BUILD
+
+M = TypeVar("M", bound=BaseModel)
+
+_set = object.__setattr__
+
+
+def made(kind: type[M], fields: dict[str, Any], unset: frozenset[str] = frozenset()) -> M:
+    """Make a model as `model_construct` does, in a tenth of the time: that of a short cell's result is felt.
+
+    Args:
+        kind: class of the model, without private fields.
+        fields: all its fields, in the order of their declaration; the model keeps the dict.
+        unset: names of those that have their defaults.
+    """
+    model = kind.__new__(kind)
+    _set(model, "__dict__", fields)
+    _set(model, "__pydantic_fields_set__", fields.keys() - unset if unset else {*fields})
+    _set(model, "__pydantic_extra__", None)
+    _set(model, "__pydantic_private__", None)
+    return model
+
+
+def amend(model: M, fields: dict[str, Any]) -> M:
+    """Set fields of a model that nobody else has yet, also of a frozen one; the same model."""
+    model.__dict__.update(fields)
+    model.__pydantic_fields_set__.update(fields)
+    return model
 
 
 class ErrorKind(StrEnum):

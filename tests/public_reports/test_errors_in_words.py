@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wasm_sandbox import ErrorKind, Image, ImageError, Limits, Tool, ToolError, run_code, run_tool
+from wasm_sandbox import ErrorKind, Image, ImageError, Limits, Sandbox, Tool, ToolError, run_code, run_tool
 from wasm_sandbox.cli.display import MAX_LINE_CHARACTERS, explain
 from wasm_sandbox.decode.frame import MARKER, encode_frame
 from wasm_sandbox.decode.interpret import interpret
@@ -100,7 +100,49 @@ def test_every_kind_says_the_cause_and_the_remedy(
 ) -> None:
     tool = Tool(name="f", source_code=f"def f():\n    {code}")
     check(run_tool(tool, limits=Limits(**limits)).error, kind, cause, remedy)
-    check(run_code(code.replace("\n    ", "\n"), limits=Limits(**limits)).error, kind, cause, remedy)
+    if kind is not ErrorKind.CORRUPTED_RESULT:  # of a frame, which code has none of
+        check(run_code(code.replace("\n    ", "\n"), limits=Limits(**limits)).error, kind, cause, remedy)
+
+
+_FORGE = "import _sandbox_live as live\nlive._payload = lambda *_: "
+_NO_CELL = "does not hold the result of a cell"
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "remedy"),
+    [
+        ("'x' * 20_000", "bytes, at most 10000", "raise Limits.result_bytes"),
+        (_FORGE + "bytes(20_000)", "takes 20000 bytes, at most 10000", "raise Limits.result_bytes"),
+        (_FORGE + "b'junk'", "pickle", "leave it to the script"),
+        (_FORGE + "b'\\1'", _NO_CELL, "leave it to the script"),
+        (_FORGE + r"b'\1\2\0\0\0x'", _NO_CELL, "leave it to the script"),
+        (_FORGE + r"b'\1\xff\xff\xff\xff'", _NO_CELL, "leave it to the script"),
+        (_FORGE + r"b'\1\1\0\0\0\xff'", _NO_CELL, "leave it to the script"),
+        (_FORGE + "__import__('pickle').dumps((1, 2, 3), 4)", _NO_CELL, "leave it to the script"),
+    ],
+)
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_an_answer_that_is_none_says_the_cause_and_the_remedy(
+    code: str, cause: str, remedy: str, isolation: Any
+) -> None:
+    error = run_code(code, limits=Limits(result_bytes=10_000), isolation=isolation).error
+    check(error, ErrorKind.CORRUPTED_RESULT, cause, remedy)
+    with Sandbox(limits=Limits(result_bytes=10_000), isolation=isolation).session() as session:
+        session.run_code("x = 1")
+        check(session.run_code(code).error, ErrorKind.CORRUPTED_RESULT, cause, remedy)
+
+
+@pytest.mark.parametrize("code", ["live.answer = None", "live.answer = lambda data, is_new: 1", "live._SERVED.clear()"])
+def test_a_guest_that_spoils_its_own_side_of_calls_harms_its_session_alone(code: str) -> None:
+    with Sandbox().session() as session:
+        session.run_code("x = 1")
+        point = session.checkpoint()
+        session.run_code("import _sandbox_live as live\n" + code)
+        for _ in range(2):
+            result = session.run_code("x")
+            assert result.value == 1 or result.error is not None
+        session.rollback(point)
+        assert session.run_code("x").value == 1
 
 
 def test_what_is_left_of_the_kinds_says_it_too() -> None:

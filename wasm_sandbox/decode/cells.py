@@ -25,7 +25,7 @@ from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
 from wasm_sandbox.decode.plain_types import CorruptedPickle, DecodeError
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, made
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_EXIT_CODE = 2**63
 _NO_CELL = "the pickle does not hold the result of a cell"
+_UNSET = frozenset({"connections", "requests"})
 _NO_VALUE, _VALUE = b"\0", 1
 _TEXT_SIZE = struct.Struct("<BI")
 """Head of a value that is data: `_VALUE`, and the size of its text, which stands before its pickle."""
@@ -84,20 +85,22 @@ def interpret_session_cell(
     if error is None and output.payload is not None:
         with mark("decode"):
             value, text, error, is_paused = _decoded(output.payload, limits, quick, may_exit)
-    result = CodeResult.model_construct(
-        status="success" if error is None else "error",
-        value=value,
-        text=text,
-        stdout=lines(stdout),
-        stderr=lines(outcome.stderr),
-        displays=[],
-        files=outcome.files if error is None else None,
-        error=error,
-        usage=usage_of(outcome, output, stdout),
-        calls=[],
-        rolled_back=False,
-    )
-    return result, is_paused
+    fields = {
+        "status": "success" if error is None else "error",
+        "value": value,
+        "text": text,
+        "stdout": lines(stdout),
+        "stderr": lines(outcome.stderr),
+        "displays": [],
+        "files": outcome.files if error is None else None,
+        "error": error,
+        "usage": usage_of(outcome, output, stdout),
+        "calls": [],
+        "connections": [],
+        "requests": [],
+        "rolled_back": False,
+    }
+    return made(CodeResult, fields, _UNSET), is_paused
 
 
 def _decoded(

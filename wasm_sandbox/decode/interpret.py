@@ -14,7 +14,7 @@ from wasm_sandbox.decode.plain_types import ADVICE, DecodeError, ForbiddenPickle
 from wasm_sandbox.errors import pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage
+from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage, made
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome
@@ -23,6 +23,9 @@ MAX_FRIENDLY_CHARACTERS = 1000
 MAX_QUOTED_ERRORS = 20
 KEPT_STATE_FIELDS = ("id", "secrets")
 """Of an agent state: a tool may read and change them, and what it changed is put back."""
+
+_UNSET = frozenset({"calls", "connections", "requests", "rolled_back"})
+_UNSET_USAGE = frozenset({"host_calls", "host_seconds", "host_bytes_in", "host_bytes_out"})
 
 QUICK_BYTES = 16 << 10
 """Of output, and of an exception's report: so much is read in a few milliseconds, whatever it is."""
@@ -132,17 +135,22 @@ def interpret(
     error = error or _failed_serializer(value, output.text)
     if error is not None:
         value, state = _friendly(error, tool_name), None
-    return ToolExecutionResult.model_construct(
-        status="success" if error is None else "error",
-        func_return=value,
-        agent_state=state,
-        stdout=lines(stdout),
-        stderr=lines(outcome.stderr),
-        sandbox_config_fingerprint=fingerprint,
-        error=error,
-        usage=usage_of(outcome, output, stdout),
-        files=outcome.files if error is None else None,
-    )
+    fields = {
+        "status": "success" if error is None else "error",
+        "func_return": value,
+        "agent_state": state,
+        "stdout": lines(stdout),
+        "stderr": lines(outcome.stderr),
+        "sandbox_config_fingerprint": fingerprint,
+        "error": error,
+        "usage": usage_of(outcome, output, stdout),
+        "files": outcome.files if error is None else None,
+        "calls": None,
+        "connections": None,
+        "requests": None,
+        "rolled_back": False,
+    }
+    return made(ToolExecutionResult, fields, _UNSET)
 
 
 def size_of(outcome: Outcome) -> int:
@@ -167,13 +175,18 @@ def framed_output(outcome: Outcome, limits: Limits, marker: bytes = MARKER) -> F
 def usage_of(outcome: Outcome, output: FramedOutput, stdout: bytes) -> Usage:
     """Usage of a run, of whose output ``stdout`` is kept."""
     dropped = outcome.stdout_dropped_bytes - output.frame_dropped_bytes + len(output.text) - len(stdout)
-    return Usage.model_construct(
-        fuel=outcome.fuel,
-        wall_seconds=outcome.wall_seconds,
-        peak_memory_bytes=outcome.memory_bytes,
-        stdout_dropped_bytes=dropped,
-        stderr_dropped_bytes=outcome.stderr_dropped_bytes,
-    )
+    fields = {
+        "fuel": outcome.fuel,
+        "wall_seconds": outcome.wall_seconds,
+        "peak_memory_bytes": outcome.memory_bytes,
+        "stdout_dropped_bytes": dropped,
+        "stderr_dropped_bytes": outcome.stderr_dropped_bytes,
+        "host_calls": 0,
+        "host_seconds": 0.0,
+        "host_bytes_in": 0,
+        "host_bytes_out": 0,
+    }
+    return made(Usage, fields, _UNSET_USAGE)
 
 
 def lines(data: bytes) -> list[str]:

@@ -11,7 +11,7 @@ from wasm_sandbox.engine import leaves_guests
 from wasm_sandbox.functions import Functions, HostFunction, Parameter, RunCalls
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions
-from wasm_sandbox.results import CodeResult, ToolExecutionResult, Usage
+from wasm_sandbox.results import CodeResult, ToolExecutionResult, Usage, amend
 from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:
@@ -116,20 +116,18 @@ def calls_of(
 
 
 def with_calls(result: R, calls: RunCalls) -> R:
-    """A result with the calls of its run."""
+    """A result, which nobody has yet, with the calls of its run."""
     usage = result.usage or Usage.model_construct(fuel=None, wall_seconds=0.0, peak_memory_bytes=0)
-    counted = usage.model_copy(
-        update={
-            "host_calls": len(calls.calls),
-            "host_seconds": calls.seconds,
-            "host_bytes_in": calls.bytes_in,
-            "host_bytes_out": calls.bytes_out,
-        }
-    )
-    update: dict[str, Any] = {"calls": list(calls.calls), "usage": counted}
+    counted = {
+        "host_calls": len(calls.calls),
+        "host_seconds": calls.seconds,
+        "host_bytes_in": calls.bytes_in,
+        "host_bytes_out": calls.bytes_out,
+    }
+    update: dict[str, Any] = {"calls": list(calls.calls), "usage": amend(usage, counted)}
     if isinstance(result, CodeResult):
         update["displays"] = list(calls.displays)
-    made = result.model_copy(update=update)
+    made = amend(result, update)
     if calls.network is None:
         return made
     from wasm_sandbox.sandbox.networking import with_connections  # lazy: only for runs with a network

@@ -28,7 +28,7 @@ from wasm_sandbox.functions import Deferred, Functions, RunCalls, answer_of, pen
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions, checked
 from wasm_sandbox.request import Answer, ExecutionRequest
-from wasm_sandbox.results import Call, CodeResult, ErrorKind, ToolExecutionResult
+from wasm_sandbox.results import Call, CodeResult, ErrorKind, ToolExecutionResult, amend
 from wasm_sandbox.sandbox import registry
 from wasm_sandbox.sandbox.code import refused
 from wasm_sandbox.sandbox.executors import request_of
@@ -379,7 +379,7 @@ class Session:
         else:
             self._is_fork = False
             self._cells += 1
-        result = with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over})
+        result = amend(with_calls(result, calls), {"rolled_back": outcome.is_over})
         if not is_paused:
             return told(result, events)
         told(result, events)
@@ -473,7 +473,7 @@ class Session:
             injects_agent_state=script.injects_agent_state,
             argument_lines=script.argument_lines,
         )
-        return told(with_calls(result, calls).model_copy(update={"rolled_back": outcome.is_over}), events)
+        return told(amend(with_calls(result, calls), {"rolled_back": outcome.is_over}), events)
 
     def set(self, **values: Any) -> None:
         """Set variables.
