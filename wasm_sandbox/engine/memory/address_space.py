@@ -46,7 +46,7 @@ class _Libc:
         self.ioctl = self._bound(quick, "ioctl", number, number, ctypes.c_ulong, address)
         self.forget = self._bound(quick, "madvise", number, address, size, number)
         self.memcpy = self._bound(quick, "memcpy", address, address, address, size)
-        self.compare = self._bound(slow, "memcmp", number, address, address, size)
+        self.compare = self._bound(quick, "memcmp", number, address, address, size)
         self.munmap = self._bound(slow, "munmap", number, address, size)
         self.madvise = self._bound(slow, "madvise", number, address, size, number)
 
@@ -106,7 +106,7 @@ class AddressSpace:
         (ctypes.memmove if size >= _LARGE_BYTES else self._libc.memcpy)(address, data, size)
 
     def is_equal(self, address: int, data: bytes) -> bool:
-        """Whether memory holds these bytes."""
+        """Whether memory holds these bytes, which are few: the interpreter lock is kept."""
         return not self._libc.compare(address, data, len(data))
 
     def release(self, address: int, size: int) -> None:

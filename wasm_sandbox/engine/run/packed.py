@@ -45,10 +45,10 @@ def pack(point: Checkpoint, content: Content) -> Packed:
     """
     changed = point.memory.changed
     places = tuple((offset, len(data)) for offset, data in changed)
-    packer = zlib.compressobj(_LEVEL)
-    parts = [packer.compress(_difference(data, content(offset, len(data)))) for offset, data in changed]
+    differences = b"".join(_difference(data, content(offset, len(data))) for offset, data in changed)
     memory = GuestMemory(point.memory.size, (), point.memory.globals)
-    return Packed(replace(point, memory=memory), places, b"".join([*parts, packer.flush()]))
+    # In one piece: each call gives the interpreter lock away, and may wait for it.
+    return Packed(replace(point, memory=memory), places, zlib.compress(differences, _LEVEL))
 
 
 def _pieces(places: Sequence[tuple[int, int]], differences: bytes, content: Content) -> Iterator[tuple[int, bytes]]:
