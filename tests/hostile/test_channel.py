@@ -753,19 +753,22 @@ FORGED: dict[str, str] = {
     "a pause of what is no session": "(None, None, None, True)",
 }
 FORGE = f"""
-import hashlib, os, pickle, struct
+import hashlib, os, pickle, struct, _sandbox_live as live
 class Evil:
     def __reduce__(self):
         return print, ("pwned",)
-def frame(content):
+def answer(content):
     data = content if isinstance(content, bytes) else pickle.dumps(content, 4)
+    live._payload = lambda *_: data
+def frame(content):
+    data = pickle.dumps(content, 4)
     os.write(1, {MARKER!r} + struct.pack(">I", len(data)) + hashlib.md5(data).hexdigest().encode() + data)
 """
 
 
 @pytest.mark.parametrize("content", FORGED.values(), ids=FORGED.keys())
-def test_a_forged_frame_of_a_cell_is_an_error_of_its_kind(content: str, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_code(f"{FORGE}\nframe({content})\nos._exit(0)")
+def test_a_forged_answer_of_a_cell_is_an_error_of_its_kind(content: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_code(f"{FORGE}\nanswer({content})")
     assert result.error is not None
     assert result.error.kind in {ErrorKind.CORRUPTED_RESULT, ErrorKind.FORBIDDEN_RESULT}
     assert capsys.readouterr().out == ""
@@ -781,29 +784,35 @@ def test_a_forged_frame_of_a_cell_is_an_error_of_its_kind(content: str, capsys: 
     ],
 )
 def test_a_forged_value_is_no_value_and_its_text_stays(value: str, text: str) -> None:
-    result = run_code(f"{FORGE}\nframe(({value}, {text!r}, None, False))\nos._exit(0)")
+    result = run_code(f"{FORGE}\nanswer(({value}, {text!r}, None, False))")
     assert (result.value, result.text, result.error) == (None, text, None)
 
 
 @pytest.mark.parametrize("code", ["10 ** 5000", "-(10 ** 5000)", "2 ** 70", "True"])
 def test_an_exit_code_of_any_size_is_told(code: str) -> None:
-    forged = f"{FORGE}\nframe((None, None, ('E', 'm', 't', True, {code}), False))\nos._exit(0)"
+    forged = f"{FORGE}\nanswer((None, None, ('E', 'm', 't', True, {code}), False))"
     for program in (f"import sys\nsys.exit({code})", forged):
         result = run_code(program)
         assert result.error is not None
 
 
-def test_the_last_frame_of_a_cell_wins_and_one_of_a_failed_run_is_none() -> None:
-    assert run_code(f"{FORGE}\nframe((pickle.dumps(1), '1', None, False))\n2").value == 2
-    failed = run_code(f"{FORGE}\nframe((pickle.dumps(1), '1', None, False))\nwhile True: pass", limits={"fuel": 10**8})
+def test_a_frame_of_a_cell_is_output_and_an_answer_of_a_failed_run_is_none() -> None:
+    result = run_code(f"{FORGE}\nframe((pickle.dumps(1), '1', None, False))\n2")
+    assert result.value == 2
+    assert result.stdout is not None
+    assert len(result.stdout[0]) > 50  # the frame
+    left = run_code(f"{FORGE}\nframe((pickle.dumps(1), '1', None, False))\nos._exit(0)")
+    assert left.error is not None
+    assert left.error.kind is ErrorKind.NO_RESULT
+    failed = run_code(f"{FORGE}\nanswer((pickle.dumps(1), '1', None, False))\nwhile True: pass", limits={"fuel": 10**8})
     assert failed.error is not None
     assert failed.value is None
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60))
-def test_any_bytes_in_a_frame_of_a_cell_give_a_result(data: bytes) -> None:
-    result = run_code(f"{FORGE}\nframe(data)\nos._exit(0)", {"data": data})
+def test_any_bytes_in_an_answer_of_a_cell_give_a_result(data: bytes) -> None:
+    result = run_code(f"{FORGE}\nanswer(data)", {"data": data})
     assert result.status in ("success", "error")
 
 

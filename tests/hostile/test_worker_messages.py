@@ -61,6 +61,8 @@ def changed(changes: dict[str, Any], body: bytes | None = None) -> tuple[bytes, 
     [
         {}, {"exception": None, "stdout": b"", "stderr": b"", "files": None}, {"files": {}}, {"fuel": None},
         {"ending": Ending.TRAPPED, "detail": "é\ntrap"}, {"exception": GuestException("", "\ufffd", "\U0001f600")},
+        {"answer": b"xyz", "answer_bytes": 3}, {"answer": b"", "answer_bytes": 0}, {"answer_bytes": 0},
+        {"answer_bytes": 2**62},
     ],
 )  # fmt: skip
 def test_an_outcome_survives_the_way(change: dict[str, Any]) -> None:
@@ -81,6 +83,8 @@ def test_the_largest_honest_outcome_is_allowed() -> None:
         OUTCOME,
         exception=report,
         detail="é" * messages.MAX_TEXT_CHARACTERS,
+        answer=bytes(100),
+        answer_bytes=100,
         stdout=bytes(messages.max_stream_bytes(limits)),
         stderr=b"",
         files={path[:-1] + name: b"12345" for name in "ab"},
@@ -100,6 +104,7 @@ def test_a_request_survives_the_way() -> None:
         4,
         GivenFiles({"/a": b"1", "/ä": b""}, {}),
         (b"v", b""),
+        b"call",
     )
     stream = io.BytesIO()
     messages.write_message(stream, *messages.encode_request(request))
@@ -128,11 +133,20 @@ def test_a_long_message_is_read_in_pieces() -> None:
         {"detail_bytes": None}, {"more": 1}, {"kind": "pickle"}, {"kind": None}, {"kind": "ready"}, {"kind": "failed"},
         {"files": [["/a"]]}, {"files": -3}, {"files": 1}, {"files": 3}, {"files": 5}, {"files": None},
         {"files": {"/a": "one"}}, {"contents_bytes": 4}, {"paths_bytes": 0}, {"exit_code": 2**64},
+        {"answer": -1}, {"answer": "x"}, {"answer_bytes": 0}, {"answer_bytes": 1}, {"answer": 1, "answer_bytes": 0},
     ],
 )  # fmt: skip
 def test_a_reply_that_is_none_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(messages.MessageError):
         outcome(*changed(change))
+
+
+def test_an_answer_that_is_longer_than_allowed_is_refused() -> None:
+    limits = Limits(result_bytes=100)
+    honest = replace(OUTCOME, answer=bytes(100), answer_bytes=100)
+    assert outcome(*messages.encode_outcome(honest), limits) == honest
+    with pytest.raises(messages.MessageError, match="an answer of 101 bytes; 100 are allowed"):
+        outcome(*messages.encode_outcome(replace(OUTCOME, answer=bytes(101), answer_bytes=101)), limits)
 
 
 def listed(*files: tuple[bytes, int]) -> bytes:

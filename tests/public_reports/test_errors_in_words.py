@@ -132,6 +132,17 @@ def test_an_answer_that_is_none_says_the_cause_and_the_remedy(
         check(session.run_code(code).error, ErrorKind.CORRUPTED_RESULT, cause, remedy)
 
 
+def test_a_text_that_is_longer_than_its_answer_is_refused() -> None:
+    error = run_code(_FORGE + r"b'\1\xff\xff\xff\xff'").error
+    check(error, ErrorKind.CORRUPTED_RESULT, _NO_CELL, "leave it to the script")
+
+
+def test_an_answer_that_is_longer_than_allowed_is_not_read() -> None:
+    error = run_code("'x' * 20_000", limits=Limits(result_bytes=10_000)).error
+    check(error, ErrorKind.CORRUPTED_RESULT, "bytes, at most 10000", "raise Limits.result_bytes")
+    assert run_code("'x' * 9_000", limits=Limits(result_bytes=20_000)).value == "x" * 9_000
+
+
 @pytest.mark.parametrize("code", ["live.answer = None", "live.answer = lambda data, is_new: 1", "live._SERVED.clear()"])
 def test_a_guest_that_spoils_its_own_side_of_calls_harms_its_session_alone(code: str) -> None:
     with Sandbox().session() as session:

@@ -482,6 +482,8 @@ def _text(data: Buffer | memoryview) -> str:
 def _check_sizes(ended: Ended, body_size: int, limits: Limits) -> None:
     if sum(ended.sizes) != body_size:
         raise MessageError(f"{body_size} bytes of output and files, which is not what the reply says")
+    if ended.answer_bytes not in (None, ended.answer):
+        raise MessageError(f"an answer of {ended.answer} bytes, of which there are {ended.answer_bytes}")
     count = ended.files or 0
     if count > limits.file_count or ended.contents_bytes > limits.files_bytes:
         raise MessageError(f"{count} files of {ended.contents_bytes} bytes, which are more than was allowed")
