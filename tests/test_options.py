@@ -49,7 +49,6 @@ def test_an_option_that_does_not_exist_is_refused_by_name(call: Any) -> None:
     [
         ({"limits": {"fuel": 0}}, ValidationError, "greater than 0"),
         ({"isolation": "container"}, UnsupportedIsolation, '"thread" or "process"'),
-        ({"isolation": "process", "image": "x"}, UnsupportedIsolation, "default image only"),
         ({"isolation": "process", "mounts": {"/d": HostDir("/")}}, UnsupportedIsolation, "no mounts"),
     ],
 )

@@ -60,8 +60,8 @@ class RunOptions(TypedDict, total=False):
     """Whether an image that meets the tool's ``pip_requirements`` is built when there is none: that downloads packages
     that the tool names, and takes a minute. Otherwise the tool is refused, with the command that builds it."""
     isolation: Isolation
-    """Where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which runs the default
-    image only and has no ``mounts``."""
+    """Where the guest runs, on a ``"thread"`` of this process or in a ``"process"`` of a pool, which has no
+    ``mounts``."""
 
 
 class CallOptions(RunOptions, total=False):
@@ -89,7 +89,7 @@ def checked(options: RunOptions) -> RunOptions:
     if unknown := options.keys() - _NAMES:
         known = ", ".join(sorted(_NAMES))
         raise TypeError(f"there is no option {', '.join(sorted(unknown))} (options: {known})")
-    check_isolation(options.get("isolation", "thread"), image=options.get("image"), mounts=options.get("mounts"))
+    check_isolation(options.get("isolation", "thread"), options.get("mounts"))
     _check_listener(options.get("on_event"))
     limits = options.get("limits")
     settled = Limits.default() if limits is None else Limits.model_validate(limits)
@@ -129,28 +129,19 @@ _NAMES = frozenset(RunOptions.__annotations__)
 _DEFAULTS = {**dict.fromkeys(_NAMES), "build_images": False, "isolation": "thread"}
 
 
-def check_isolation(isolation: str, *, image: object = None, mounts: object = None) -> None:
+def check_isolation(isolation: str, mounts: object = None) -> None:
     """Refuse an unknown isolation, and what worker processes cannot do.
 
     Args:
         isolation: name of the isolation.
-        image: image to run in, if it is not the default one.
         mounts: directories of the host, if there are any.
 
     Raises:
-        UnsupportedIsolation: if it is none of `Isolation`; or if it is ``"process"``, and there is an image or a
-            mount.
+        UnsupportedIsolation: if it is none of `Isolation`; or if it is ``"process"``, and there is a mount.
     """
     if isolation not in get_args(Isolation):
         raise UnsupportedIsolation(f'isolation must be "thread" or "process", not {isolation!r}')
-    if isolation == "thread":
-        return
-    if image is not None:
-        raise UnsupportedIsolation(
-            'isolation="process" runs the default image only: leave out image, or take "thread"; an exported image '
-            "can be made the default one with WASM_SANDBOX_IMAGE"
-        )
-    if mounts:
+    if isolation == "process" and mounts:
         raise UnsupportedIsolation(
             'isolation="process" has no mounts, for its workers can open nothing: give files instead, or take "thread"'
         )

@@ -443,16 +443,17 @@ def test_a_run_in_a_process_of_its_own_shows_and_exits_as_any_other(command: Com
 
 
 @pytest.mark.parametrize("verb", ["run", "exec"])
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [("--image", "web", "runs the default image only"), ("--mount", "/data=.", "has no mounts")],
-)
-def test_what_a_worker_process_cannot_do_is_bad_usage(
-    tools: str, verb: str, option: str, value: str, message: str
-) -> None:
-    result = invoke(verb, tools, "--isolation", "process", option, value)
+def test_what_a_worker_process_cannot_do_is_bad_usage(tools: str, verb: str) -> None:
+    result = invoke(verb, tools, "--isolation", "process", "--mount", "/data=.")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert re.fullmatch(rf'wasm-sandbox: isolation="process" {message}[^\n]*\n', result.stderr)
+    assert re.fullmatch(r'wasm-sandbox: isolation="process" has no mounts[^\n]*\n', result.stderr)
+
+
+def test_a_worker_process_runs_in_the_image_that_is_named(command: Command, tools: str) -> None:
+    options = ("--isolation", "process", "--image", "science")
+    done = command("exec", "-", *options, stdin="import pandas as pd; print(pd.Series([1, 2]).sum())")
+    assert (done.returncode, done.stdout) == (0, "3\n")
+    assert command("run", tools, "--tool", "talk", "--args", '{"text": "é"}', *options).stdout == "out é\nsaid\n"
 
 
 def test_an_unknown_isolation_is_bad_usage(tools: str) -> None:

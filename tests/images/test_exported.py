@@ -17,7 +17,7 @@ import wasmtime
 from click.testing import CliRunner
 
 from tests.support.packages import make_package
-from wasm_sandbox import Image, Tool, run_tool
+from wasm_sandbox import Image, Limits, Tool, run_code, run_tool
 from wasm_sandbox.cli.app import cli
 from wasm_sandbox.engine.binding.configuration import WASM_STACK_BYTES
 from wasm_sandbox.engine.compiled import compiling
@@ -25,9 +25,12 @@ from wasm_sandbox.engine.engine import process_engine
 from wasm_sandbox.engine.module.image_file import with_memory
 from wasm_sandbox.engine.module.snapshot import Snapshot
 from wasm_sandbox.errors import CacheError, ImageError
+from wasm_sandbox.images import source_at
 from wasm_sandbox.images.exported import CODE_NAME, FILES_NAME, MANIFEST_NAME, TARGETS, ExportedSource, this_target
 from wasm_sandbox.images.exporting import export_image
+from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.switches import IMAGE_VARIABLE
+from wasm_sandbox.workers.pool import ProcessPool
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "serverless"
@@ -119,6 +122,36 @@ def test_worker_processes_run_it_too(exported: Path) -> None:
     assert _run([sys.executable, "-c", code + again], _environment(exported)) == "Hello!x\nHello!x\n"
     if os.name == "posix":
         assert not Path("/nonexistent").exists()
+
+
+def test_a_worker_has_the_exported_image_that_its_host_has_at_the_time(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import greeting\n[greeting.hello(), open('/data/x.txt').read()]"
+    monkeypatch.setenv(IMAGE_VARIABLE, str(exported))
+    limits = Limits(deterministic=True)
+    thread, process = run_code(code, limits=limits), run_code(code, limits=limits, isolation="process")
+    assert process.value == ["Hello!", "x"]
+    assert (process.usage and process.usage.fuel) == (thread.usage and thread.usage.fuel)
+    monkeypatch.delenv(IMAGE_VARIABLE)
+    assert run_code(code, isolation="process").error is not None
+    image = Image(ExportedSource(exported))
+    assert run_code(code, image=image, isolation="process").value == ["Hello!", "x"]
+    assert source_at(image.source.address, image.id) == image.source
+
+
+@posix_only
+def test_a_worker_checks_an_export_anew(copy: Path) -> None:
+    image = Image(ExportedSource(copy))
+    assert image.id  # the directory was read, and found to be good, by this process
+    workers = ProcessPool()
+    copy.chmod(0o777)
+    try:
+        future, _ = workers.start(ExecutionRequest("pass", {}, Limits()), source=image.source)
+        with pytest.raises(CacheError, match="can be written by others"):
+            future.result(60)
+    finally:
+        workers.close()
 
 
 def test_no_compiler_runs(exported: Path) -> None:

@@ -154,6 +154,15 @@ def test_a_network_is_refused_in_words(run: RunSource) -> None:
         run("def f(): pass", network="example.com")
 
 
+def test_it_runs_in_a_worker_process_as_in_this_one(run: RunSource) -> None:
+    for source in (
+        "def f():\n    import sys\n    return list(sys.version_info[:2])",
+        "def f():\n    raise KeyError('x')",
+    ):
+        thread, process = run(source), run(source, isolation="process")
+        assert (process.func_return, process.error) == (thread.func_return, thread.error)
+
+
 def test_async_tools_run(run: RunSource) -> None:
     source = """
 import asyncio

@@ -21,6 +21,7 @@ from wasm_sandbox import (
     CodeResult,
     ErrorKind,
     Event,
+    HostDir,
     Limits,
     Sandbox,
     Tool,
@@ -468,8 +469,8 @@ def test_a_stream_refuses_what_it_cannot_do_before_it_begins(kind: Any) -> None:
         return kind().stream_tool(tool, **options)
 
     for begin in (stream_code, stream_tool):
-        with pytest.raises(UnsupportedIsolation, match="default image"):
-            begin(isolation="process", image="some")
+        with pytest.raises(UnsupportedIsolation, match="no mounts"):
+            begin(isolation="process", mounts={"/data": HostDir(".")})
         with pytest.raises(TypeError, match="leave out on_event"):
             begin(on_event=print)
         with pytest.raises(TypeError, match="no option"):

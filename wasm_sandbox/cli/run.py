@@ -93,16 +93,12 @@ def run(
     from wasm_sandbox.options import check_isolation  # lazy: loads pydantic
 
     checked = limits_of(limits)
-    check_isolation(isolation, image=image, mounts=mounts)
+    check_isolation(isolation, mounts)
     tool, user = find_tool(file, name, args)
     if requirements:
         tool = tool.model_copy(update={"pip_requirements": [*(tool.pip_requirements or ()), *requirements]})
-    required, only_default = tool.pip_requirements, isolation == "process"
-    chosen = in_sight(
-        lambda step: images.choose_image(
-            image, required, may_build=build_images, only_default=only_default, progress=step
-        )
-    )
+    required = tool.pip_requirements
+    chosen = in_sight(lambda step: images.choose_image(image, required, may_build=build_images, progress=step))
     ready_image(chosen)
     result = wasm_sandbox.run_tool(
         tool,
@@ -156,7 +152,7 @@ def execute(
     from wasm_sandbox.options import check_isolation, check_network  # lazy: loads pydantic
 
     checked = limits_of(limits)
-    check_isolation(isolation, image=image, mounts=mounts)
+    check_isolation(isolation, mounts)
     text = read_source(script)
     given = check_files(with_output(files, output_dir), mounts, checked)
     chosen = images.image_of(image)

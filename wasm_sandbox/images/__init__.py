@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wasm_sandbox.images.guest_python import tool_requirements as tool_requirements
     from wasm_sandbox.images.image import Image as Image
     from wasm_sandbox.images.image import image_of as image_of
+    from wasm_sandbox.images.loading import source_at as source_at
     from wasm_sandbox.images.preparing import Prepared as Prepared
     from wasm_sandbox.images.preparing import interruptibly as interruptibly
     from wasm_sandbox.images.preparing import prepare as prepare
@@ -49,6 +50,7 @@ _HOMES = {
     "prepare": "preparing",
     "prune_cache": "catalogue",
     "remove_image": "catalogue",
+    "source_at": "loading",
     "this_target": "exported",
     "tool_requirements": "guest_python",
 }

@@ -137,6 +137,10 @@ class ExportedSource:
     def start(self) -> StartKind:
         return StartKind.REACTOR
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        return "exported", str(self.directory.absolute())
+
     def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it, always with code that counts fuel.
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from wasm_sandbox.engine import FLAVOUR_IMAGES, PLAIN, StartKind, find_artifact, image_id, installer, package_steps
+from wasm_sandbox.engine import (
+    FLAVOUR_IMAGES,
+    PLAIN,
+    BuiltInImage,
+    StartKind,
+    find_artifact,
+    image_id,
+    installer,
+    package_steps,
+)
+from wasm_sandbox.errors import ImageError
 from wasm_sandbox.images.recipe import Contents, Recipe
 
 if TYPE_CHECKING:
@@ -31,6 +42,8 @@ def _identity(digest: str, base: str) -> str:
 
 class KeptFiles(Protocol):
     """Where the files of a recipe are kept."""
+
+    directory: Path
 
     def contents(self, recipe: Recipe) -> Contents:
         """The files of a kept recipe, verified.
@@ -67,6 +80,10 @@ class BuiltSource:
     def start(self) -> StartKind:
         return StartKind.REACTOR
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        return "kept", str(self.kept.directory), self.id
+
     def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it from the cache, or prepare it from the kept files; raises as `ImageSource.load`."""
         return loader.prepared(self.id, self.steps, self.files(), self.recipe.base)
@@ -100,3 +117,41 @@ def find_source(reference: str) -> tuple[ImageSource, tuple[str, ...]]:
 def _source_here(identifier: str) -> ImageSource:
     """Source of the image of an id on this machine; raises as `Image.named`."""
     return find_source(identifier)[0]
+
+
+def source_at(address: Sequence[str], identifier: str) -> ImageSource:
+    """Source of an image of this machine, in a process that was told which.
+
+    Args:
+        address: its `ImageSource.address`.
+        identifier: id that the image had for whoever gave the address.
+
+    Raises:
+        ImageNotFound: if the image is not kept any more.
+        ImageError: if another image is there by now, or it cannot be read.
+        CacheError: if its directory cannot be used.
+    """
+    source = _source_at(address)
+    if source.id != identifier:
+        raise ImageError(f"the image {identifier[:16]} has become another one since this program began: start it again")
+    return source
+
+
+def _source_at(address: Sequence[str]) -> ImageSource:
+    from wasm_sandbox.images.exported import ExportedSource  # lazy: only in worker processes
+    from wasm_sandbox.images.other_python import OtherPythonSource  # lazy: as above
+    from wasm_sandbox.images.store import ImageStore  # lazy: as above
+
+    match address:
+        case ["built-in", flavour]:
+            return BuiltInImage(flavour)
+        case ["kept", directory, identifier]:
+            store = ImageStore(Path(directory))
+            return BuiltSource(store.kept(identifier, identity).recipe, store)
+        case ["exported", directory]:
+            return ExportedSource(Path(directory))
+        case ["command", wasm]:
+            return OtherPythonSource(Path(wasm), None)
+        case ["command", wasm, stdlib]:
+            return OtherPythonSource(Path(wasm), Path(stdlib))
+    raise ImageError(f"no image has the address {' '.join(address)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasm_sandbox.engine import Command, StartKind
-from wasm_sandbox.errors import ImageError
+from wasm_sandbox.errors import ImageError, UnsupportedIsolation
 from wasm_sandbox.files import HostDir
 
 if TYPE_CHECKING:
@@ -76,6 +76,17 @@ class OtherPythonSource:
     @property
     def start(self) -> StartKind:
         return StartKind.COMMAND
+
+    @property
+    def address(self) -> tuple[str, ...]:
+        if self.stdlib is None:
+            return "command", str(self.wasm)
+        if self.stdlib.is_dir():
+            raise UnsupportedIsolation(
+                f'isolation="process" runs no image whose library is a directory ({self.stdlib}), for its workers can '
+                'open nothing: give the library as a zip archive, or take "thread"'
+            )
+        return "command", str(self.wasm), str(self.stdlib)
 
     def load(self, loader: ImageLoader) -> LoadedImage:
         """Load it from the cache, or compile it; raises as `ImageSource.load`."""

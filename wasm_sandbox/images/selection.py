@@ -20,7 +20,6 @@ def choose_image(
     pip_requirements: object,
     *,
     may_build: bool,
-    only_default: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Image | None:
     """The image for a call.
@@ -30,7 +29,6 @@ def choose_image(
         pip_requirements: of the tool.
         may_build: whether an image that meets them may be built now, which downloads packages. One that was
             built before for just these is always taken, and so is that of a flavour that has them.
-        only_default: whether no other image can be run in.
         progress: told about every slow step.
 
     Raises:
@@ -50,11 +48,6 @@ def choose_image(
     texts = sorted({str(requirement) for requirement in unmet})
     if chosen is not None:
         raise PackageError(f"the image {chosen.reference[:64]} lacks what the tool requires: {', '.join(texts)}")
-    if only_default:
-        raise PackageError(
-            f"the tool requires {', '.join(texts)}, which the default image lacks, and "
-            'isolation="process" runs no other: take "thread"'
-        )
     base = None
     for name, source in FLAVOUR_IMAGES.items():
         met = [_is_met(requirement, source.distributions) for requirement in unmet]

@@ -16,7 +16,7 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.files import check_files
 from wasm_sandbox.functions import Functions, RunCalls
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import RunOptions, check_isolation, check_network
+from wasm_sandbox.options import RunOptions, check_network
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
@@ -92,7 +92,6 @@ def prepare_code(
     given = check_files(options["files"], options["mounts"], limits)
     environ = merge_environment(options["env"])
     image = None if options["image"] is None else images.choose_image(options["image"], None, may_build=False)
-    check_isolation(options["isolation"], image=image)
     check_network(options["network"], image is None or image.has_own_guest)
     try:
         preamble = "" if image is None or image.has_own_guest else live_script()

@@ -40,12 +40,13 @@ def start_guest(
         HostError: if this host cannot run guests; the future may raise it, too.
         UnsupportedIsolation: if a worker process cannot do what is asked for.
     """
-    check_isolation(isolation, image=source, mounts=request.given and request.given.mounts)
+    check_isolation(isolation, request.given and request.given.mounts)
+    source = source or images.default_source()
     if isolation == "process":
-        return workers.process_pool().start(request, abandoned)
+        return workers.process_pool().start(request, abandoned, source=source)
     surroundings = engine.surroundings_for(request.limits, abandoned)
     try:
-        future = engine.process_engine().start(request, surroundings, source or images.default_source())
+        future = engine.process_engine().start(request, surroundings, source)
     except BaseException:  # a signal handler's, when the guest may be on its way
         surroundings.cancel()
         raise

@@ -160,7 +160,7 @@ class AtRest:
     """
 
     def __init__(self, source: ImageSource, limits: Limits, point: Checkpoint | None) -> None:
-        self._image_id, self._limits, self._point = source.id, limits, point
+        self._source, self._limits, self._point = source, limits, point
         self._elapsed = point.elapsed if point else NONE_ELAPSED
         self._calls = point.calls if point else 0
 
@@ -170,8 +170,8 @@ class AtRest:
     def start(self, request: ExecutionRequest, call: _CallOfVisit) -> Future[Outcome]:
         rest = Rest(self._point, self._elapsed, self._calls, self._limits)
         self._calls += 1
-        visit = Visit(rest, self._image_id, lambda point: call.unless_cancelled(lambda: self._keep(point)))
-        future, stop = workers.process_pool().start(request, visit=visit)
+        visit = Visit(rest, self._source.id, lambda point: call.unless_cancelled(lambda: self._keep(point)))
+        future, stop = workers.process_pool().start(request, visit=visit, source=self._source)
         call.stop_with(stop)
         return future
 

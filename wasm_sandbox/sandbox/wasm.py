@@ -14,7 +14,7 @@ from wasm_sandbox.environment import merge_environment
 from wasm_sandbox.errors import BadArguments, PackageError, UnsupportedToolError, naming_exhaustion, pass_on
 from wasm_sandbox.files import GivenFiles, check_files
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.options import CallOptions, RunOptions, check_isolation, check_network, checked
+from wasm_sandbox.options import CallOptions, RunOptions, check_network, checked
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ToolExecutionResult
 from wasm_sandbox.sandbox.base import AsyncToolSandboxBase, PreparedCall
@@ -119,7 +119,7 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         Raises:
             ValueError: if there is no such tool, or no organisation to look it up for.
             InvalidEnvironment: if an environment variable is not usable.
-            UnsupportedIsolation: if the configuration names an image, and a worker process is to run the tool.
+            UnsupportedIsolation: if a worker process is to run the tool, and cannot run its image.
             InvalidFiles: if files or mounts have a wrong path or content, are too large, or are not there.
             StoreError: if the stored tools or variables cannot be read.
             ImageNotFound: if there is no image of that name.
@@ -250,19 +250,11 @@ class WasmToolSandbox(AsyncToolSandboxBase):
         """Choose the image to run in.
 
         Raises:
-            UnsupportedIsolation: if an image is named, and a worker process is to run the tool.
             ImageNotFound: if there is no image of the name.
             PackageError: if the tool's requirements are malformed or not met.
         """
         requirements = getattr(self.tool, "pip_requirements", None)
-        image, isolation = self._named_image(config), self.options["isolation"]
-        check_isolation(isolation, image=image)
-        return images.choose_image(
-            image,
-            requirements,
-            may_build=self.options["build_images"],
-            only_default=isolation == "process",
-        )
+        return images.choose_image(self._named_image(config), requirements, may_build=self.options["build_images"])
 
     def _start(
         self,

@@ -13,23 +13,26 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasm_sandbox import errors
 from wasm_sandbox.directories import CACHE_VARIABLE, cache_directory
-from wasm_sandbox.engine import Checkpoint, GuestThreads, Rest, Watchdog, check_processes
+from wasm_sandbox.engine import BUILT_IN_IMAGE, Checkpoint, GuestThreads, Rest, Watchdog, check_processes
 from wasm_sandbox.errors import HostError, SnapshotError
 from wasm_sandbox.forks import PerProcess
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Ending, Outcome, Patience
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.switches import ENGINE_VARIABLE, IMAGE_VARIABLE
+from wasm_sandbox.switches import ENGINE_VARIABLE
 from wasm_sandbox.workers import messages
 from wasm_sandbox.workers.serving import Serving
 
+if TYPE_CHECKING:
+    from wasm_sandbox.engine import ImageSource
+
 MAX_PROCESSES = max(4, 2 * (os.cpu_count() or 1))
-"""Size of the pool. Further runs wait for a worker; their deadlines start when they get one."""
+"""Size of the pool, whatever images its workers have. Further runs wait for a worker; their deadlines start when they
+get one."""
 
 OVERDUE_SECONDS = 10.0
 """Time from a guest's deadline until a worker that has not reported is killed."""
@@ -90,16 +93,18 @@ class WorkerProcess:
 
     Args:
         program: what its Python runs; it speaks as `messages` says.
+        source: source of the image that it is to run, and no other.
 
     Raises:
         HostError: if it cannot be started.
+        UnsupportedIsolation: if the image cannot be run in a worker.
     """
 
-    def __init__(self, program: str = PROGRAM) -> None:
+    def __init__(self, program: str = PROGRAM, source: ImageSource = BUILT_IN_IMAGE) -> None:
+        self.image_id = source.id
+        """Id of its image."""
         environ = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environ[CACHE_VARIABLE] = str(cache_directory().absolute())
-        if exported := os.environ.get(IMAGE_VARIABLE):
-            environ[IMAGE_VARIABLE] = str(Path(exported).expanduser().absolute())
         # A group of its own: Ctrl-C is for the host to handle, which then stops the workers.
         options: dict[str, Any] = {"start_new_session": True}
         if sys.platform == "win32":
@@ -110,7 +115,7 @@ class WorkerProcess:
         check_processes()
         try:
             self._process = subprocess.Popen(
-                [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", command],
+                [_python(), "-I", "-X", "utf8", *_lock_options(), "-c", command, source.id, *source.address],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -303,9 +308,13 @@ class _Run:
     """One run on its way: its worker, and the reason to stop it."""
 
     def __init__(
-        self, request: ExecutionRequest, abandoned: Callable[[], bool] | None, visit: Visit | None = None
+        self,
+        request: ExecutionRequest,
+        abandoned: Callable[[], bool] | None,
+        visit: Visit | None,
+        source: ImageSource,
     ) -> None:
-        self.request, self.visit = request, visit
+        self.request, self.visit, self.source = request, visit, source
         self.stopped: Ending | None = None
         self._abandoned = abandoned
         self._held_since: float | None = None
@@ -365,6 +374,9 @@ class _Run:
 
 # Guarantees:
 # - a worker has one guest at a time; one that was killed, or that died, is never given another;
+# - a worker has guests of one image only;
+# - there are never more workers than `MAX_PROCESSES`: where one more is needed, the one that was used the longest ago
+#   ends, which is idle and of another image;
 # - no worker outlives this process: its end closes the pipes, at which they end.
 # Locks: `_lock` guards the sets of workers and the counts, and is never held together with `_Run._lock`. Nothing is
 # waited for while either is held.
@@ -383,7 +395,9 @@ class ProcessPool:
         """Threads for host functions, which may block for longer than their run lasts."""
         self._lock = threading.Lock()
         self._all: set[WorkerProcess] = set()
-        self._idle: list[WorkerProcess] = []
+        self._idle: list[WorkerProcess] = []  # the last used is last
+        self._taken = 0
+        """Workers that are not idle, those that are about to be started among them."""
         self._closed = False
         self._running = 0
         self._warned = False
@@ -407,7 +421,11 @@ class ProcessPool:
             return list(self._idle)
 
     def start(
-        self, request: ExecutionRequest, abandoned: Callable[[], bool] | None = None, visit: Visit | None = None
+        self,
+        request: ExecutionRequest,
+        abandoned: Callable[[], bool] | None = None,
+        visit: Visit | None = None,
+        source: ImageSource = BUILT_IN_IMAGE,
     ) -> tuple[Future[Outcome], Callable[[], None]]:
         """Run a request on a worker.
 
@@ -415,6 +433,7 @@ class ProcessPool:
             request: the script, its environment and its limits.
             abandoned: whether nobody waits any more, for callers that can go without saying so.
             visit: guest at rest to run it in; by default a fresh one.
+            source: source of the image to run it in; by default our guest without packages.
 
         Returns:
             A future of the outcome, and a function that stops the run. The future raises HostError if no worker
@@ -422,8 +441,10 @@ class ProcessPool:
 
         Raises:
             HostError: if the interpreter is exiting, or no thread can be started.
+            UnsupportedIsolation: if the image cannot be run in a worker.
         """
-        run = _Run(request, abandoned, visit)
+        _ = source.address  # before anything begins
+        run = _Run(request, abandoned, visit, source)
         patience = Patience(request.limits.timeout_seconds, lambda: self._ready_since)
         try:
             return self._threads.submit(lambda deliver: self._work(run, deliver), patience), run.stop
@@ -435,7 +456,7 @@ class ProcessPool:
         if run.stopped is not None:
             deliver(run.outcome_without_worker("stopped before it started", 0.0))
             return
-        worker = self._take()
+        worker = self._take(run.source)
         began = time.monotonic()
         try:
             outcome = self._run_on(worker, run)
@@ -467,23 +488,26 @@ class ProcessPool:
             with self._lock:
                 self._running -= 1
 
-    def _take(self) -> WorkerProcess:
-        """An idle worker that is alive, or a new one."""
-        while (idle := self._next_idle()) is not None:
+    def _take(self, source: ImageSource) -> WorkerProcess:
+        """An idle worker of the image that is alive, or a new one."""
+        while (idle := self._next_idle(source.id)) is not None:
             if idle.alive and idle.is_silent:
                 return idle
             idle.kill()
             self._give_back(idle)
-        worker = WorkerProcess(self._program)
-        with self._lock:
-            self._all.add(worker)
-            closed = self._closed
+        worker: WorkerProcess | None = None
         try:
+            self._make_room()
+            worker = WorkerProcess(self._program, source)
+            with self._lock:
+                self._all.add(worker)
+                closed = self._closed
             if closed:
                 raise HostError("the interpreter is exiting: no guest can be started")
             worker.wait_until_ready()
         except BaseException:
-            worker.close()
+            if worker is not None:
+                worker.close()
             self._give_back(worker)
             raise
         if worker.lacking and not self._warned:
@@ -491,15 +515,34 @@ class ProcessPool:
             _log.warning("worker processes run without %s", ", ".join(worker.lacking))
         return worker
 
-    def _next_idle(self) -> WorkerProcess | None:
+    def _next_idle(self, image_id: str) -> WorkerProcess | None:
+        """The idle worker of the image that was used last, or None: then a new one is to be taken."""
         with self._lock:
-            return self._idle.pop() if self._idle else None
+            self._taken += 1
+            of_image = [worker for worker in self._idle if worker.image_id == image_id]
+            if not of_image:
+                return None
+            self._idle.remove(of_image[-1])
+            return of_image[-1]
 
-    def _give_back(self, worker: WorkerProcess) -> None:
-        """Make the worker idle, or forget it if it is dead."""
-        if not worker.alive:
+    def _make_room(self) -> None:
+        """End the worker that was idle for longest, if there are as many as there may be beside a new one."""
+        with self._lock:
+            is_full = self._taken + len(self._idle) > MAX_PROCESSES
+            ended = self._idle.pop(0) if is_full and self._idle else None
+        if ended is not None:
+            ended.close()
+            with self._lock:
+                self._all.discard(ended)
+
+    def _give_back(self, worker: WorkerProcess | None) -> None:
+        """Make the worker idle, or forget it if it is dead; None, if there is none after all."""
+        if worker is not None and not worker.alive:
             worker.close()
         with self._lock:
+            self._taken -= 1
+            if worker is None:
+                return
             if worker.alive:
                 self._idle.append(worker)
             else:

@@ -1,8 +1,9 @@
-"""A worker process: it loads the image, gives up what it does not need, and runs one guest after the other."""
+"""A worker process: it loads an image, gives up what it does not need, and runs one guest after the other."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,8 +11,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
-from wasm_sandbox.engine import CallOfKept, Checkpoint, GuestEngine, process_engine, surroundings_for
-from wasm_sandbox.images import default_source
+from wasm_sandbox.engine import CallOfKept, Checkpoint, GuestEngine, ImageSource, process_engine, surroundings_for
+from wasm_sandbox.images import source_at
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
@@ -23,15 +24,21 @@ MAX_REQUEST_BYTES = 1 << 32
 
 
 def main() -> NoReturn:
-    """Serve requests until the host closes its end; ends at once when the host does, however it ended."""
+    """Serve requests until the host closes its end; ends at once when the host does, however it ended.
+
+    The arguments of the process are the id of the image, and its address.
+    """
     requests, replies = _take_streams()
     try:
         engine = process_engine()
-        engine.image(default_source())
-        _try(engine)  # what is loaded or made lazily is there now: later it could not be
+        source = source_at(sys.argv[2:], sys.argv[1])
+        limits = _limits_of_trials(engine, source)
+        # What is loaded or made lazily is there now: later it could not be. This guest ends at its first instruction,
+        # for what is in an image may be of others: none of it runs before the worker is restricted.
+        _try(engine, source, limits.model_copy(update={"fuel": 1}))
         engine.settle()
         taken = restrict()
-        _try(engine)
+        _try(engine, source, limits)
     except BaseException as error:
         _fail(replies, error)
         os._exit(1)
@@ -52,10 +59,10 @@ def main() -> NoReturn:
         relay = Relay(order.run, request.limits, replied.send) if order.has_channel else None
         request = replace(request, peer=relay, tap=relay if order.is_tapped else None)
         if order.rest is not None:
-            visited = engine.visit(default_source(), request, CallOfKept(request.limits), order.rest)
+            visited = engine.visit(source, request, CallOfKept(request.limits), order.rest)
             visited.add_done_callback(partial(replied.end_visit, order.rest.point))
             continue
-        future = engine.start(request, surroundings_for(request.limits), default_source())
+        future = engine.start(request, surroundings_for(request.limits), source)
         future.add_done_callback(replied.end)
 
 
@@ -74,9 +81,15 @@ def _silence_errors() -> None:
     os.dup2(1, 2)
 
 
-def _try(engine: GuestEngine) -> None:
+def _limits_of_trials(engine: GuestEngine, source: ImageSource) -> Limits:
+    """Limits within which the image can run; it is loaded now."""
+    limits = Limits()
+    return limits.model_copy(update={"memory_bytes": max(limits.memory_bytes, engine.image(source).needed_bytes)})
+
+
+def _try(engine: GuestEngine, source: ImageSource, limits: Limits) -> None:
     for script in ("print(1)", "raise ValueError", "import os; os._exit(1)"):
-        engine.start(ExecutionRequest(script, {}, Limits()), surroundings_for(Limits()), default_source()).result()
+        engine.start(ExecutionRequest(script, {}, limits), surroundings_for(limits), source).result()
 
 
 # Guarantees: each message is whole, and the outcome is the last one of its run: the watchdog may deliver it while the

@@ -157,7 +157,7 @@ def test_that_thread_ends_with_its_work() -> None:
 class Source:
     """Source of an image, which is none: what stack is it loaded on?"""
 
-    id, start, distributions = "none", StartKind.REACTOR, dict[str, str]()
+    id, start, distributions, address = "none", StartKind.REACTOR, dict[str, str](), ("none",)
 
     def load(self, loader: ImageLoader) -> LoadedImage:
         raise HostError(str(stack_bytes()))

@@ -32,6 +32,10 @@ class BuiltInImage:
         plain = find_artifact().versions
         return {name: version for name, version in find_artifact(self.flavour).versions.items() if name not in plain}
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        return "built-in", self.flavour
+
     def load(self, loader: ImageLoader) -> LoadedImage:
         return loader.prepared(self.id, list, {}, self.flavour)
 

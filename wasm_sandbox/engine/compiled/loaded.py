@@ -165,6 +165,14 @@ class ImageSource(Protocol):
     def start(self) -> StartKind:
         """Kind of the guest's module."""
 
+    @property
+    def address(self) -> tuple[str, ...]:
+        """Words by which a worker process of this machine makes the source again, before it gives its files up.
+
+        Raises:
+            UnsupportedIsolation: if its guests open files when they run, which they cannot in such a process.
+        """
+
     def load(self, loader: ImageLoader) -> LoadedImage:
         """Load the image, and prepare it if need be.
 
