@@ -55,7 +55,7 @@ def small():
         assert len(client.get(small_url).content) == 1024
     return (time.perf_counter() - began) / many
 def large():
-    gc.collect()  # an answer is kept in a cycle, and the guest's memory holds a dozen of this size
+    gc.collect()  # an answer is kept in a cycle: that of the last round is not to be collected in this one
     began = time.perf_counter()
     assert len(client.get(large_url).content) == 16 << 20
     return time.perf_counter() - began

@@ -69,7 +69,8 @@ def test_a_client_of_the_standard_library_works(
     assert all(request.outcome == "ok" and request.status in (200, 302) for request in result.requests)
 
 
-def test_requests_works(servers: Servers, clients: Image) -> None:
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_requests_works(servers: Servers, clients: Image, isolation: Isolation) -> None:
     code = """
 import requests
 found = [requests.get(https + "/json").json()["path"], requests.get(http + "/redirect/json", verify=False).status_code]
@@ -79,11 +80,28 @@ with requests.Session() as session:
     found.append(sum(map(len, session.get(https + "/big/1000000", stream=True).iter_content(50_000))))
 found
 """
-    result = run_code(code, servers.inputs, network=servers.network(), image=clients)
+    result = run_code(code, servers.inputs, network=servers.network(), image=clients, isolation=isolation)
     assert value_of(result) == ["/json", 200, "one,two,three", "xxx", '{"a": 1}', 1_000_000]
 
 
-def test_httpx_works_and_its_tasks_wait_together(servers: Servers, clients: Image) -> None:
+def test_large_answers_that_a_client_keeps_in_a_cycle_do_not_fill_a_session(servers: Servers, clients: Image) -> None:
+    box = Sandbox(image=clients, network=servers.network(), limits=Limits(memory_bytes=160 << 20))
+    with box.session() as session:
+        assert session.run_code("import httpx, gc\nclient = httpx.Client()").error is None
+        for _ in range(12):
+            assert (
+                value_of(session.run_code("len(client.get(https + '/big/12000000').content)", servers.inputs)) == 12e6
+            )
+        assert value_of(session.run_code("gc.disable()")) is None
+        results = [
+            session.run_code("client.get(https + '/big/12000000').status_code", servers.inputs) for _ in range(12)
+        ]
+        assert results[-1].error is not None  # who turns the collector off has it off
+        assert results[-1].error.kind == "out_of_memory"
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_httpx_works_and_its_tasks_wait_together(servers: Servers, clients: Image, isolation: Isolation) -> None:
     code = """
 import asyncio, httpx, time
 found = [httpx.get(https + "/json").json()["path"]]
@@ -98,7 +116,7 @@ async with httpx.AsyncClient() as client:
     found += [answers[0].json()["got"], len(answers[1].content)]
 found
 """
-    result = run_code(code, servers.inputs, network=servers.network(), image=clients)
+    result = run_code(code, servers.inputs, network=servers.network(), image=clients, isolation=isolation)
     assert value_of(result) == ["/json", "one,two,three", "xxx", 20, True, True, 2_000_000, 2_000_000]
 
 

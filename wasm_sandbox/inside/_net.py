@@ -12,6 +12,7 @@ import builtins
 import collections.abc
 import contextlib
 import errno
+import gc
 import importlib
 import json
 import os
@@ -31,6 +32,9 @@ FOREVER = 1 << 62
 UNTIL_IDLE = -2
 """Time to wait for connections: until none of them waits for its server."""
 MOST_SENT, MOST_RECEIVED = 256 << 10, 1 << 20
+COLLECTED_BYTES = 32 << 20
+"""Bytes received after which garbage is collected: Python counts objects, and a large answer is few of them. httpx
+keeps each answer in a cycle with its stream, and a dozen of 16 MB fill a guest before Python would look."""
 NO_NETWORK = "this run has no network"
 
 _TIME, _ENTRY, _NUMBER, _PORT, _POLL = (struct.Struct(form) for form in ("<q", "<IB", "<I", "<H", "<?q"))
@@ -44,6 +48,8 @@ class _State:
     """Of the connections: those of a session that was forked or loaded are another one's."""
     last = 0
     """Descriptor that was given last: the next one is another, which nothing here still stands for."""
+    received = 0
+    """Bytes since garbage was collected for them."""
 
 
 def _ask(op, fd=0, payload=b""):
@@ -274,10 +280,15 @@ _peers = {}
 def _received(fd, size, timeout, late):
     if not size:
         return b""
+    if _State.received >= COLLECTED_BYTES and gc.isenabled():
+        _State.received = 0
+        gc.collect()
     try:
-        return os.pread(fd, min(size, MOST_RECEIVED), _place(timeout))
+        data = os.pread(fd, min(size, MOST_RECEIVED), _place(timeout))
     except OSError as error:
         raise _in_words(fd, error, timeout, late) from None
+    _State.received += len(data)
+    return data
 
 
 def _sent(fd, data, timeout, late):
