@@ -22,10 +22,12 @@ import pytest
 
 from tests.support.loop_meter import LoopMeter, meter_every_loop
 from wasm_sandbox import Limits, Tool, ToolExecutionResult, run_tool
+from wasm_sandbox.engine import process_engine
+from wasm_sandbox.images import default_source, image_of
 
 METER = LoopMeter() if os.environ.get("HOSTILE_LOOP_METER") else None
 RECURSION_LIMIT = int(os.environ.get("HOSTILE_RECURSION_LIMIT", "0"))
-IMAGE = os.environ.get("HOSTILE_IMAGE")
+IMAGE = os.environ.get("HOSTILE_IMAGE") or None
 STACK_BYTES = int(os.environ.get("HOSTILE_STACK_BYTES", "0"))
 
 RunBody = Callable[..., ToolExecutionResult]
@@ -44,6 +46,13 @@ def run_body() -> RunBody:
 
     run("return 1")  # the image is loaded: no test's time holds it
     return run
+
+
+@pytest.fixture(scope="session")
+def least_memory() -> int:
+    """Smallest memory limit, in bytes, with which the image of `run_body` runs."""
+    image = image_of(IMAGE)
+    return process_engine().image(image.source if image else default_source()).needed_bytes
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,8 @@ import pytest
 from tests.support.packages import make_wheel
 from wasm_sandbox import Image, PackageError, Tool, run_code, run_tool
 
+pytestmark = pytest.mark.timeout(600)  # with the plain engine each of these images is compiled whole
+
 TABLE = "import pandas as pd\ndef double(frame):\n    return frame * 2\n"
 
 
@@ -82,7 +84,6 @@ def test_the_command_runs_in_it_and_builds_on_it(own_data: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_an_export_of_it_runs(own_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wasm_sandbox.images import export_image, this_target  # lazy: loads the engine
 
