@@ -46,6 +46,12 @@ def built(images_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     return Image.build(packages=[package], files={"/data/x.txt": b"x"}, warm_up=HOSTILE_PRINT, name="in-workers")
 
 
+@pytest.fixture(scope="module")
+def other(images_directory: Path) -> Image:
+    """Another image, of a file alone."""
+    return Image.build(files={"/data/y.txt": b"y"})
+
+
 @pytest.fixture(params=["built", "science"])
 def image(request: pytest.FixtureRequest) -> Image:
     """One that was built, and that of a flavour; exported ones are in `test_exported`."""
@@ -179,31 +185,30 @@ def run_on(workers: ProcessPool, image: Image | None, script: str = "pass", **li
 
 
 def test_a_worker_is_kept_for_its_image_and_the_oldest_one_ends_for_another(
-    built: Image, own_pool: ProcessPool
+    built: Image, other: Image, own_pool: ProcessPool
 ) -> None:
     def pids() -> list[int]:
         assert own_pool.running == 0
         return [worker.pid for worker in own_pool.idle_workers]
 
-    science = Image.named("science")
     run_on(own_pool, None)
     run_on(own_pool, built)
     default, of_built = pids()
     for image in (None, built, None):  # in turns: each has its own
         run_on(own_pool, image)
     assert pids() == [of_built, default]
-    run_on(own_pool, science)
+    run_on(own_pool, other)
     assert pids()[0] == default
     assert len(own_pool.workers) == 2
-    assert [worker.image_id for worker in own_pool.workers].count(science.id) == 1
+    assert [worker.image_id for worker in own_pool.workers].count(other.id) == 1
     assert not _runs(of_built)
     assert run_on(own_pool, built, "import greeting").exception is None
     assert default not in pids()
     assert not _runs(default)
 
 
-def test_there_are_never_more_workers_than_there_may_be(built: Image, own_pool: ProcessPool) -> None:
-    images = [None, built, Image.named("science")] * 4
+def test_there_are_never_more_workers_than_there_may_be(built: Image, other: Image, own_pool: ProcessPool) -> None:
+    images = [None, built, other] * 4
     futures = [
         own_pool.start(
             ExecutionRequest("import time; time.sleep(0.05); print(7)", {}, Limits()),
