@@ -166,7 +166,7 @@ class Sandbox(_Box):
 
         Raises:
             SessionError: if there are as many in this process as there may be.
-            UnsupportedIsolation: if guests run in processes, or have mounts.
+            UnsupportedIsolation: if the image is none of our own guest, or there are mounts.
             HostError: if the image cannot be loaded.
         """
         return Session(self, idle_seconds=idle_seconds, lifetime_seconds=lifetime_seconds)
