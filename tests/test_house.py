@@ -31,7 +31,7 @@ FACES = frozenset({"", "__main__", "backends", "script_end"})
 """Modules of the top floor that open the house to a user: the public names, the command, other executors."""
 
 PURE = frozenset({"tool", "script", "decode"})
-STAND_ON_PUBLIC_NAMES = frozenset({"cli", "serve", "mcp", "integrations", "parallel"})
+STAND_ON_PUBLIC_NAMES = frozenset({"cli", "serve", "mcp", "integrations", "parallel", "web"})
 MAY_ASK_THE_ENGINE = frozenset({"cli.doctor", "cli.bench"})
 """Modules of the command that are about the engine itself."""
 

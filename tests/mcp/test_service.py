@@ -16,7 +16,7 @@ from mcp import Client
 from tests.mcp.conversations import text_of
 from wasm_sandbox import AsyncSandbox, Tool
 from wasm_sandbox.directories import DATA_VARIABLE
-from wasm_sandbox.mcp import Service
+from wasm_sandbox.mcp import BoxCalls, Service
 from wasm_sandbox.stores import LocalUser, SandboxConfigManager, ToolManager
 
 DOUBLE = '''
@@ -40,10 +40,10 @@ def data_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @asynccontextmanager
 async def connected(
     mode: str = "legacy", max_sessions: int = 16, **options: Any
-) -> AsyncIterator[tuple[Client, Service]]:
-    service = Service(AsyncSandbox(**options), max_sessions=max_sessions)
-    async with Client(service.server, mode=mode) as client:
-        yield client, service
+) -> AsyncIterator[tuple[Client, BoxCalls]]:
+    calls = BoxCalls(AsyncSandbox(**options), max_sessions=max_sessions)
+    async with Client(Service(calls).server, mode=mode) as client:
+        yield client, calls
 
 
 async def run(client: Client, code: str, **arguments: Any) -> Any:
@@ -205,8 +205,8 @@ async def test_a_session_keeps_its_variables_until_it_is_reset() -> None:
 
 @pytest.mark.long
 async def test_a_session_that_was_not_used_for_long_begins_anew_and_says_so() -> None:
-    service = Service(AsyncSandbox(), idle_seconds=0.2)
-    async with Client(service.server) as client:
+    service = BoxCalls(AsyncSandbox(), idle_seconds=0.2)
+    async with Client(Service(service).server) as client:
         await run(client, "x = 1", session="a")
         await asyncio.sleep(0.9)
         assert (await run(client, "1", session="a"))["session_is_new"]

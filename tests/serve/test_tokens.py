@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ import httpx
 import pytest
 
 from tests.serve.test_bad_input import problem
-from tests.support.servers import ALICE, BOB, Running, idle, running, token_file, tokens
+from tests.support.servers import ALICE, BOB, Running, idle, running, tokens
 from wasm_sandbox import Limits
-from wasm_sandbox.serve import Settings, Tokens
+from wasm_sandbox.serve import Settings
 from wasm_sandbox.serve.tokens import Budget
 
 ENDLESS = {"code": "while True: pass"}
@@ -234,53 +233,7 @@ def test_whoever_hangs_up_in_the_queue_leaves_it() -> None:
         assert server.app.admission.running == 0
 
 
-# --- The file -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        ("", "[[tokens]]"),
-        ("x = 1", "[[tokens]]"),
-        ("[[tokens]]\nname = 'a'", "either token or sha256"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\nsha256 = '{'0' * 64}'", "either token or sha256"),
-        ("[[tokens]]\nname = 'a'\ntoken = 'hush-short'", "20 to 1000"),
-        ("[[tokens]]\nname = 'a'\ntoken = 'hush hush hush hush hush'", "without spaces"),
-        (f"[[tokens]]\nname = 'a b'\ntoken = '{ALICE}'", "tokens.1.name"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\nlimit = 3", "tokens.1.limit"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\nlimits = {{ fuel = 0 }}", "tokens.1.limits.fuel"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\nfuel_per_minute = '1'", "tokens.1.fuel_per_minute"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\n[[tokens]]\nname = 'b'\ntoken = '{ALICE}'", "twice"),
-        (f"[[tokens]]\nname = 'a'\ntoken = '{ALICE}'\n[[tokens]]\nname = 'a'\ntoken = '{BOB}'", "twice"),
-        ("token = hush", "no TOML"),
-    ],
-)
-def test_a_token_file_that_is_wrong_is_refused_in_words_without_its_tokens(
-    tmp_path: Path, text: str, word: str
-) -> None:
-    path = tmp_path / "tokens.toml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"tokens\.toml") as caught:
-        Tokens.read(path)
-    assert word in str(caught.value)
-    assert "hush" not in str(caught.value)
-    assert ALICE not in str(caught.value)
-
-
-def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(ValueError, match="cannot be read"):
-            Tokens.read(path)
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="UTF-8"):
-        Tokens.read(tmp_path / "binary")
-
-
-def test_a_file_may_hold_the_digest_of_a_token_instead(tmp_path: Path) -> None:
-    digest = hashlib.sha256(ALICE.encode()).hexdigest()
-    found = Tokens.read(token_file(tmp_path / "t", f'name = "a"\nsha256 = "{digest}"')).find(ALICE)
-    assert found is not None
-    assert found.name == "a"
+# --- Where it listens -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", ""])

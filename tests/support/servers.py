@@ -19,8 +19,9 @@ import httpx
 from tests.support.processes import python
 from wasm_sandbox.serve import Settings, Tokens
 from wasm_sandbox.serve.app import App
-from wasm_sandbox.serve.server import Server, listening
+from wasm_sandbox.serve.server import server_of
 from wasm_sandbox.serve.visits import Log
+from wasm_sandbox.web import Server, listen
 
 ALICE, BOB = "alice-has-a-token-of-her-own", "bob-has-a-token-of-his-own-too"
 ADD = "def add(a: int, b: int) -> int:\n    return a + b"
@@ -57,7 +58,7 @@ def running(**options: Any) -> Iterator[Running]:
         address.append(url)
         listens.set()
 
-    server, listens_at = Server(app, ready), listening(settings)
+    server, listens_at = server_of(app, ready), listen(settings.host, settings.port)
     thread = threading.Thread(target=server.run, args=([listens_at],))
     thread.start()
     try:

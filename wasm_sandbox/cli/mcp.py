@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 @click.option("--http", "is_http", is_flag=True, help="Serve over HTTP, and not over stdin and stdout.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at, with --http.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port, with --http.")
-@click.option(
-    "--token-file", metavar="FILE", help="Bearer tokens, one a line, with --http: one is asked of each client."
-)
+@click.option("--token-file", metavar="FILE", help="Bearer tokens, with --http: one is asked of each client.")
 @click.option(
     "--max-sessions", type=click.IntRange(0, 1000), default=16, show_default=True, help="Sessions of a client."
 )
@@ -66,13 +64,13 @@ def mcp(
     """
     checked = limits_of(limits)
     try:
-        from wasm_sandbox.mcp import Service, serve_stdio  # lazy: an extra, for this verb only
+        from wasm_sandbox.mcp import BoxCalls, Service, serve_stdio  # lazy: an extra, for this verb only
     except ImportError as error:
         raise CommandError(f"mcp: the MCP SDK is needed ({error}): pip install 'wasm-sandbox[mcp]'") from None
     if token_file is not None and not is_http:
         raise CommandError("--token-file: only with --http; over stdin and stdout there is one client")
     box = wasm_sandbox.AsyncSandbox(limits=checked, env=environ, image=image, isolation=isolation, network=network)
-    service = Service(box, max_sessions=max_sessions, idle_seconds=idle_seconds)
+    service = Service(BoxCalls(box, max_sessions=max_sessions, idle_seconds=idle_seconds))
     if not is_http:
         serve_stdio(service)
         return
@@ -83,6 +81,4 @@ def mcp(
         serve_http(service, host, port, tokens, announce=lambda url: complain(f"listening at {url}"))
     except ValueError as error:
         raise CommandError(str(error)) from None
-    except OSError as error:
-        raise CommandError(f"cannot listen at {host}, port {port}: {error.strerror or error}") from None
     sys.exit(0)

@@ -28,10 +28,18 @@ MISSING = "serve needs Starlette, uvicorn and prometheus-client: pip install 'wa
 @click.option("--max-body", "body_bytes", type=parse_size, metavar="SIZE", help="Largest request.  [default: 16M]")
 @click.option("--max-sessions", "sessions", type=click.IntRange(1), help="Sessions of all clients.  [default: 100]")
 @click.option("--drain-seconds", type=click.FloatRange(0), help="Time for calls when it ends.  [default: 30]")
+@click.option("--mcp-tools", is_flag=True, help="Offer the stored tools at /mcp, with the stored variables.")
 @limit_options
 @isolation_option
 def serve(
-    *, host: str, port: int, token_file: Path | None, data_dir: Path | None, isolation: Isolation, **options: Any
+    *,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    data_dir: Path | None,
+    mcp_tools: bool,
+    isolation: Isolation,
+    **options: Any,
 ) -> None:
     """Serve tools, programs, sessions and a playground over HTTP.
 
@@ -55,6 +63,7 @@ def serve(
             tokens=None if token_file is None else Tokens.read(token_file),
             limits=limits_of(options),
             isolation=isolation,
+            mcp_tools=mcp_tools,
             data_directory=data_dir,
             **given,
         )

@@ -1,6 +1,6 @@
 """A server of the Model Context Protocol: code and stored tools for agents, over stdio and HTTP (extra ``mcp``).
 
-May import: values, faces, stores.
+May import: values, faces, stores, web.
 Imported by: cli, serve.
 """
 
@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 from wasm_sandbox.doors import door
 
 if TYPE_CHECKING:
+    from wasm_sandbox.mcp.answers import Refused as Refused
+    from wasm_sandbox.mcp.calls import BoxCalls as BoxCalls
+    from wasm_sandbox.mcp.calls import Calls as Calls
+    from wasm_sandbox.mcp.calls import Program as Program
+    from wasm_sandbox.mcp.http import Endpoint as Endpoint
     from wasm_sandbox.mcp.http import http_app as http_app
     from wasm_sandbox.mcp.http import serve_http as serve_http
     from wasm_sandbox.mcp.service import Service as Service
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
     from wasm_sandbox.mcp.tokens import Tokens as Tokens
 
 _HOMES = {
+    "BoxCalls": "calls",
+    "Calls": "calls",
+    "Endpoint": "http",
+    "Program": "calls",
+    "Refused": "answers",
     "Service": "service",
     "Tokens": "tokens",
     "http_app": "http",

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import socket
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
-import uvicorn
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 
 from wasm_sandbox.mcp.service import Service
-from wasm_sandbox.mcp.tokens import App, Tokens, guarded
+from wasm_sandbox.mcp.tokens import App, Receive, Scope, Send, Tokens, guarded
+from wasm_sandbox.web import Bounds, Server, is_loopback, listen
 
 PATH = "/mcp"
 MAX_BODY_BYTES = 16 << 20
 MAX_CONNECTIONS = 512
-DRAIN_SECONDS = 2
+BOUNDS = Bounds(connections=MAX_CONNECTIONS, body_seconds=30.0, end_seconds=2.0)
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def http_app(service: Service, tokens: Tokens | None = None, names: Sequence[str] = _LOOPBACK_NAMES) -> App:
@@ -72,25 +61,34 @@ def serve_http(
 
     Raises:
         ValueError: if others than this machine could connect, and there are no tokens.
-        OSError: if it cannot listen there.
+        HostError: if it cannot listen there.
     """
     if tokens is None and not is_loopback(host):
         raise ValueError(f"others can reach {host}: give tokens (--token-file), or listen at 127.0.0.1")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol, or asyncio leaves Nagle's algorithm on, which holds answers up for 40 ms.
-    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        if os.name == "posix":  # on Windows it would let another process take the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-        shown = f"[{host}]" if family is socket.AF_INET6 else host
-        announce(f"http://{shown}:{listener.getsockname()[1]}{PATH}")
-        config = uvicorn.Config(
-            http_app(service, tokens),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
+    app = http_app(service, tokens)
+    with listen(host, port) as listener:
+        Server(app, BOUNDS, ready=lambda address: announce(address + PATH)).run([listener])
+
+
+class Endpoint:
+    """The service as an ASGI application inside of another server, for ``POST`` to one path.
+
+    That server says whose a request is (its scope is what `Calls` are given), and bounds it. Each request is served for
+    itself: nothing is kept between them, so that a client which hangs up stops its call in either era of the protocol.
+
+    Args:
+        service: what is served.
+        max_body_bytes: largest request.
+    """
+
+    def __init__(self, service: Service, max_body_bytes: int) -> None:
+        self._manager = StreamableHTTPSessionManager(
+            service.server, stateless=True, max_request_body_size=max_body_bytes
         )
-        uvicorn.Server(config).run(sockets=[listener])
+
+    def life(self) -> AbstractAsyncContextManager[None]:
+        """Life of the service, inside of which it answers; entered and left by one task, once."""
+        return self._manager.run()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._manager.handle_request(scope, receive, send)

@@ -6,24 +6,24 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mcp_types as types
 from mcp.server import ServerRequestContext
 from mcp.server.lowlevel import Server
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 import wasm_sandbox
 from wasm_sandbox import AsyncSandbox, CodeResult, Limits, SandboxError, Tool, ToolExecutionResult, stores
 from wasm_sandbox.mcp.answers import OUTPUT_SCHEMA, Refused, answer, failure, is_quick
+from wasm_sandbox.mcp.calls import MAX_CODE_CHARACTERS, Calls, Program, Scope, SessionName
 from wasm_sandbox.mcp.progress import Progress
-from wasm_sandbox.mcp.sessions import Sessions, finished
+from wasm_sandbox.mcp.sessions import finished
 
 RUN_PYTHON, RESET = "run_python", "reset"
 
-MAX_CODE_CHARACTERS = 1_000_000
 MAX_SHOWN_ERRORS = 5
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -34,16 +34,6 @@ _log = logging.getLogger("wasm_sandbox.mcp")
 Context = ServerRequestContext[Any, Any]
 M = TypeVar("M", bound=BaseModel)
 
-SessionName = Annotated[StrictStr, Field(pattern=r"^[\w.-]{1,64}$")]
-
-
-class _RunPython(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    code: Annotated[StrictStr, Field(max_length=MAX_CODE_CHARACTERS)]
-    inputs: dict[str, Any] | None = None
-    session: SessionName | None = None
-
 
 class _Reset(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -53,19 +43,17 @@ class _Reset(BaseModel):
 
 # Guarantees: whatever a call is given and whatever its guest does, the client gets a tool result, and no protocol error
 # but for a request that is none. A call that is cancelled, or whose client is gone, has its guest stopped. All of it
-# runs on the event loop of the server; `sessions` is that loop's, too.
+# runs on the event loop of the server, and so do the calls.
 class Service:
     """Code and stored tools, as a server of the Model Context Protocol offers them.
 
     Args:
-        box: sandbox of all runs.
-        max_sessions: most sessions of one owner at the same time.
-        idle_seconds: seconds after its last call at which a session is closed.
+        calls: maker of the calls, as `BoxCalls`.
+        has_stored_tools: whether the stored tools are offered, which run with the stored variables.
     """
 
-    def __init__(self, box: AsyncSandbox, *, max_sessions: int = 16, idle_seconds: float = 900.0) -> None:
-        self.box = box
-        self.sessions = Sessions(box, max_sessions, idle_seconds)
+    def __init__(self, calls: Calls, *, has_stored_tools: bool = True) -> None:
+        self._calls, self._has_stored_tools = calls, has_stored_tools
         self._tools, self._user = stores.ToolManager(), stores.LocalUser()
         self.server: Server[Any] = Server(
             "wasm-sandbox",
@@ -88,48 +76,34 @@ class Service:
             warming.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await warming
-            await self.sessions.close()
+            await self._calls.close()
 
     async def _warm(self) -> None:
         try:
-            await self.box.run_code("None")
+            await self._calls.warm()
         except SandboxError as error:  # whoever calls is told, too
             _log.warning("no code can be run: %s", error)
 
     # -- what there is ---------------------------------------------------------------------------
 
-    async def _list(self, _: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        tools = [self._run_python(), _RESET_TOOL]
-        try:
-            stored = await self._tools.list_tools_async(self._user)
-        except SandboxError as error:  # the rest is there all the same
-            _log.warning("stored tools are left out: %s", error)
-            stored = []
-        for tool in stored:
+    async def _list(self, context: Context, _: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        scope = _scope_of(context)
+        tools = [_run_python_tool(self._calls.box(scope), await self._calls.images(scope)), _RESET_TOOL]
+        for tool in await self._stored():
             if tool.name in (RUN_PYTHON, RESET) or _TOOL_NAME.fullmatch(tool.name) is None:
                 _log.warning("the stored tool %r is left out: the name is taken, or no name for a client", tool.name)
             else:
                 tools.append(_described(tool))
         return types.ListToolsResult(tools=tools)
 
-    def _run_python(self) -> types.Tool:
-        limits = cast(Limits, self.box.options["limits"])
-        network = "with access to some hosts" if self.box.options["network"] else "without a network"
-        description = _RUN_PYTHON_TEXT.format(
-            network=network, seconds=limits.timeout_seconds, mebibytes=limits.memory_bytes >> 20
-        )
-        return types.Tool(
-            name=RUN_PYTHON,
-            title="Run Python",
-            description=description,
-            input_schema=_RUN_PYTHON_SCHEMA,
-            output_schema=OUTPUT_SCHEMA,
-            annotations=types.ToolAnnotations(
-                read_only_hint=self.box.options["network"] is None,
-                destructive_hint=False,
-                open_world_hint=self.box.options["network"] is not None,
-            ),
-        )
+    async def _stored(self) -> Sequence[Tool]:
+        if not self._has_stored_tools:
+            return ()
+        try:
+            return await self._tools.list_tools_async(self._user)
+        except SandboxError as error:  # the rest is there all the same
+            _log.warning("stored tools are left out: %s", error)
+            return ()
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -137,7 +111,7 @@ class Service:
         name, given = params.name, params.arguments or {}
         try:
             if name == RUN_PYTHON:
-                return await self._run(context, _checked(_RunPython, name, given))
+                return await self._run(context, _checked(Program, name, given))
             if name == RESET:
                 return await self._reset(context, _checked(_Reset, name, given))
             return await self._run_stored(context, name, given)
@@ -149,20 +123,14 @@ class Service:
             _log.exception("a call of %r failed", name)
             return failure("internal_error", f"{name}: an internal error of wasm-sandbox, which its log tells of")
 
-    async def _run(self, context: Context, given: _RunPython) -> types.CallToolResult:
-        code, inputs = given.code, given.inputs
+    async def _run(self, context: Context, given: Program) -> types.CallToolResult:
         async with _listening(context) as options:
-            if given.session is None:
-                return await _answered(
-                    await finished(asyncio.ensure_future(self.box.run_code(code, inputs, **options)))
-                )
-            result, is_new = await self.sessions.run(
-                owner_of(context), given.session, lambda session: session.run_code(code, inputs, **options)
-            )
+            call = self._calls.run_code(_scope_of(context), given, **options)
+            result, is_new = await finished(asyncio.ensure_future(call))
         return await _answered(result, session=given.session, is_new=is_new)
 
     async def _reset(self, context: Context, given: _Reset) -> types.CallToolResult:
-        await self.sessions.reset(owner_of(context), given.session)
+        await self._calls.reset(_scope_of(context), given.session)
         text = f"The session {given.session} is forgotten; its name begins a new one."
         return types.CallToolResult(
             content=[types.TextContent(type="text", text=text)],
@@ -170,17 +138,19 @@ class Service:
         )
 
     async def _run_stored(self, context: Context, name: str, given: dict[str, Any]) -> types.CallToolResult:
-        tool = await self._tools.get_tool_by_name_async(name, self._user)
+        tool = None
+        if self._has_stored_tools:
+            tool = await self._tools.get_tool_by_name_async(name, self._user)
         if tool is None:
             raise Refused("unknown_tool", f"there is no tool {name[:128]!r}: list the tools")
         async with _listening(context) as options:
-            run = self.box.run_tool(tool, given, user=self._user, tool_id=tool.id, **options)
-            return await _answered(await finished(asyncio.ensure_future(run)))
+            call = self._calls.run_tool(_scope_of(context), tool, given, self._user, **options)
+            result = await finished(asyncio.ensure_future(call))
+        return await _answered(result)
 
 
-def owner_of(context: Context) -> str:
-    """Whose sessions a request may use: its token's, or those of all who have none."""
-    return "" if context.request is None else str(context.request.scope.get("wasm_sandbox.owner", ""))
+def _scope_of(context: Context) -> Scope:
+    return {} if context.request is None else context.request.scope
 
 
 @asynccontextmanager
@@ -214,6 +184,30 @@ def _checked(model: type[M], name: str, given: Mapping[str, Any]) -> M:
 
 def _no_headers(_: str) -> None:
     """No argument of a tool travels in a header."""
+
+
+def _run_python_tool(box: AsyncSandbox, images: Sequence[str | None]) -> types.Tool:
+    limits = cast(Limits, box.options["limits"])
+    network = "with access to some hosts" if box.options["network"] else "without a network"
+    schema = _RUN_PYTHON_SCHEMA
+    if images:
+        choice = {"enum": [*images], "description": "Which packages are there; a session keeps its image."}
+        required = schema["required"] if None in images else [*schema["required"], "image"]
+        schema = {**schema, "properties": {**schema["properties"], "image": choice}, "required": required}
+    return types.Tool(
+        name=RUN_PYTHON,
+        title="Run Python",
+        description=_RUN_PYTHON_TEXT.format(
+            network=network, seconds=limits.timeout_seconds, mebibytes=limits.memory_bytes >> 20
+        ),
+        input_schema=schema,
+        output_schema=OUTPUT_SCHEMA,
+        annotations=types.ToolAnnotations(
+            read_only_hint=box.options["network"] is None,
+            destructive_hint=False,
+            open_world_hint=box.options["network"] is not None,
+        ),
+    )
 
 
 def _described(tool: Tool) -> types.Tool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
-MIN_CHARACTERS = 16
-MAX_FILE_BYTES = 1 << 20
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+
+from wasm_sandbox.web import holder_of, read_tokens
+
+OWNER = "wasm_sandbox.owner"
+"""Where a request's scope says whose it is."""
+
+_SECRET = frozenset({"name", "token", "sha256"})
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,57 +23,46 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Tokens:
-    """Bearer tokens; compared in constant time, and kept as hashes only.
+    """Bearer tokens; compared in constant time, and kept as digests only.
 
     Args:
-        tokens: the tokens, of at least 16 characters each.
-
-    Raises:
-        ValueError: if there is none, or one is short or holds what no header can.
+        owners: SHA-256 of each token -> name of its owner.
     """
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        for token in tokens:
-            if len(token) < MIN_CHARACTERS or not token.isascii() or not token.isprintable() or " " in token:
-                raise ValueError(
-                    f"a token needs at least {MIN_CHARACTERS} printable ASCII characters without blanks: make one "
-                    'with python -c "import secrets; print(secrets.token_urlsafe())"'
-                )
-        if not tokens:
-            raise ValueError("there is no token: write one a line")
-        self._hashes = [_hash(token.encode()) for token in tokens]
+    def __init__(self, owners: dict[bytes, str]) -> None:
+        self._owners = owners
 
     @classmethod
-    def read(cls, path: str) -> Tokens:
-        """Read a file of tokens, one a line; empty lines and those that begin with ``#`` do not count.
+    def read(cls, path: str | Path) -> Tokens:
+        """Read a token file (docs/serve.md), whose entries have a name and a token.
 
         Raises:
-            ValueError: if the file cannot be read, or as of the class.
+            ValueError: if the file cannot be read, or an entry is wrong or has what only ``wasm-sandbox serve`` keeps.
         """
-        try:
-            with Path(path).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES)
-        except OSError as error:
-            raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from None
-        lines = [line.strip() for line in data.decode("utf-8", "replace").splitlines()]
-        try:
-            return cls([line for line in lines if line and not line.startswith("#")])
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        entries = read_tokens(Path(path))
+        for number, entry in enumerate(entries, 1):
+            if more := sorted(entry.model_fields_set - _SECRET):
+                raise ValueError(
+                    f"{path}: tokens.{number}.{more[0]}: here a token has a name only, and all have the limits of the "
+                    "command; wasm-sandbox serve has /mcp, too, and keeps what stands here"
+                )
+        return cls({entry.digest: entry.name for entry in entries})
 
     def owner(self, header: bytes | None) -> str | None:
-        """Name for whoever sent an ``Authorization`` header; None if it holds no token of these."""
-        scheme, _, token = (header or b"").partition(b" ")
-        given = _hash(token.strip())
-        found = None
-        for number, kept in enumerate(self._hashes, 1):  # all of them, so that no time tells which is right
-            if hmac.compare_digest(kept, given):
-                found = f"token {number}"
-        return found if scheme.lower() == b"bearer" else None
+        """Name of whoever sent an ``Authorization`` header; None if it holds no token of these."""
+        scheme, _, token = (header or b"").decode("latin-1").partition(" ")
+        found = holder_of(token.strip(), self._owners)
+        return found if scheme.lower() == "bearer" else None
+
+
+def owned(scope: Scope, owner: str) -> Scope:
+    """Scope of a request whose owner is known: to us, and to the SDK, whose sessions are their owner's, too."""
+    user = AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))
+    return {**scope, OWNER: owner, "user": user}
 
 
 def guarded(app: App, tokens: Tokens) -> App:
-    """An ASGI application that only requests with a token reach; ``wasm_sandbox.owner`` in their scope says whose."""
+    """An ASGI application that only requests with a token reach; `OWNER` in their scope says whose."""
 
     async def check(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -81,10 +75,6 @@ def guarded(app: App, tokens: Tokens) -> App:
             await send({"type": "http.response.start", "status": 401, "headers": headers})
             await send({"type": "http.response.body", "body": b"a bearer token is needed"})
             return
-        await app({**scope, "wasm_sandbox.owner": owner}, receive, send)
+        await app(owned(scope, owner), receive, send)
 
     return check
-
-
-def _hash(token: bytes) -> bytes:
-    return hashlib.sha256(token).digest()

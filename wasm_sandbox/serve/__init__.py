@@ -2,7 +2,7 @@
 
 Needs the extra ``serve``.
 
-May import: values, faces, images.
+May import: values, faces, images, mcp, web.
 Imported by: cli.
 """
 

@@ -7,6 +7,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from wasm_sandbox import AsyncSandbox, CodeResult, Limits, SandboxError, events
 from wasm_sandbox.serve.admission import Admission
-from wasm_sandbox.serve.bodies import HungUp
+from wasm_sandbox.serve.bodies import JSON, HungUp
 from wasm_sandbox.serve.calls import Desk
 from wasm_sandbox.serve.e2b import Contexts
 from wasm_sandbox.serve.fusion import Fusion
@@ -27,9 +29,13 @@ from wasm_sandbox.serve.operations import Operation
 from wasm_sandbox.serve.playground import HEADERS, PAGE
 from wasm_sandbox.serve.problems import Problem, problem_of
 from wasm_sandbox.serve.routes import Routes, image_names
-from wasm_sandbox.serve.settings import Settings, is_loopback
+from wasm_sandbox.serve.settings import Settings
 from wasm_sandbox.serve.tokens import Client
 from wasm_sandbox.serve.visits import KEY, Log, Visit, visit_of
+from wasm_sandbox.web import is_loopback
+
+if TYPE_CHECKING:
+    from wasm_sandbox.serve.agents import Agents
 
 LOCAL = "local"
 """Name of whoever calls without a token."""
@@ -82,6 +88,8 @@ class App:
             Route(path, self._answering(found), methods=[one.method for one in found])
             for path, found in by_path.items()
         ]
+        answered.append(Route("/mcp", self._answering([self._mcp_operation()]), methods=["POST"]))
+        self._agents: asyncio.Task[Agents | Problem] | None = None
         self._routed = Router(answered, redirect_slashes=False, default=_nowhere, lifespan=self._lifespan)
 
     def _own_operations(self) -> list[Operation]:
@@ -120,6 +128,8 @@ class App:
                 sweeping.cancel()
                 with suppress(asyncio.CancelledError):
                     await sweeping
+                if self._agents is not None and not isinstance(agents := await self._agents, Problem):
+                    await agents.close()
                 await self.sessions.put_away()
 
     async def drain(self) -> None:
@@ -246,6 +256,34 @@ class App:
             return await operation.handler(request)
 
         return handler
+
+    # -- agents ----------------------------------------------------------------------------------
+
+    def _mcp_operation(self) -> Operation:
+        """Not in `/openapi.json`, which could not describe it."""
+        return Operation(
+            method="POST", path="/mcp", name="mcp", tag="MCP", handler=self._mcp, takes=JSON, gives=JSON,
+            summary="Serve agents (Model Context Protocol)",
+        )  # fmt: skip
+
+    async def _mcp(self, request: Request) -> Response:
+        self.admission.check()
+        if self._agents is None:
+            self._agents = asyncio.ensure_future(self._make_agents())
+        agents = await asyncio.shield(self._agents)
+        if isinstance(agents, Problem):
+            raise agents
+        return await agents.answer(request)
+
+    async def _make_agents(self) -> Agents | Problem:
+        """Answers to agents, made at the first request: loading the SDK takes a second, and it may not be there."""
+        try:
+            module = await asyncio.to_thread(import_module, f"{__package__}.agents")
+        except ImportError as error:
+            detail = f"agents need the MCP SDK ({error.name} is missing): pip install 'wasm-sandbox[mcp]'"
+            return Problem("not-installed", detail)
+        made: Agents = module.Agents(self.desk, self.sessions)
+        return made
 
     # -- about the server ------------------------------------------------------------------------
 

@@ -38,8 +38,13 @@ class Bodies:
         self._settings = settings
         self._held = 0
 
-    async def read(self, request: Request, media_type: str) -> bytes:
+    async def read(self, request: Request, media_type: str, most: int | None = None) -> bytes:
         """Body of a request; its room is kept until `release`.
+
+        Args:
+            request: the request.
+            media_type: its type.
+            most: its size at most, if that is less than all may have.
 
         Raises:
             Problem: if it is too large, of another type, comes too slowly, or there is no room for it.
@@ -47,14 +52,15 @@ class Bodies:
         """
         self._check_type(request, media_type)
         visit = visit_of(request)
-        self._reserve(self._announced(request), visit)
+        most = min(self._settings.body_bytes, most or self._settings.body_bytes)
+        self._reserve(_announced(request, most), visit)
         data = bytearray()
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 async for piece in request.stream():
                     data += piece
-                    if len(data) > self._settings.body_bytes:
-                        raise self._too_large()
+                    if len(data) > most:
+                        raise _too_large(most)
                     if len(data) > visit.body_room:
                         self._reserve(len(data) - visit.body_room, visit)
         except TimeoutError:
@@ -91,23 +97,28 @@ class Bodies:
         if coding != "identity":
             raise Problem("unsupported-media-type", "send the body as it is (no Content-Encoding)")
 
-    def _announced(self, request: Request) -> int:
-        """Size that the request says, 0 if it says none."""
-        text = request.headers.get("content-length", "0")
-        size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else self._settings.body_bytes + 1
-        if size > self._settings.body_bytes:
-            raise self._too_large()
-        return size
-
     def _reserve(self, size: int, visit: Visit) -> None:
         if self._held + size > self._settings.bodies_bytes:
             raise Problem("overloaded", "too many bodies are being read: try again later", retry_after=1)
         self._held += size
         visit.body_room += size
 
-    def _too_large(self) -> Problem:
-        most = self._settings.body_bytes
-        return Problem("body-too-large", f"the body may have {most} bytes at most")
+
+def _announced(request: Request, most: int) -> int:
+    """Size that a request says, 0 if it says none.
+
+    Raises:
+        Problem: if that is too much.
+    """
+    text = request.headers.get("content-length", "0")
+    size = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else most + 1
+    if size > most:
+        raise _too_large(most)
+    return size
+
+
+def _too_large(most: int) -> Problem:
+    return Problem("body-too-large", f"the body may have {most} bytes at most")
 
 
 async def until_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ from wasm_sandbox.serve.problems import TITLES
 from wasm_sandbox.serve.tokens import DEFAULT_IMAGE
 
 OTHER = "other"
-CALLS = ("tool", "code", "session_tool", "session_code", "fusion", "e2b", "probe")
+CALLS = ("tool", "code", "session_tool", "session_code", "fusion", "e2b", "mcp", "probe")
 LIMITS = {
     ErrorKind.OUT_OF_FUEL: "fuel",
     ErrorKind.TIMEOUT: "time",

@@ -51,6 +51,7 @@ TITLES = {
     "queue-full": (429, "Too many calls wait"),
     "too-many-sessions": (429, "There are too many sessions"),
     "internal": (500, "The server has a defect"),
+    "not-installed": (501, "Something is not installed here"),
     "draining": (503, "The server is about to end"),
     "host-unfit": (503, "This host cannot run guests"),
     "overloaded": (503, "Too much is under way"),

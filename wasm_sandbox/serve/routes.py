@@ -33,7 +33,7 @@ from wasm_sandbox.serve.shapes import (
     result_json,
 )
 from wasm_sandbox.serve.streams import EventResponse, Listener, stream_type
-from wasm_sandbox.serve.tokens import DEFAULT_IMAGE
+from wasm_sandbox.serve.tokens import DEFAULT_IMAGE, Client
 from wasm_sandbox.serve.visits import visit_of
 
 _SESSION = ("unknown-session", "session-busy", "stopped")
@@ -289,9 +289,13 @@ class Routes:
     async def images(self, request: Request) -> Response:
         """List images."""
         client = visit_of(request).client
-        found = await asyncio.to_thread(_image_list)
-        allowed = [one for one in found if client.images is None or one.name in client.images]
-        return _json(ImageList(images=allowed, limits=client.limits))
+        return _json(ImageList(images=await images_of(client), limits=client.limits))
+
+
+async def images_of(client: Client) -> list[ImageInfo]:
+    """Images that a client may use."""
+    found = await asyncio.to_thread(_image_list)
+    return [one for one in found if client.images is None or one.name in client.images]
 
 
 def _image_list() -> list[ImageInfo]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wasm_sandbox import Limits
 from wasm_sandbox.options import Isolation
 from wasm_sandbox.serve.tokens import Tokens
+from wasm_sandbox.web import is_loopback
 
 MIB = 1 << 20
 
@@ -53,6 +53,8 @@ class Settings:
     """Time in which a client takes 64 KiB of what waits for it, or all of it."""
     drain_seconds: float = 30.0
     """Longest time that calls under way have when the server is to end."""
+    mcp_tools: bool = False
+    """Whether the stored tools are offered at ``/mcp``, which run with the stored variables."""
     data_directory: Path | None = None
     """Directory of the sessions that outlive the server; with None they end with it."""
 
@@ -67,13 +69,3 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.bodies_bytes < self.body_bytes:
             raise ValueError("bodies_bytes must be at least body_bytes")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address: a name counts if it is ``localhost``."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

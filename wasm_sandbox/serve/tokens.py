@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import re
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing import Any
 
 from wasm_sandbox import ErrorKind, Limits
 from wasm_sandbox.serve.problems import Problem
+from wasm_sandbox.web import TokenEntry, holder_of, read_tokens
 
-MAX_FILE_BYTES = 4 << 20
-MIN_TOKEN_CHARACTERS = 20
-MAX_TOKEN_CHARACTERS = 1000
 DEFAULT_IMAGE = "default"
 """Name of the image that a request gets which names none."""
 
@@ -60,42 +53,6 @@ class Budget:
     def charge(self, fuel: float) -> None:
         """Take what a call used."""
         self._left = self.left() - fuel
-
-
-class _Entry(BaseModel):
-    """One ``[[tokens]]`` of the file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    token: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    limits: Limits = Field(default_factory=Limits)
-    images: list[str] | None = None
-    fuel_per_minute: Annotated[int, Field(gt=0, lt=2**63)] | None = None
-    max_calls: Annotated[int, Field(gt=0)] | None = None
-    max_sessions: Annotated[int, Field(ge=0)] = 20
-    metrics: bool = False
-
-    @field_validator("token")
-    @classmethod
-    def _long_enough(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        if not MIN_TOKEN_CHARACTERS <= len(value) <= MAX_TOKEN_CHARACTERS or not re.fullmatch(r"[!-~]+", value):
-            raise ValueError(
-                f"a token has {MIN_TOKEN_CHARACTERS} to {MAX_TOKEN_CHARACTERS} characters, printable and without "
-                'spaces: make one with python -c "import secrets; print(secrets.token_urlsafe(32))"'
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _one_secret(self) -> Self:
-        if (self.token is None) == (self.sha256 is None):
-            raise ValueError("give either token or sha256")
-        if self.limits.fuel is None and self.fuel_per_minute is not None:
-            raise ValueError("fuel_per_minute needs fuel to be counted: leave limits.fuel at a number")
-        return self
 
 
 class Client:
@@ -212,52 +169,7 @@ class Tokens:
         Raises:
             ValueError: if it cannot be read, or an entry is wrong; the message names it, and never a token.
         """
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
-        if len(data) > MAX_FILE_BYTES:
-            raise ValueError(f"{path} is larger than {MAX_FILE_BYTES} bytes, and no token file")
-        try:
-            document = tomllib.loads(data.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise ValueError(f"{path} is not UTF-8") from None
-        except tomllib.TOMLDecodeError as error:
-            # Its own words may quote the line: only the place is told.
-            place = re.search(r"\(at [^)]*\)", str(error))
-            raise ValueError(f"{path} is no TOML {place[0] if place else ''}".rstrip()) from None
-        return cls._of(document, path)
-
-    @classmethod
-    def _of(cls, document: dict[str, Any], path: Path) -> Tokens:
-        entries = document.pop("tokens", None)
-        if document or not isinstance(entries, list) or not entries:
-            raise ValueError(f"{path} must hold [[tokens]] entries, at least one, and nothing else")
-        clients: dict[bytes, Client] = {}
-        names: set[str] = set()
-        for number, data in enumerate(entries, 1):
-            try:
-                entry = _Entry.model_validate(data)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                place = ".".join(["tokens", str(number), *map(str, first["loc"])])
-                raise ValueError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
-            digest = _digest(entry.token) if entry.token is not None else bytes.fromhex(entry.sha256 or "")
-            if digest in clients or entry.name in names:
-                raise ValueError(f"{path}: tokens.{number}: its name or its token is there twice")
-            names.add(entry.name)
-            clients[digest] = Client(
-                entry.name,
-                entry.limits,
-                images=entry.images,
-                fuel_per_minute=entry.fuel_per_minute,
-                max_calls=entry.max_calls,
-                max_sessions=entry.max_sessions,
-                may_read_metrics=entry.metrics,
-                key=hmac.digest(digest, b"wasm-sandbox sessions", "sha256"),
-            )
-        return cls(clients)
+        return cls({entry.digest: _client(entry) for entry in read_tokens(path)})
 
     @property
     def clients(self) -> list[Client]:
@@ -266,13 +178,17 @@ class Tokens:
 
     def find(self, token: str) -> Client | None:
         """Owner of a token; in a time that does not depend on which of its characters are right."""
-        digest = _digest(token[: MAX_TOKEN_CHARACTERS + 1])
-        found = None
-        for known, client in self._clients.items():
-            if hmac.compare_digest(known, digest):
-                found = client
-        return found
+        return holder_of(token, self._clients)
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+def _client(entry: TokenEntry) -> Client:
+    return Client(
+        entry.name,
+        entry.limits,
+        images=entry.images,
+        fuel_per_minute=entry.fuel_per_minute,
+        max_calls=entry.max_calls,
+        max_sessions=entry.max_sessions,
+        may_read_metrics=entry.metrics,
+        key=hmac.digest(entry.digest, b"wasm-sandbox sessions", "sha256"),
+    )
