@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar, Unpack
+from typing import Any, Generic, TypeVar, Unpack
 
 from wasm_sandbox.decode.interpret import QUICK_BYTES, size_of
 from wasm_sandbox.functions import RunCalls
@@ -15,6 +16,7 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import Call, CodeResult, ToolExecutionResult
 from wasm_sandbox.sandbox.session import Paused, Session, SessionPoint, Steps, check_set, value_got, variable
 from wasm_sandbox.sandbox.waiting import delivered
+from wasm_sandbox.script.arguments import is_quickly_written
 from wasm_sandbox.tool.definition import Tool
 
 S = TypeVar("S")
@@ -39,7 +41,8 @@ class AsyncSession:
     ) -> CodeResult:
         """Run a cell; see `Session.run_code`."""
         loop = asyncio.get_running_loop()
-        found = await self._done(self._session.cell_steps(code, inputs, overrides, False, loop))
+        steps = self._session.cell_steps(code, inputs, overrides, False, loop)
+        found = await self._done(steps, is_quick=is_quickly_written(inputs))
         assert isinstance(found, CodeResult)
         return found
 
@@ -48,7 +51,8 @@ class AsyncSession:
     ) -> CodeResult | AsyncPaused:
         """Run a cell that may be paused; see `Session.start`."""
         loop = asyncio.get_running_loop()
-        return wrapped(await self._done(self._session.cell_steps(code, inputs, overrides, True, loop)))
+        steps = self._session.cell_steps(code, inputs, overrides, True, loop)
+        return wrapped(await self._done(steps, is_quick=is_quickly_written(inputs)))
 
     async def run_tool(
         self,
@@ -59,7 +63,8 @@ class AsyncSession:
     ) -> ToolExecutionResult:
         """Run a tool in the session's guest; see `Session.run_tool`."""
         loop = asyncio.get_running_loop()
-        return await self._done(self._session.tool_steps(tool, args, agent_state, overrides, loop))
+        steps = self._session.tool_steps(tool, args, agent_state, overrides, loop)
+        return await self._done(steps, is_quick=is_quickly_written(args, agent_state))
 
     async def set(self, **values: Any) -> None:
         """Set variables; see `Session.set`."""
@@ -69,16 +74,15 @@ class AsyncSession:
         """Value of a variable; see `Session.get`."""
         return value_got(name, await self.run_code(variable(name)))
 
-    async def _done(self, steps: Steps[S], paused: Paused | None = None) -> S:
-        """Take the steps of a call, and await the guest between them."""
+    async def _done(self, steps: Steps[S], paused: Paused | None = None, *, is_quick: bool = True) -> S:
+        """Take the steps of a call, and await the guest between them; the first one aside if it is not quick."""
         session = self._session
         await session.lock_async()
         with session.using(paused, is_held=True):
-            try:
-                request, calls = next(steps)
-                outcome = await self._outcome(request, calls)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]  # of this call's type
+            begun = _begun(steps) if is_quick else await asyncio.to_thread(_begun, steps)
+            if isinstance(begun, _End):
+                return begun.value
+            outcome = await self._outcome(*begun)
             if size_of(outcome) > QUICK_BYTES:
                 return await asyncio.to_thread(_result, steps, outcome)
             return _result(steps, outcome)
@@ -194,6 +198,20 @@ class AsyncPaused:
     async def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the program as it waits; see `Paused.dump`."""
         return await asyncio.to_thread(self._paused.dump, key)
+
+
+@dataclass(frozen=True)
+class _End(Generic[S]):
+    """End of a call before it came to a guest."""
+
+    value: S
+
+
+def _begun(steps: Steps[S]) -> tuple[ExecutionRequest, RunCalls] | _End[S]:
+    try:
+        return next(steps)
+    except StopIteration as end:
+        return _End(end.value)
 
 
 def _result(steps: Steps[S], outcome: Outcome) -> S:

@@ -20,7 +20,7 @@ from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
-from wasm_sandbox.script.arguments import ValuesApart
+from wasm_sandbox.script.arguments import ValuesApart, is_quickly_written
 from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
     ExecutionScript,
@@ -315,13 +315,13 @@ class AsyncToolSandboxBase(ABC):
         return PreparedCall(script, environ, agent_state, fingerprint, markers)
 
     def _prepared_blocks(self, config: SandboxConfig | None) -> bool:
-        """Whether `_prepared` would hold up an event loop; a back-end that reads files overrides it."""
+        """Whether `_prepared` would hold up an event loop for another reason than its values, as by reading files."""
         return False
 
     async def _prepared_off_loop(
         self, agent_state: Any, environ: dict[str, str], config: SandboxConfig | None, markers: bool
     ) -> PreparedCall | ToolExecutionResult:
-        if not self._prepared_blocks(config):
+        if is_quickly_written(self.args, agent_state) and not self._prepared_blocks(config):
             return self._prepared(agent_state, environ, config, markers)
         import asyncio  # lazy: 20 ms, only for async callers
 

@@ -24,6 +24,7 @@ from wasm_sandbox.sandbox.session import (
 )
 from wasm_sandbox.sandbox.streams import AsyncEventStream, Events, EventStream
 from wasm_sandbox.sandbox.wasm import WasmToolSandbox, as_tool, run_tool
+from wasm_sandbox.script.arguments import is_quickly_written
 from wasm_sandbox.tool.definition import Tool
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ class AsyncSandbox(_Box):
 
         functions, options = self._merged(overrides)
         loop = asyncio.get_running_loop()
-        if options["image"] is None:
+        if options["image"] is None and is_quickly_written(inputs):
             return await run_async(prepare_code(code, inputs, functions, options, loop))
         prepared = await asyncio.to_thread(prepare_code, code, inputs, functions, options, loop)
         return await run_async(prepared)

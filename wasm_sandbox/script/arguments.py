@@ -40,6 +40,7 @@ _STATE_DEPTH = 200
 
 _LONG_TEXT = 1024
 _MANY_VALUES = 8
+_QUICK_VALUES = 2_000
 _EMPTY: tuple[()] = ()  # there is only one of it
 # Every CPython since 3.4 reads both. The newer writes once what is the same object in several places, such as the
 # keys of records: smaller, and the guest's memory holds it once. But equal values can then have different bytes.
@@ -99,6 +100,18 @@ def _is_big_and_plain(value: Any) -> bool:
             if type(container) is dict:
                 level += container.values()
     return count > _MANY_VALUES or size >= _LONG_TEXT
+
+
+def is_quickly_written(*values: Any) -> bool:
+    """Whether a script of values is written in so little time that an event loop can wait: they have few parts."""
+    count, level = len(values), [*values]
+    while level:
+        held = [value for value in level if isinstance(value, dict | list | tuple | set | frozenset)]
+        count += sum(map(len, held))
+        if count > _QUICK_VALUES:
+            return False
+        level = [part for value in held for part in (value.values() if isinstance(value, dict) else value)]
+    return True
 
 
 def argument_literals(
