@@ -6,14 +6,16 @@ import base64
 import contextlib
 import json
 import socket
+import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from tests.support.servers import ADD, Running, running
+from tests.support.servers import ADD, Running, command, running
 from wasm_sandbox.serve.problems import MEDIA_TYPE, TITLES, TYPE
 
 JSON = {"Content-Type": "application/json"}
@@ -251,3 +253,22 @@ def test_pages_of_other_sites_are_refused(client: httpx.Client, origin: str) -> 
 def test_the_page_of_the_server_itself_is_not(server: Running, client: httpx.Client) -> None:
     answer = client.post("/v1/code", json={"code": "1"}, headers={"Origin": server.url})
     assert answer.json()["value"] == 1
+
+
+@pytest.mark.long
+def test_others_are_answered_while_a_large_body_is_parsed() -> None:
+    """Its last field is wrong, so that nothing is run."""
+    large = b'{"code": "1", "inputs": {"a": [' + b"[]," * 1_000_000 + b'1]}, "wrong": 1}'
+    headers = {"Content-Type": "application/json"}
+    with command(stderr=subprocess.DEVNULL) as (_, url), httpx.Client(base_url=url, timeout=60) as client:
+        times: list[float] = []
+        with ThreadPoolExecutor(1) as pool:
+            began = time.monotonic()
+            parsed = pool.submit(httpx.post, f"{url}/v1/code", content=large, headers=headers, timeout=60)
+            while not parsed.done():
+                asked = time.monotonic()
+                assert client.get("/healthz").status_code == 200
+                times.append(time.monotonic() - asked)
+            seconds = time.monotonic() - began
+        assert problem(parsed.result(), "invalid-body")["faults"][0]["at"] == ["wrong"]
+        assert max(times) < seconds / 2  # one of them took as long as all of it

@@ -12,12 +12,16 @@ from starlette.requests import ClientDisconnect, Request
 from wasm_sandbox import ErrorKind
 from wasm_sandbox.serve.problems import Problem, invalid_body
 from wasm_sandbox.serve.settings import Settings
+from wasm_sandbox.serve.shapes import FREE_FIELDS
 from wasm_sandbox.serve.visits import Visit, visit_of
+from wasm_sandbox.web import read_large
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 JSON = "application/json"
+QUICK_BYTES = 64 << 10
+"""Largest body that is parsed on the event loop."""
 BYTES = "application/octet-stream"
 
 
@@ -80,7 +84,10 @@ class Bodies:
         """
         data = await self.read(request, JSON)
         try:
-            return shape.model_validate_json(data, strict=True)
+            if len(data) <= QUICK_BYTES:
+                return shape.model_validate_json(data, strict=True)
+            async with visit_of(request).client.reading:
+                return await asyncio.to_thread(read_large, data, shape, FREE_FIELDS)
         except ValidationError as error:
             raise invalid_body(error) from None
 

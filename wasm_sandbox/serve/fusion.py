@@ -22,9 +22,10 @@ from wasm_sandbox.serve.bodies import JSON, until_hung_up
 from wasm_sandbox.serve.calls import Call, Counted, Desk
 from wasm_sandbox.serve.operations import Operation
 from wasm_sandbox.serve.problems import Problem
-from wasm_sandbox.serve.shapes import MAX_ENTRIES, Text, writable
+from wasm_sandbox.serve.shapes import Text, writable
 from wasm_sandbox.serve.tokens import Client
 from wasm_sandbox.serve.visits import visit_of
+from wasm_sandbox.web import MAX_ENTRIES
 
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Paths = Annotated[list[str], Field(max_length=MAX_ENTRIES)]

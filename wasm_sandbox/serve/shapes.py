@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_json
 
 from wasm_sandbox import CodeResult, Event, Limits, ToolExecutionResult
+from wasm_sandbox.web import MAX_ENTRIES
 
-MAX_ENTRIES = 1000
+FREE_FIELDS = frozenset({"args", "agent_state", "inputs"})
+"""Fields of bodies that hold any JSON, or an object of any."""
 MAX_SECONDS = 7 * 86_400
 
 Text = Annotated[str, Field(max_length=64 << 20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,7 @@ class Client:
         max_sessions: most sessions that it has.
         may_read_metrics: whether it may read the server's metrics.
         key: key that dumps of its sessions are signed with; None without a token.
+        reading: held while a large body of it is parsed: one at a time, so that other clients have threads, too.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Client:
         self.images = None if images is None else frozenset(images)
         self.budget = None if fuel_per_minute is None else Budget(fuel_per_minute)
         self.may_read_metrics, self.key = may_read_metrics, key
+        self.reading = asyncio.Lock()
 
     def check_image(self, image: str | None) -> None:
         """Refuse an image that is not the client's.

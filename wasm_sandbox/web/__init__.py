@@ -1,4 +1,4 @@
-"""What servers over HTTP share: who may come, where they listen, what slow clients may hold, and how they end.
+"""What servers over HTTP share: who may come, where they listen, what slow clients may hold, large bodies, their end.
 
 May import: values, faces.
 Imported by: cli, mcp, serve.
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from wasm_sandbox.web.addresses import address_of as address_of
     from wasm_sandbox.web.addresses import is_loopback as is_loopback
     from wasm_sandbox.web.addresses import listen as listen
+    from wasm_sandbox.web.json_bodies import MAX_ENTRIES as MAX_ENTRIES
+    from wasm_sandbox.web.json_bodies import read_large as read_large
     from wasm_sandbox.web.server import Bounds as Bounds
     from wasm_sandbox.web.server import Server as Server
     from wasm_sandbox.web.tokens import TokenEntry as TokenEntry
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bounds": "server",
+    "MAX_ENTRIES": "json_bodies",
     "Server": "server",
     "TokenEntry": "tokens",
     "address_of": "addresses",
     "holder_of": "tokens",
     "is_loopback": "addresses",
     "listen": "addresses",
+    "read_large": "json_bodies",
     "read_tokens": "tokens",
 }
 
