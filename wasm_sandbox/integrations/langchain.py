@@ -8,7 +8,6 @@ tools.
 
 from __future__ import annotations
 
-from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
@@ -16,12 +15,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import ValidationError
 
-from wasm_sandbox import AsyncSandbox, AsyncSession, CodeResult, HostFunction, Sandbox
+from wasm_sandbox import CodeResult, HostFunction
 from wasm_sandbox.integrations.offers import (
     CODE_SCHEMA,
     MAX_CHARACTERS,
     RUN_PYTHON,
-    KeptSessions,
+    Runners,
     described,
     offered,
     plain,
@@ -51,24 +50,19 @@ def sandbox_tool(
         max_characters: most characters of a result that the model is told.
         options: `RunOptions` of the sandbox.
     """
-    own: list[Any] = [*(options.pop("functions", None) or [])]
-    box = Sandbox(**options)
-    awaited = AsyncSandbox(**options)
-    sessions = KeptSessions(box, max_sessions, idle_seconds)
+    runners = Runners(options, max_sessions, idle_seconds)
 
     def run(code: str, config: RunnableConfig) -> str:
-        functions = [*own, *(_function(tool, config) for tool in tools)]
-        thread = _thread(config) if keeps_state else None
-        runner = box if thread is None else sessions.get(thread)
+        functions = runners.functions(_function(tool, config) for tool in tools)
+        runner = runners.get(_thread(config) if keeps_state else None)
         return _told(runner.run_code(code, functions=functions), max_characters)
 
     async def run_later(code: str, config: RunnableConfig) -> str:
-        functions = [*own, *(_function_later(tool, config) for tool in tools)]
-        thread = _thread(config) if keeps_state else None
-        runner = awaited if thread is None else AsyncSession(await to_thread(sessions.get, thread))
+        functions = runners.functions(_function_later(tool, config) for tool in tools)
+        runner = await runners.get_async(_thread(config) if keeps_state else None)
         return _told(await runner.run_code(code, functions=functions), max_characters)
 
-    stubs = Sandbox(functions=[*own, *(_function(tool, {}) for tool in tools)]).functions.stubs()
+    stubs = runners.stubs(_function(tool, {}) for tool in tools)
     return StructuredTool.from_function(
         func=run,
         coroutine=run_later,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import keyword
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Optional
 
-from wasm_sandbox import CodeResult, HostFunction, Sandbox, Session
+from wasm_sandbox import AsyncSandbox, AsyncSession, CodeResult, HostFunction, Sandbox, Session
+from wasm_sandbox.options import RunOptions
 
 MAX_CHARACTERS = 20_000
 
@@ -207,6 +209,38 @@ class KeptSessions:
             over, self._sessions = list(self._sessions.values()), OrderedDict()
         for session in over:
             session.close()
+
+
+class Runners:
+    """What runs a tool's code: a guest of its own for each call, or the session of a key.
+
+    Args:
+        options: options of the sandbox; host functions among them are there beside the framework's tools.
+        max_sessions: most sessions at the same time.
+        idle_seconds: seconds after its last call at which a session is closed.
+    """
+
+    def __init__(self, options: RunOptions, max_sessions: int, idle_seconds: float) -> None:
+        given: RunOptions = {**options}
+        self._own: list[Any] = [*(given.pop("functions", None) or [])]
+        self._box, self._awaited = Sandbox(**given), AsyncSandbox(**given)
+        self._sessions = KeptSessions(self._box, max_sessions, idle_seconds)
+
+    def functions(self, tools: Iterable[HostFunction]) -> list[Any]:
+        """Host functions of a call."""
+        return [*self._own, *tools]
+
+    def stubs(self, tools: Iterable[HostFunction]) -> str:
+        """What a model is told of them."""
+        return Sandbox(functions=self.functions(tools)).functions.stubs()
+
+    def get(self, key: Hashable | None) -> Sandbox | Session:
+        """What runs a call: the session of a key, or a guest of its own where there is none."""
+        return self._box if key is None else self._sessions.get(key)
+
+    async def get_async(self, key: Hashable | None) -> AsyncSandbox | AsyncSession:
+        """The same, awaited."""
+        return self._awaited if key is None else AsyncSession(await asyncio.to_thread(self._sessions.get, key))
 
 
 def _is_name(text: str) -> bool:

@@ -6,7 +6,6 @@ guardrails are refused, for a call from code would go round them; hosted tools o
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections.abc import Callable, Hashable, Sequence
@@ -15,12 +14,12 @@ from typing import Any, Unpack
 from agents import FunctionTool
 from agents.tool_context import ToolContext
 
-from wasm_sandbox import AsyncSandbox, AsyncSession, HostFunction, Sandbox
+from wasm_sandbox import HostFunction
 from wasm_sandbox.integrations.offers import (
     CODE_SCHEMA,
     MAX_CHARACTERS,
     RUN_PYTHON,
-    KeptSessions,
+    Runners,
     described,
     offered,
     plain,
@@ -55,9 +54,7 @@ def sandbox_tool(
     for tool in tools:
         if tool.needs_approval or tool.tool_input_guardrails or tool.tool_output_guardrails:
             raise ValueError(f"{tool.name} needs an approval or has guardrails: a call from code would go round them")
-    own: list[Any] = [*(options.pop("functions", None) or [])]
-    box = AsyncSandbox(**options)
-    sessions = KeptSessions(Sandbox(**options), max_sessions, idle_seconds)
+    runners = Runners(options, max_sessions, idle_seconds)
 
     async def run(context: ToolContext[Any], arguments: str) -> str:
         try:
@@ -66,12 +63,11 @@ def sandbox_tool(
             return 'the arguments must be JSON as {"code": "..."}'
         if not isinstance(code, str):
             return "code must be text"
-        functions = [*own, *(_function(tool, context) for tool in tools)]
-        key = session_key(context) if session_key is not None else None
-        runner = box if key is None else AsyncSession(await asyncio.to_thread(sessions.get, key))
+        functions = runners.functions(_function(tool, context) for tool in tools)
+        runner = await runners.get_async(session_key(context) if session_key is not None else None)
         return text_of(await runner.run_code(code, functions=functions), max_characters)
 
-    stubs = Sandbox(functions=[*own, *(_function(tool, None) for tool in tools)]).functions.stubs()
+    stubs = runners.stubs(_function(tool, None) for tool in tools)
     return FunctionTool(
         name=RUN_PYTHON,
         description=described(stubs, keeps_state=session_key is not None),
