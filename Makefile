@@ -6,7 +6,8 @@
 #
 # Besides: make test-long (the tests marked "long", which make test runs only where their file is named), make
 # test-plain (the tests of the engine with the plain one), make test-integrations (the adapters, with the frameworks
-# themselves; FRAMEWORKS="smolagents" for some), make cpython (CPython's own tests, in the guest;
+# themselves; FRAMEWORKS="smolagents" for some), make clients (what the tests of serve with real clients and in a browser
+# need), make cpython (CPython's own tests, in the guest;
 # CPYTHON_ARGS="test_json --again" for some), make science-suites (numpy's and pandas's, from the sources that
 # NUMPY_SOURCE and PANDAS_SOURCE name; SCIENCE_ARGS="numpy/fft" for some), make mutants (each defence taken out: its
 # tests must fail; MUTANTS_ARGS="frame decoder" for some), make lint, make types, make format, make clean; make
@@ -26,7 +27,7 @@ SCIENCE_ARGS ?=
 XDIST_ARGS = $(if $(findstring no:xdist,$(PYTEST_ARGS)),,--numprocesses auto --dist worksteal)
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long test-plain test-integrations cpython science-suites mutants lint types format advisories audit clean
+.PHONY: demo test test-long test-plain test-integrations clients cpython science-suites mutants lint types format advisories audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wasm-sandbox run examples/invoice.py --args '{"lines": [{"sku": "A1", "qty": 3, "unit_price": "9.90"}], "currency": "EUR"}'
@@ -47,6 +48,11 @@ FRAMEWORKS ?= smolagents pydantic-ai langchain openai-agents fastmcp
 test-integrations: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --group ,$(FRAMEWORKS))
 	$(BIN)/python -m pytest -p no:xdist tests/integrations $(PYTEST_ARGS)
+
+# Clients that call our server, and a browser's remote control, for the tests of serve that are skipped without them;
+# the browser itself is the system's (Debian: apt-get install chromium).
+clients: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group clients --group browser
 
 cpython: $(VENV)/.dev
 	$(BIN)/python -m tests.cpython $(CPYTHON_ARGS)
