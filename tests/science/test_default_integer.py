@@ -132,7 +132,11 @@ WRAPPED = (
 SMALL = (
     "np.repeat(a, i)", "np.bincount(i)", "np.searchsorted(a, 2, sorter=np.argsort(a).astype(i.dtype)) + 0 * a[0]",
     "np.argmax(b, axis=0, out=np.zeros(4, int))", "np.argmin(b, axis=1, out=np.zeros(4, int))",
-    "np.insert(a, i, 7)",
+    "np.insert(a, i, 7)", "np.argmax(b, axis=0, out=np.zeros(4, i.dtype))",
+    "np.argmin(b, axis=0, out=np.zeros(4, '>i8'))",
+    "np.argmax(b, axis=1, out=np.zeros(4))", "np.argmax(b, axis=1, out=np.zeros(4, bool))",
+    "np.arange(10)[np.arange(10).reshape(5, 2).T].flags.f_contiguous * 1",
+    "a[np.asfortranarray(np.outer(i, i)) % 5].flags.c_contiguous * 1",
 )  # fmt: skip
 """Where a number that is too large is one of elements, and would be tried on this machine."""
 
