@@ -14,7 +14,6 @@ import _sandbox_live
 import _sandbox_pickle
 import numpy as np
 import pandas as pd
-from pandas.core.internals.managers import BlockManager
 from pydantic._internal._generate_schema import GenerateSchema
 from pydantic_core import PydanticSerializationError, core_schema
 
@@ -351,17 +350,6 @@ def _bearing_nat(to_json):
     return wrapped
 
 
-def _keeping_indices(update):
-    """Insertion of a column that leaves indices as such: pandas appends a Python integer to them, an int64 here."""
-
-    def insert(manager, loc):
-        update(manager, loc)
-        manager._blklocs = manager._blklocs.astype(np.intp, copy=False)
-        manager._blknos = manager._blknos.astype(np.intp, copy=False)
-
-    return insert
-
-
 def install(_unknown=GenerateSchema._unknown_type_schema):
     """Give results, host functions and annotations what is above. Annotations: where pydantic knew none."""
 
@@ -374,5 +362,3 @@ def install(_unknown=GenerateSchema._unknown_type_schema):
     _sandbox_live.json_options["fallback"] = _in_json
     _sandbox_live._json = _bearing_nat(_sandbox_live._json)
     GenerateSchema._unknown_type_schema = unknown
-    insert = _keeping_indices(BlockManager._insert_update_blklocs_and_blknos)
-    BlockManager._insert_update_blklocs_and_blknos = insert
