@@ -229,9 +229,13 @@ def test_output_files_and_variables_are_those_of_a_tool_call() -> None:
 @pytest.mark.parametrize(
     "payload", [b"", b"x", pickle.dumps(5), pickle.dumps((1, 2, 3, False)), pickle.dumps((None, None, None, True))]
 )
-def test_a_frame_of_the_codes_own_is_no_result_or_what_it_says(payload: bytes) -> None:
-    code = f"import os\nos.write(1, {encode_frame(payload)!r})\nos._exit(0)"
-    assert failed(run_code(code)) is ErrorKind.CORRUPTED_RESULT
+def test_a_frame_of_the_codes_own_is_output_and_a_payload_of_its_own_no_result(payload: bytes) -> None:
+    frame = encode_frame(payload)
+    result = run_code(f"import os\nos.write(1, {frame!r})\nos._exit(0)")
+    assert failed(result) is ErrorKind.NO_RESULT
+    assert result.stdout == [frame.decode("utf-8", "replace")]
+    forged = f"import _sandbox_live as live\nlive._payload = lambda *_: {payload!r}"
+    assert failed(run_code(forged)) is ErrorKind.CORRUPTED_RESULT
 
 
 def test_displays_are_bundles_by_mime_type() -> None:
