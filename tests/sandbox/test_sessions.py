@@ -25,6 +25,7 @@ from wasm_sandbox import (
     Event,
     HostDir,
     HostFunction,
+    Limits,
     Sandbox,
     SessionError,
     SnapshotError,
@@ -330,6 +331,40 @@ def test_a_packed_checkpoint_is_what_a_limit_takes_a_session_back_to(isolation: 
             assert twin.get("x") == [1, 2, 3, 4]
         session.rollback(point)
         assert session.get("x") == [1, 2, 3]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_a_deterministic_session_is_the_same_whether_it_was_at_rest_or_not(isolation: str) -> None:
+    def cells(unused: float) -> list[tuple[Any, int | None]]:
+        found = []
+        limits = Limits(deterministic=True)
+        with Sandbox(isolation=cast(Any, isolation), limits=limits, env={"A": "1"}).session() as session:
+            for code in ("import os, random, time; x = 1", "x + 1", "os.urandom(4), random.random(), time.time()", "x"):
+                result = session.run_code(code)
+                assert result.usage is not None
+                found.append((result.value, result.usage.fuel))
+                session.checkpoint()
+                session.rest_if_unused(time.monotonic() + unused)
+        return found
+
+    assert cells(0.0) == cells(SOON) == cells(LATER)
+
+
+def test_the_environment_of_a_call_is_given_anew_when_it_is_another_one_and_kept_when_it_was_changed() -> None:
+    show = "import os; (os.environ.get('A'), os.environ.get('B'))"
+    tool = Tool.from_source("import os\ndef f(): return os.environ.get('A')")
+    with Sandbox(env={"A": "1"}).session() as session:
+        assert session.run_code(show).value == ("1", None)
+        assert session.run_code(show, env={"A": "2", "B": "3"}).value == ("2", "3")
+        assert session.run_code(show).value == ("1", None)
+        assert session.run_tool(tool, env={"A": "4"}).func_return == "4"
+        assert session.run_code(show).value == ("1", None)
+        session.run_code("os.environ['B'] = 'kept'; del os.environ['A']")
+        for env in ({}, {"env": {"A": "5"}}, {}):
+            assert session.run_code(show, **cast(Any, env)).value == (None, "kept")
+        session.checkpoint()
+        session.rest_if_unused(time.monotonic() + LATER)
+        assert session.run_code(show).value == (None, "kept")
 
 
 def wait_until(is_so: Callable[[], object]) -> None:

@@ -207,7 +207,8 @@ class Guest:
         self.streams.stdout, self.streams.stderr = _pipes(request.limits)
         self.streams.tap = None if request.tap is None else self._tapped(request.tap)
         self.ended, self.detail = _NOTHING, ""
-        is_new = not request.call or request.environ != self._environ
+        # Where a guest was at rest, it is another one: what is deterministic may not depend on that.
+        is_new = not request.call or request.limits.deterministic or request.environ != self._environ
         self._environ = request.environ if request.call else None
         if is_new:
             self._process.environ = entries(self.image.start.environ(request.environ))
