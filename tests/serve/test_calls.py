@@ -130,3 +130,9 @@ def test_nothing_of_a_request_is_in_the_log(server: Running, client: httpx.Clien
     assert (line["operation"], line["status"], line["outcome"], line["client"]) == ("run", 200, "success", "local")
     assert line["fuel"] == answer.json()["usage"]["fuel"]
     assert "secret" not in server.stream.getvalue()
+
+
+def test_images_that_come_with_the_package_are_listed_with_what_is_in_them(client: httpx.Client) -> None:
+    listed = {image["name"]: image for image in client.get("/v1/images").json()["images"]}
+    assert "default" in listed
+    assert {"numpy", "pandas"} <= listed["science"]["distributions"].keys()

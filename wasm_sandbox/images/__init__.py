@@ -13,6 +13,7 @@ from wasm_sandbox.doors import door
 if TYPE_CHECKING:
     from wasm_sandbox.images.catalogue import CompiledImage as CompiledImage
     from wasm_sandbox.images.catalogue import Kept as Kept
+    from wasm_sandbox.images.catalogue import built_in_images as built_in_images
     from wasm_sandbox.images.catalogue import compiled_default as compiled_default
     from wasm_sandbox.images.catalogue import describe as describe
     from wasm_sandbox.images.catalogue import kept_image as kept_image
@@ -37,6 +38,7 @@ _HOMES = {
     "Image": "image",
     "Kept": "catalogue",
     "Prepared": "preparing",
+    "built_in_images": "catalogue",
     "choose_image": "selection",
     "compiled_default": "catalogue",
     "default_source": "default",

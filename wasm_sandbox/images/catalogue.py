@@ -9,6 +9,7 @@ from typing import Any
 
 from wasm_sandbox.directories import cache_ceiling
 from wasm_sandbox.engine import (
+    FLAVOUR_IMAGES,
     CachedImage,
     ImageCache,
     find_artifact,
@@ -24,6 +25,7 @@ __all__ = [
     "CacheState",
     "CompiledImage",
     "Kept",
+    "built_in_images",
     "compiled_default",
     "describe",
     "kept_image",
@@ -40,6 +42,11 @@ def kept_images() -> list[Kept]:
         CacheError: if the directory of images cannot be used.
     """
     return ImageStore().all()
+
+
+def built_in_images() -> dict[str, dict[str, str]]:
+    """Name of each image that comes with the package -> its distributions, name -> version."""
+    return {name: dict(source.distributions) for name, source in FLAVOUR_IMAGES.items()}
 
 
 def kept_image(reference: str) -> Kept:

@@ -299,7 +299,8 @@ async def images_of(client: Client) -> list[ImageInfo]:
 
 
 def _image_list() -> list[ImageInfo]:
-    found = [ImageInfo(name=DEFAULT_IMAGE)]
+    built_in = images.built_in_images()
+    found = [ImageInfo(name=DEFAULT_IMAGE), *(ImageInfo(name=name, distributions=built_in[name]) for name in built_in)]
     for kept in images.kept_images():
         told = images.describe(kept)
         found += [
