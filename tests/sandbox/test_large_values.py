@@ -44,9 +44,12 @@ async def test_an_event_loop_goes_on_while_large_values_are_written(
     began = time.perf_counter()
     cell_script("len(rows)", {"rows": ROWS})
     writing = time.perf_counter() - began
-    with longest_gap() as meter:
-        assert await run(box, ROWS) == len(ROWS)
-    assert meter.longest < writing / 2  # all of it, if it were done on the loop
+    gaps = []
+    for _ in range(5):  # on a busy machine there are other gaps; what is done on the loop is one of them every time
+        with longest_gap() as meter:
+            assert await run(box, ROWS) == len(ROWS)
+        gaps.append(meter.longest)
+    assert min(gaps) < writing / 2
 
 
 @pytest.mark.parametrize("values", [(None,), ({},), ([1] * 1000, {"a": "x" * 10_000_000}), ([[1, 2]] * 300,)])

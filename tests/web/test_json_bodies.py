@@ -112,8 +112,11 @@ def test_what_is_said_of_a_body_holds_nothing_of_it(text: str) -> None:
 @pytest.mark.parametrize("part", ["[],", '{"a": "b"},', "1.5,", '"text",'])
 async def test_an_event_loop_goes_on_meanwhile(part: str) -> None:
     data = body(f'"inputs": {{"a": [{part * (1_600_000 // len(part))} 1]}}')
-    began = time.perf_counter()
-    with longest_gap() as meter:
-        made = await asyncio.to_thread(large, data)
-    assert made.inputs["a"][-1] == 1
-    assert meter.longest < (time.perf_counter() - began) / 2  # all of it, if the lock were held
+    shares = []
+    for _ in range(3):  # on a busy machine there are other gaps; a lock that is held is one of them every time
+        began = time.perf_counter()
+        with longest_gap() as meter:
+            made = await asyncio.to_thread(large, data)
+        assert made.inputs["a"][-1] == 1
+        shares.append(meter.longest / (time.perf_counter() - began))
+    assert min(shares) < 0.5
