@@ -38,6 +38,12 @@ INSIDE: dict[str, dict[str, tuple[str | None, str]]] = {
         "libdivide": (None, "Zlib OR BSL-1.0"),
         "pocketfft": (None, "BSD-3-Clause"),
     },
+    "matplotlib": {
+        "anti-grain-geometry": ("2.4", "Anti-Grain Geometry 2.4"),
+        "bakoma-fonts": (None, "BSD-3-Clause"),
+        "dejavu-fonts": (None, "Bitstream-Vera"),
+        "stix-fonts": (None, "OFL-1.1"),
+    },
     "pandas": {
         "fast-float": ("8.2.10", "Apache-2.0 OR MIT OR BSL-1.0"),
         "klib": (None, "MIT"),

@@ -83,6 +83,47 @@ def science(root: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]
             "Apache-2.0 WITH LLVM-exception",
             lambda: text(doc / "libc++-21-dev-wasm32/copyright"),
         ),
+        **pictures(work),
+    }
+
+
+def pictures(work: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]:
+    """Of Pillow, matplotlib, and what they are built with."""
+    agg = work / "matplotlib/extern/agg24-svn/src/copying"
+    fonts = work / "matplotlib/lib/matplotlib/mpl-data/fonts/ttf"
+
+    def files(*names: str) -> Callable[[], str]:
+        return lambda: joined(*(text(file) for name in names for file in sorted(work.glob(name))))
+
+    return {
+        "pillow.txt": ("Pillow", "MIT-CMU", files("pillow/LICENSE")),
+        "libjpeg-turbo.txt": (
+            "libjpeg-turbo, in Pillow",
+            "IJG AND BSD-3-Clause",
+            files("libjpeg/LICENSE.md", "libjpeg/README.ijg"),
+        ),
+        "libwebp.txt": ("libwebp, in Pillow", "BSD-3-Clause", files("libwebp/COPYING", "libwebp/PATENTS")),
+        "freetype.txt": (
+            "FreeType, in Pillow and matplotlib",
+            "FTL",
+            files("freetype/LICENSE.TXT", "freetype/docs/FTL.TXT"),
+        ),
+        "matplotlib.txt": (
+            "matplotlib, with Agg and the fonts DejaVu, STIX and BaKoMa",
+            "PSF-2.0 and others, each named in the file",
+            lambda: joined(
+                *(text(file) for file in sorted((work / "matplotlib/LICENSE").iterdir())),
+                text(agg),
+                *(text(file) for file in sorted(fonts.glob("LICENSE_*"))),
+            ),
+        ),
+        "qhull.txt": ("Qhull, in matplotlib", "Qhull", files("qhull/COPYING.txt")),
+        "contourpy.txt": ("contourpy", "BSD-3-Clause", files("contourpy/LICENSE")),
+        "kiwisolver.txt": ("kiwisolver", "BSD-3-Clause", files("kiwisolver/LICENSE")),
+        "cycler.txt": ("cycler", "BSD-3-Clause", files("site/cycler-*.dist-info/LICENSE")),
+        "pyparsing.txt": ("pyparsing", "MIT", files("site/pyparsing-*.dist-info/licenses/LICENSE")),
+        "pybind11.txt": ("pybind11", "BSD-3-Clause", files("matplotlib-headers/pybind11-*.dist-info/LICENSE")),
+        "cppy.txt": ("cppy", "BSD-3-Clause", files("matplotlib-headers/cppy-*.dist-info/LICENSE")),
     }
 
 
