@@ -78,6 +78,7 @@ def science(root: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]
             lambda: joined(*(text(file) for file in [pandas / "LICENSE", *own, *vendored])),
         ),
         "python-dateutil.txt": ("python-dateutil", "Apache-2.0 OR BSD-3-Clause", lambda: text(dateutil)),
+        "regex.txt": ("regex", "Apache-2.0 AND CNRI-Python", lambda: text(work / "regex/LICENSE.txt")),
         "libc++.txt": (
             "LLVM's libc++ and libc++abi",
             "Apache-2.0 WITH LLVM-exception",
