@@ -211,6 +211,8 @@ def calculate(text: str) -> float:
 REFUSED = (
     ("numpy", "compiled: it is in the image [science](science.md)"),
     ("pandas", "compiled: it is in the image [science](science.md)"),
+    ("pillow", "compiled: it is in the image [science](science.md)"),
+    ("matplotlib", "compiled: it is in the image [science](science.md)"),
     ("lxml", "compiled; use beautifulsoup4 + html5lib, or xml.etree of the standard library"),
     ("cryptography", "compiled; hashlib and hmac of the standard library are there"),
 )

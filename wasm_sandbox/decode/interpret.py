@@ -50,7 +50,10 @@ _PARSER_OVERFLOW = "Parser stack overflowed"
 _COMPILER_ERRORS = {"SyntaxError", "IndentationError", "TabError", "RecursionError"}
 MEMORY_ERRORS = {"MemoryError", "_ArrayMemoryError"}
 """Classes of exceptions that say that there is no memory: Python's, and numpy's."""
-IN_IMAGES = {"numpy": "science", "pandas": "science", "dateutil": "science", "regex": "science"}
+IN_IMAGES = dict.fromkeys(
+    ("numpy", "pandas", "dateutil", "PIL", "matplotlib", "contourpy", "kiwisolver", "cycler", "pyparsing", "regex"),
+    "science",
+)
 """Modules that the default image lacks -> image that has them, without anything being built."""
 _NO_MODULE = re.compile(r"No module named '(\w{1,20})'")
 _NOT_PICKLED = re.compile(

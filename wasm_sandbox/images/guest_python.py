@@ -10,7 +10,6 @@ from packaging.version import Version
 from wasm_sandbox.engine import Artifact
 from wasm_sandbox.errors import PackageError
 
-_NO_DISTRIBUTIONS = frozenset({"cpython", "zlib", "bzip2", "liblzma", "sqlite"})
 _DATA_ONLY_INSIDE = frozenset({"tzdata"})
 """Built in for zoneinfo only: who wants its files gets the real one."""
 
@@ -29,8 +28,8 @@ class GuestPython:
         self.version = ".".join(self.full_version.split(".")[:2])
         self.built_in = {
             str(canonicalize_name(name)): version
-            for name, version in artifact.versions.items()
-            if name not in _NO_DISTRIBUTIONS | _DATA_ONLY_INSIDE
+            for name, version in artifact.distributions.items()
+            if name not in _DATA_ONLY_INSIDE
         }
 
     @property

@@ -14,6 +14,12 @@ DESCRIPTION_NAME = "guest.json"
 PLAIN = "plain"
 """Flavour of the default image."""
 
+_NO_DISTRIBUTIONS = {
+    "cpython", "zlib", "bzip2", "liblzma", "sqlite", "libjpeg-turbo", "libwebp", "freetype", "qhull",
+    "pybind11", "cppy",
+}  # fmt: skip
+"""Built-in software that no Python program can import."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -29,6 +35,11 @@ class Artifact:
     """Modules of the flavour to import before any run."""
     is_compressed: bool = True
     """Whether the file is compressed (xz), as the package's own is."""
+
+    @property
+    def distributions(self) -> dict[str, str]:
+        """The Python distributions among the built-in software: name -> version."""
+        return {name: version for name, version in self.versions.items() if name not in _NO_DISTRIBUTIONS}
 
     @property
     def compressed_bytes(self) -> int:

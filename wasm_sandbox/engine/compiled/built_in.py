@@ -29,8 +29,9 @@ class BuiltInImage:
     @cached_property
     def distributions(self) -> Mapping[str, str]:
         """What the flavour has beyond the plain guest."""
-        plain = find_artifact().versions
-        return {name: version for name, version in find_artifact(self.flavour).versions.items() if name not in plain}
+        plain = find_artifact().distributions
+        own = find_artifact(self.flavour).distributions
+        return {name: version for name, version in own.items() if name not in plain}
 
     @property
     def address(self) -> tuple[str, ...]:
