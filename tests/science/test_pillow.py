@@ -62,8 +62,9 @@ colours = {colour for _, colour in image.getcolors(9999)}
 
 
 def test_an_image_as_last_value_is_shown() -> None:
-    shown = ended("image").displays[0]
-    assert struct.unpack(">II", shown["image/png"][16:24]) == (200, 100)
+    png = ended("image").displays[0]["image/png"]
+    assert isinstance(png, bytes)
+    assert struct.unpack(">II", png[16:24]) == (200, 100)
 
 
 def test_files_of_a_run_and_arrays() -> None:
