@@ -65,7 +65,14 @@ def test_the_commands_of_a_block_print_what_is_shown(block: Block, tmp_path: Pat
 def test_what_is_not_run_says_that_it_is_text() -> None:
     (make,) = blocks("")
     assert [line.partition("#")[0].strip() for line in make.text.splitlines()] == ["make demo", "make test"]
-    assert {block.document for block in blocks("text")} == {"architecture", "images", "own-python", "scaling", "serve"}
+    assert {block.document for block in blocks("text")} == {
+        "architecture",
+        "images",
+        "network",
+        "own-python",
+        "scaling",
+        "serve",
+    }
 
 
 def test_what_needs_the_network_is_about_packages_and_the_network() -> None:
