@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+_ROOM_BYTES = 16 << 20
+"""What has to be there before a module is loaded. Models are made then by pydantic's compiled code, and that ends the
+process where it gets no memory; so a process that has little hears of it before, as a `MemoryError`."""
+
 
 def door(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """The ``__getattr__`` of a folder's ``__init__``.
@@ -19,7 +23,10 @@ def door(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{homes[name]}"), name)
+        home = f"{package}.{homes[name]}"
+        if home not in sys.modules:
+            bytes(_ROOM_BYTES)  # given back at once, and never written to
+        value = getattr(import_module(home), name)
         setattr(sys.modules[package], name, value)  # the next look-up finds it there
         return value
 
