@@ -482,11 +482,16 @@ def test_a_guest_that_recurses_deeply_leaves_no_memory_in_the_stack_of_its_threa
 
 
 def resident_in_stacks() -> int:
-    """Bytes of memory in the largest of the mappings that have the size of a guest thread's stack."""
-    largest, is_stack = 0, False
+    """Bytes of memory in the largest of the mappings that have the size of a guest thread's stack and its guard below.
+
+    Arenas of the interpreter, which lie side by side, may come to the same size, and have none.
+    """
+    largest, is_stack, guard_end = 0, False, 0
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line):
-            is_stack = found[3] == "rw-p" and int(found[2], 16) - int(found[1], 16) == NATIVE_STACK_BYTES
+            start, end = int(found[1], 16), int(found[2], 16)
+            is_stack = found[3] == "rw-p" and end - start == NATIVE_STACK_BYTES and start == guard_end
+            guard_end = end if found[3] == "---p" else 0
         elif is_stack and line.startswith("Rss:"):
             largest = max(largest, int(line.split()[1]) << 10)
     return largest
