@@ -198,14 +198,13 @@ class Tree:
         return "" if process.returncode == 0 else FAIL, failed, printed
 
     def prepare(self) -> None:
-        """Fill the cache with the built-in images: those of the default cache, where they are prepared if need be."""
+        """Fill the cache with what the default cache has, where the built-in images are prepared if need be."""
         environ = {**os.environ, "PYTHONPATH": str(self.root)}
         for options in ((), ("--image", "science")):
             command = [sys.executable, "-m", "wasm_sandbox", "warm", *options]
             done = subprocess.run(command, cwd=self.root, env=environ, stdout=subprocess.PIPE, text=True, check=True)
-            image = Path(done.stdout.rstrip("\n").rpartition(": ")[2])
-            for file in image.parent.glob(f"{image.stem}.*"):
-                shutil.copy2(file, self.cache)
+        image = Path(done.stdout.rstrip("\n").rpartition(": ")[2])
+        shutil.copytree(image.parent, self.cache, dirs_exist_ok=True)
 
     @contextmanager
     def without(self, row: Row) -> Iterator[None]:
