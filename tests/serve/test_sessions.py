@@ -98,6 +98,8 @@ def test_the_bytes_of_a_session_make_another_one(client: httpx.Client, session: 
     damaged = bytearray(dump.content)
     damaged[len(damaged) // 2] ^= 1
     problem(client.post("/v1/sessions/load", content=bytes(damaged), headers=BYTES), "invalid-body")
+    other = client.post("/v1/sessions/load?image=science", content=dump.content, headers=BYTES)
+    assert "image" in problem(other, "invalid-body")["detail"]
 
 
 def test_a_session_that_was_closed_is_unknown(client: httpx.Client, session: str) -> None:
