@@ -91,8 +91,9 @@ WORDY: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", WORDY)
-def test_errors_that_nobody_is_told_take_no_memory(name: str) -> None:
+def test_errors_that_nobody_is_told_take_no_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor time of others: the collector of garbage would look at all of them with the interpreter lock."""
+    monkeypatch.setattr(schema_check, "MAX_SECONDS", 1.0)  # a busy machine makes few of them in a quarter
     schema, value = WORDY[name]
     choices = {f"c{n}": {"anyOf": [{"$ref": f"#/$defs/c{n + 1}"}] * 2} for n in range(20)}
     whole = {"type": "object", "properties": {"value": schema}, "$defs": {**choices, "c20": {"type": "string"}}}
@@ -104,7 +105,7 @@ def test_errors_that_nobody_is_told_take_no_memory(name: str) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2 << 20
+    assert peak < 5 << 18
 
 
 REFUSED = {
