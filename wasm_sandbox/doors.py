@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -25,12 +26,20 @@ def door(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = f"{package}.{homes[name]}"
         if home not in sys.modules:
-            bytes(_ROOM_BYTES)  # given back at once, and never written to
+            _see_that_there_is_room()
         value = getattr(import_module(home), name)
         setattr(sys.modules[package], name, value)  # the next look-up finds it there
         return value
 
     return load
+
+
+def _see_that_there_is_room() -> None:
+    # A mapping of its own: what malloc has given back once, it takes of its heap from then on, and clears.
+    try:
+        mmap.mmap(-1, _ROOM_BYTES, access=mmap.ACCESS_COPY).close()
+    except OSError as error:
+        raise MemoryError(str(error)) from None
 
 
 def above(module: str, name: str) -> Callable[..., Any]:
