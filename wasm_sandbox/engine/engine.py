@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
@@ -21,7 +22,7 @@ from wasm_sandbox.engine.memory.kept import KeptMemory, is_supported
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
 from wasm_sandbox.engine.memory.wasmtimes import WasmtimeMemory
 from wasm_sandbox.engine.module.metering import Metering
-from wasm_sandbox.engine.run.execution import execute, execute_kept
+from wasm_sandbox.engine.run.execution import attempt_kept, execute, execute_kept
 from wasm_sandbox.engine.run.guest import Watch
 from wasm_sandbox.engine.run.kept import CallOfKept, KeptGuest
 from wasm_sandbox.engine.run.point import Checkpoint, Rest
@@ -40,6 +41,10 @@ from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.switches import engine_is_plain
 
 EXIT_GRACE_SECONDS = 1.0
+
+TEND_SECONDS = 0.001
+"""Interval of the looks at a guest whose last call has left a checkpoint to be taken."""
+
 
 MAX_IMAGES = 32
 """Size of the LRU of loaded images; each holds its compiled code, mapped from the cache, and its idle instances."""
@@ -204,6 +209,7 @@ class GuestEngine:
         limits: Limits,
         point: Checkpoint | None = None,
         clocks: tuple[Elapsed, int] | None = None,
+        calls: Sequence[ExecutionRequest] = (),
     ) -> KeptGuest:
         """Make a guest that is kept between calls; its instance is made by the first one.
 
@@ -212,13 +218,20 @@ class GuestEngine:
             given: files of the caller, if it gives any.
             limits: limits of what the guest may create and write, and whether fuel is counted.
             point: checkpoint to begin at.
-            clocks: as of `KeptGuest`.
+            clocks, calls: as of `KeptGuest`.
 
         Raises:
             HostError: if the image cannot be loaded.
         """
         image = self.image(source, Metering.DEADLINE if limits.fuel is None else Metering.FUEL)
-        return KeptGuest(image, self.watch, given, limits, point, clocks)
+        return KeptGuest(image, self.watch, given, limits, point, clocks, calls, self._aside)
+
+    def _aside(self, work: Callable[[], None]) -> Future[None]:
+        def job(deliver: Callable[[None], None]) -> None:
+            work()
+            deliver(None)
+
+        return self._threads.submit(job)
 
     def start_in(
         self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept, takes_point: bool = True
@@ -247,6 +260,24 @@ class GuestEngine:
         self._ready_since = self._ready_since or time.monotonic()
         with mark("submit", request):
             return self._threads.submit(work, Patience(request.limits.timeout_seconds, lambda: self._ready_since))
+
+    def attempt_in(self, kept: KeptGuest, request: ExecutionRequest) -> Outcome | None:
+        """Make a call of a guest that is kept on the calling thread, if it is a short one (`attempt_kept`).
+
+        Returns:
+            Its outcome; None if nothing has happened, and it is to be started (`start_in`).
+
+        Raises:
+            BaseException: as of `attempt_kept`.
+        """
+        if not request.call or request.tap is not None or request.limits.fuel is None:
+            return None
+        if self._is_closed or len(self._running) >= AT_ONCE:
+            return None
+        outcome = attempt_kept(kept, request)
+        if outcome is not None and kept.wants_tending():
+            self._threads.submit(partial(_tend, kept))
+        return outcome
 
     def visit(
         self, source: ImageSource, request: ExecutionRequest, call: CallOfKept, rest: Rest
@@ -314,6 +345,15 @@ class GuestEngine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _tend(kept: KeptGuest, deliver: Callable[[None], None]) -> None:
+    """Look after a guest whose caller did not wait for its checkpoint."""
+    deliver(None)
+    while True:
+        time.sleep(TEND_SECONDS)
+        if not kept.tend():
+            return
 
 
 def _memory_kind(is_plain: bool) -> MemoryKind:

@@ -490,9 +490,31 @@ def _flush_stream(stream):
         return
 
 
-def _compiled(source, name, flags):
-    """Code of all statements but a last expression, and of that one; each may have to be awaited."""
+def _compiled(source, name, flags, _kept={}):  # noqa: B006
+    """Code of all statements but a last expression, and of that one; each may have to be awaited.
+
+    Whoever drives a session from outside gives the same source again and again: what is short is kept.
+    """
     flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    if len(source) > MOST_KEPT_CHARACTERS:
+        return _compiled_anew(source, name, flags)
+    if (kept := _kept.get((source, flags))) is not None:
+        first, last = kept
+        if first is not _NO_STATEMENTS:
+            first = first.replace(co_filename=name)
+        return first, last and last.replace(co_filename=name)
+    found = _compiled_anew(source, name, flags)
+    if not any(type(constant) is types.CodeType for code in found if code for constant in code.co_consts):
+        if len(_kept) >= MOST_KEPT_CODES:
+            _kept.clear()
+        _kept[source, flags] = found
+    return found
+
+
+MOST_KEPT_CODES, MOST_KEPT_CHARACTERS = 32, 1000
+
+
+def _compiled_anew(source, name, flags):
     if _may_be_an_expression(source):  # which is compiled in a third of the time
         try:
             return _NO_STATEMENTS, compile(source, name, "eval", flags, dont_inherit=True)
@@ -530,8 +552,8 @@ async def _awaited(first, last, namespace):
     return value
 
 
-def _is_awaited(*codes):
-    return any(code is not None and code.co_flags & inspect.CO_COROUTINE for code in codes)
+def _is_awaited(first, last):
+    return (first.co_flags | (0 if last is None else last.co_flags)) & inspect.CO_COROUTINE
 
 
 def _evaluated(first, last, namespace):

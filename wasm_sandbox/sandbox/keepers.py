@@ -35,6 +35,9 @@ class Keeper(Protocol):
     def call(self, limits: Limits) -> Any:
         """Next call, for `start`: a `Cancel`."""
 
+    def attempt(self, request: ExecutionRequest) -> Outcome | None:
+        """Outcome of a request that is a short call, made on the calling thread; None if it is to be started."""
+
     def start(self, request: ExecutionRequest, call: Any) -> Future[Outcome]:
         """Run a request; the last call must have ended, or been cancelled."""
 
@@ -82,6 +85,9 @@ class OnThreads:
     def call(self, limits: Limits) -> CallOfKept:
         return CallOfKept(limits)
 
+    def attempt(self, request: ExecutionRequest) -> Outcome | None:
+        return engine.process_engine().attempt_in(self._current(), request)
+
     def start(self, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
         future = engine.process_engine().start_in(self._current(), request, call)
         self._last = call, future
@@ -92,7 +98,8 @@ class OnThreads:
         last, self._last = self._last, None
         if last is not None and _is_over(*last):
             old = self._kept
-            self._kept = engine.process_engine().keep(self._source, self._given, self._limits, old.point, old.clocks)
+            point, calls = old.handed_over()
+            self._kept = engine.process_engine().keep(self._source, self._given, self._limits, point, old.clocks, calls)
             old.abandon()
         return self._kept
 
@@ -166,6 +173,9 @@ class AtRest:
 
     def call(self, _: Limits) -> _CallOfVisit:
         return _CallOfVisit()
+
+    def attempt(self, request: ExecutionRequest) -> None:
+        return None
 
     def start(self, request: ExecutionRequest, call: _CallOfVisit) -> Future[Outcome]:
         rest = Rest(self._point, self._elapsed, self._calls, self._limits)

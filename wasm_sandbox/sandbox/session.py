@@ -233,25 +233,30 @@ class Session:
         Raises:
             SessionError: if it cannot be called.
         """
-        if not is_held:
-            self.check_caller()
-            self._lock.acquire()
-        try:
-            self._expire_now()
-            if self._closed_because:
-                raise SessionError(f"the session cannot be called: {self._closed_because}")
-            if self._paused is not paused:
-                if paused is not None:
-                    raise SessionError("the program does not wait any more: it was resumed or given up")
-                raise SessionError("the session is paused: resume it, or roll it back")
-            token = _inside.set((*_inside.get(), id(self)))
+        if is_held:
             try:
-                yield
+                yield from self._used_by_one(paused)
             finally:
-                _inside.reset(token)
-                self._used = time.monotonic()
+                self._lock.release()
+        else:
+            self.check_caller()
+            with self._lock:
+                yield from self._used_by_one(paused)
+
+    def _used_by_one(self, paused: Paused | None) -> Iterator[None]:
+        self._expire_now()
+        if self._closed_because:
+            raise SessionError(f"the session cannot be called: {self._closed_because}")
+        if self._paused is not paused:
+            if paused is not None:
+                raise SessionError("the program does not wait any more: it was resumed or given up")
+            raise SessionError("the session is paused: resume it, or roll it back")
+        token = _inside.set((*_inside.get(), id(self)))
+        try:
+            yield
         finally:
-            self._lock.release()
+            _inside.reset(token)
+            self._used = time.monotonic()
 
     def check_caller(self) -> None:
         """Refuse a caller who could only wait for itself, or is another process.
@@ -399,7 +404,7 @@ class Session:
     def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
         call = self.call(request.limits)
         try:
-            return wait_for(self.begin(request, call))
+            return self._kept.attempt(request) or wait_for(self.begin(request, call))
         except BaseException:
             call.cancel()
             raise

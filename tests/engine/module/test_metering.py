@@ -14,11 +14,22 @@ from hypothesis import strategies as st
 
 from tests.support.exports import function, global_variable, memory_of
 from wasm_sandbox.engine.binding.configuration import engine_configuration
-from wasm_sandbox.engine.compiled.artifact import find_artifact
+from wasm_sandbox.engine.compiled.artifact import PLAIN, find_artifact
+from wasm_sandbox.engine.compiled.built_in import FLAVOUR_IMAGES
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
-from wasm_sandbox.engine.module.binary import PAGE_BYTES, MalformedModule
+from wasm_sandbox.engine.module.binary import (
+    ELEMENT,
+    IMPORT,
+    IMPORT_FUNCTION,
+    PAGE_BYTES,
+    MalformedModule,
+    Reader,
+    import_counts,
+    sections,
+)
 from wasm_sandbox.engine.module.metering import (
+    ALONE_EXPORT,
     BULK_BYTES_SHIFT,
     CHUNK_BYTES,
     FUEL_EXPORT,
@@ -332,3 +343,59 @@ def test_what_the_last_growth_gave_is_kept(metering: Metering) -> None:
     for pages, expected in ((1, 1), (9, -1), (0, 2), (1, 2), (1, -1)):
         assert grown.call("grow", pages) == expected
         assert kept() == expected
+
+
+HOSTED = """(module
+  (import "host" "f" (func $f (result i32)))
+  (memory 1 3)
+  (func (export "call") (result i32) (call $f))
+  (func (export "jump") (result i32) (return_call $f))
+  (func (export "grow") (result i32) (memory.grow (i32.const 1)))
+  (func $own (result i32) (i32.const 7))
+  (func (export "own") (result i32) (call $own)))"""
+
+
+@pytest.mark.parametrize("metering", Metering)
+@pytest.mark.parametrize("name", ["call", "jump", "grow"])
+def test_a_guest_that_is_alone_reaches_nothing_of_the_host(name: str, metering: Metering) -> None:
+    called = []
+
+    def f() -> int:
+        called.append(1)
+        return 1
+
+    store = wasmtime.Store(ENGINE)
+    module = wasmtime.Module(ENGINE, meter(bytes(wasmtime.wat2wasm(HOSTED)), metering))
+    host = wasmtime.Func(store, wasmtime.FuncType([], [wasmtime.ValType.i32()]), f)
+    exports = wasmtime.Instance(store, module, [host]).exports(store)
+    global_variable(exports, FUEL_EXPORT).set_value(store, wasmtime.Val.i64(PLENTY))
+    alone = global_variable(exports, ALONE_EXPORT)
+    assert function(exports, name)(store) == 1
+    alone.set_value(store, wasmtime.Val.i32(1))
+    with pytest.raises(wasmtime.Trap, match="unreachable"):
+        function(exports, name)(store)
+    assert function(exports, "own")(store) == 7
+    alone.set_value(store, wasmtime.Val.i32(0))
+    assert function(exports, name)(store) == (2 if name == "grow" else 1)
+    assert len(called) == (0 if name == "grow" else 2)
+
+
+@pytest.mark.parametrize("flavour", [PLAIN, *FLAVOUR_IMAGES])
+def test_no_import_of_our_guests_is_called_by_way_of_a_table(flavour: str) -> None:
+    """There a guest that is alone would reach it."""
+    module = find_artifact(flavour).read()
+    bodies = dict(sections(module))
+    imported = import_counts(bodies[IMPORT])[IMPORT_FUNCTION]
+    listed = functions_in_tables(bodies[ELEMENT])
+    assert len(listed) > 1000
+    assert min(listed) >= imported
+
+
+def functions_in_tables(body: bytes) -> list[int]:
+    """Functions that the element section of a C program puts into its table: one segment of indices."""
+    reader = Reader(body)
+    assert (reader.unsigned(), reader.unsigned()) == (1, 0)
+    assert reader.byte() == 0x41  # i32.const
+    reader.unsigned()
+    assert reader.byte() == 0x0B
+    return [reader.unsigned() for _ in range(reader.unsigned())]

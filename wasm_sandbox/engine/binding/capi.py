@@ -37,6 +37,12 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasmtime_instance_pre_instantiate": (c_void_p, [c_void_p, c_void_p, c_void_p, c_void_p]),
     "wasmtime_instance_export_get": (c_bool, [c_void_p, c_void_p, c_char_p, c_size_t, c_void_p]),
     "wasmtime_func_call_unchecked": (c_void_p, [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p]),
+    "wasmtime_func_call_async": (
+        c_void_p,
+        [c_void_p, c_void_p, c_void_p, c_size_t, c_void_p, c_size_t, c_void_p, c_void_p],
+    ),
+    "wasmtime_call_future_poll": (c_bool, [c_void_p]),
+    "wasmtime_call_future_delete": (None, [c_void_p]),
     "wasmtime_memory_data": (c_void_p, [c_void_p, c_void_p]),
     "wasmtime_memory_data_size": (c_size_t, [c_void_p, c_void_p]),
     "wasmtime_memory_grow": (c_void_p, [c_void_p, c_void_p, c_uint64, c_void_p]),
@@ -54,7 +60,9 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasm_byte_vec_delete": (None, [c_void_p]),
 }
 
-_RUNS_GUEST_CODE = frozenset({"wasmtime_func_call_unchecked", "wasmtime_instance_pre_instantiate"})
+_RUNS_GUEST_CODE = frozenset(
+    {"wasmtime_func_call_unchecked", "wasmtime_call_future_poll", "wasmtime_instance_pre_instantiate"}
+)
 
 
 def _bind(library: Any, name: str) -> Any:
@@ -74,13 +82,21 @@ _instantiate = _c["wasmtime_instance_pre_instantiate"]
 _instantiate_quickly = _bind(_keeping_lock, "wasmtime_instance_pre_instantiate")
 _export_get = _c["wasmtime_instance_export_get"]
 _call_unchecked = _c["wasmtime_func_call_unchecked"]
+_begin_call, _poll_call = _c["wasmtime_func_call_async"], _c["wasmtime_call_future_poll"]
+_end_call = _c["wasmtime_call_future_delete"]
 _memory_data = _c["wasmtime_memory_data"]
 _memory_data_size = _c["wasmtime_memory_data_size"]
 
 RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
 """Size of a value in the array that a `HostCallback` gets."""
 
+I32 = _ffi.WASMTIME_I32
+"""Kind of a global."""
+
 _STRATEGY_BASELINE = 2  # wasmtime_strategy_enum, Winch; wasmtime-py names only the first two
+
+_OTHER_STACK_BYTES = 1 << 20
+"""Part of a stack of wasmtime's own that is not the guest's."""
 
 _NO_FINALIZER = c_void_p(None)
 
@@ -141,9 +157,9 @@ def heed_branch_hints(config: wasmtime.Config) -> None:
 def give_stack(config: wasmtime.Config, size: int) -> None:
     """Let guests use so much native stack, in bytes.
 
-    wasmtime refuses more than it has for asynchronous calls, 2 MiB if nothing is said; there are none here.
+    The stacks that wasmtime makes itself (`Instance.on_own_stack`) are larger: code of its own runs on them, too.
     """
-    _ffi.dll.wasmtime_config_async_stack_size_set(config.ptr(), c_uint64(size))
+    _ffi.dll.wasmtime_config_async_stack_size_set(config.ptr(), c_uint64(size + _OTHER_STACK_BYTES))
     config.max_wasm_stack = size
 
 
@@ -298,6 +314,10 @@ class Instance:
         memory: linear memory that the host offers; the module must have no start function then, for the interpreter
             lock is kept while the instance is made. Without it wasmtime provides the memory.
 
+    Attributes:
+        on_own_stack: whether calls run on a stack that wasmtime makes for the store and keeps, whatever the calling
+            thread has. No Python may be called there: it may take that stack for one that overflows.
+
     Raises:
         GuestStopped: if instantiation fails, for example because the memory limit is too low.
     """
@@ -308,6 +328,8 @@ class Instance:
         self._instance = _ffi.wasmtime_instance_t()
         self._exports: dict[str, Any] = {}
         self._own_memory = memory
+        self.on_own_stack = False
+        self._limit_bytes = -1
         trap = c_void_p()
         instantiate = _instantiate if memory is None else _instantiate_quickly
         error = instantiate(pre.ptr(), self._context, byref(self._instance), byref(trap))
@@ -335,6 +357,9 @@ class Instance:
 
     def limit(self, memory_bytes: int) -> None:
         """Let no memory of the store grow past so many bytes, and the store hold nothing besides this instance."""
+        if memory_bytes == self._limit_bytes:
+            return
+        self._limit_bytes = memory_bytes
         instances, memories, tables = 1, 2, 1
         _c["wasmtime_store_limiter"](self._store.ptr(), memory_bytes, -1, instances, tables, memories)
 
@@ -399,6 +424,11 @@ class Instance:
             GuestStopped: if the guest traps, or a host function stops it.
         """
         function = self._export(name).of.func
+        if self.on_own_stack:
+            return self._call_on_own_stack(function, arguments)
+        return self._call_on_thread(function, arguments)
+
+    def _call_on_thread(self, function: Any, arguments: Sequence[int]) -> int:
         values = (_ffi.wasmtime_val_raw_t * max(1, len(arguments)))()
         for i, argument in enumerate(arguments):
             values[i].i64 = argument
@@ -408,13 +438,30 @@ class Instance:
             raise _stopped(error, trap.value)
         return int(values[0].i64) & 0xFFFFFFFF
 
+    def _call_on_own_stack(self, function: Any, arguments: Sequence[int]) -> int:
+        """Call a function of i32 parameters and one i32 result."""
+        values, result = (_ffi.wasmtime_val_t * max(1, len(arguments)))(), _ffi.wasmtime_val_t()
+        for value, argument in zip(values, arguments, strict=False):
+            value.kind = _ffi.WASMTIME_I32
+            value.of.i32 = argument
+        trap, error = c_void_p(), c_void_p()
+        count, context = len(arguments), self._context
+        future = _begin_call(context, byref(function), values, count, byref(result), 1, byref(trap), byref(error))
+        try:
+            _poll_call(future)
+        finally:
+            _end_call(future)
+        if error or trap:
+            raise _stopped(error.value, trap.value)
+        return int(result.of.i32) & 0xFFFFFFFF
+
     def place(self, data: bytes) -> int:
         """Copy data into a block of our guest's ``sandbox_alloc``; the address, or 0 if there is no room.
 
         Raises:
             GuestStopped: if the guest traps, or names a block outside of its memory.
         """
-        address = self.call("sandbox_alloc", len(data))
+        address = self._call_on_thread(self._export("sandbox_alloc").of.func, (len(data),))  # any stack is enough
         if address:
             self.write(address, data)
         return address
@@ -428,10 +475,10 @@ class Instance:
             entries.append(bytes(value.of.funcref))
         return entries
 
-    def set_global(self, name: str, number: int) -> None:
-        """Set an exported, mutable i64 global."""
+    def set_global(self, name: str, number: int, kind: Any = _ffi.WASMTIME_I64) -> None:
+        """Set an exported, mutable global, an i64 if nothing else is said (`I32`)."""
         value = _ffi.wasmtime_val_t()
-        value.kind = _ffi.WASMTIME_I64
+        value.kind = kind
         value.of.i64 = number
         error = _c["wasmtime_global_set"](self._context, byref(self._export(name).of.global_), byref(value))
         if error:

@@ -10,9 +10,10 @@ call of a function that is not small:
   unreadable (`engine.memory.poll_page`); as safepoint polling does in a Java virtual machine.
 
 What the last `memory.grow` gave is kept in a global, too: C++ and Rust code aborts where it gets no memory, and the
-host tells that end apart from others.
+host tells that end apart from others. Another one says that the guest is alone: then a call of an import, and a
+`memory.grow`, are traps. So the host can let it compute where no code of the host's may run.
 
-None of them is in the guest's reach: globals and a second memory have no address in the first, and no code of the
+None of these is in the guest's reach: globals and a second memory have no address in the first, and no code of the
 module names their indices.
 """
 
@@ -38,10 +39,13 @@ POLL_EXPORT = "wasm_sandbox_poll"
 GROWN_EXPORT = "wasm_sandbox_grown"
 """Export name of the global with what the last `memory.grow` gave: -1 if it was refused. It starts at 0."""
 
-ADDED_GLOBALS = frozenset({FUEL_EXPORT, GROWN_EXPORT})
+ALONE_EXPORT = "wasm_sandbox_alone"
+"""Export name of the global that says, if it is not 0, that the guest may call nothing of the host's."""
+
+ADDED_GLOBALS = frozenset({FUEL_EXPORT, GROWN_EXPORT, ALONE_EXPORT})
 """Export names of the globals that metering adds, which are no part of a guest's state."""
 
-METERING_FORMAT = 3
+METERING_FORMAT = 4
 """Version of the code that is added; part of the key of a compiled image."""
 
 BULK_BYTES_SHIFT = 6
@@ -177,11 +181,12 @@ class _Rewriting:
         self._copy = self._first_function + self._count(wb.FUNCTION)
         self._fill = self._copy + 1
         first_global = imports[wb.IMPORT_GLOBAL] + self._count(wb.GLOBAL)
-        self._fuel, self._grown = wb.unsigned(first_global), wb.unsigned(first_global + 1)
+        self._fuel, self._grown, self._alone = (wb.unsigned(first_global + place) for place in range(3))
         self._poll = wb.unsigned(imports[wb.IMPORT_MEMORY] + self._count(wb.MEMORY))
         self._poll_code = bytes([_I32_CONST, 0, _I32_LOAD8_U, _OTHER_MEMORY]) + self._poll + bytes([0, _DROP])
         if metering is Metering.NONE:
             self._poll_code = b""
+        self._trap_if_alone = bytes([_GLOBAL_GET]) + self._alone + _TRAP_IF
         self._charge_begin = self._poll_code + bytes([_GLOBAL_GET]) + self._fuel
         self._charge_end = (
             bytes([_I64_SUB, _GLOBAL_SET])
@@ -197,7 +202,7 @@ class _Rewriting:
         return MeteredCode(section, hints, self._code_inputs())
 
     def _code_inputs(self) -> tuple[object, ...]:
-        indices = self._first_function, self._copy, self._fuel, self._poll
+        indices = self._first_function, self._copy, self._fuel, self._poll  # and what follows the fuel
         return self._bodies.get(wb.CODE), self._metering, *indices
 
     def module(self, code: MeteredCode | None = None) -> bytes:
@@ -209,6 +214,7 @@ class _Rewriting:
             raise wb.MalformedModule("its code was metered for another module")
         exports.append(wb.Export(FUEL_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._fuel).unsigned()))
         exports.append(wb.Export(GROWN_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._grown).unsigned()))
+        exports.append(wb.Export(ALONE_EXPORT, wb.EXPORT_GLOBAL, wb.Reader(self._alone).unsigned()))
         exports.append(wb.Export(POLL_EXPORT, wb.EXPORT_MEMORY, wb.Reader(self._poll).unsigned()))
         bulk_type = bytes([_FUNCTION_TYPE, 3, _I32, _I32, _I32, 0])
         changed = {
@@ -216,7 +222,7 @@ class _Rewriting:
             wb.FUNCTION: self._appended(wb.FUNCTION, *[wb.unsigned(self._bulk_type)] * 2),
             wb.MEMORY: self._appended(wb.MEMORY, b"\1\1\1"),
             wb.GLOBAL: self._appended(
-                wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END]), bytes([_I32, 1, _I32_CONST, 0, _END])
+                wb.GLOBAL, bytes([_I64, 1, _I64_CONST, 0, _END]), *[bytes([_I32, 1, _I32_CONST, 0, _END])] * 2
             ),
             wb.EXPORT: wb.write_exports(exports),
             wb.CODE: code.section,
@@ -283,8 +289,9 @@ class _Rewriting:
                 regions[-1].nested_bytes += at - region.start
                 out[region.place] = self._charge(_weight(region.own_bytes(at), region.chooses))
             elif opcode == _CALL:  # the most of what is not plain
-                at = _after_number(body, at + 1)
                 out.append(body[start:at])
+                replacement, at = self._call(body, at)
+                out.append(replacement)
                 calls = True
             else:
                 out.append(body[start:at])
@@ -302,10 +309,11 @@ class _Rewriting:
         """What stands for an instruction that is not plain, and where the next one starts."""
         reader = wb.Reader(body, start)
         opcode = reader.byte()
-        if opcode in _CALLS:
+        if opcode == _RETURN_CALL:
+            return self._call(body, start)
+        if opcode in (_CALL_INDIRECT, _RETURN_CALL_INDIRECT):
             reader.unsigned()
-            if opcode in (_CALL_INDIRECT, _RETURN_CALL_INDIRECT):
-                reader.unsigned()
+            reader.unsigned()
             return body[start : reader.at], reader.at
         if opcode == _BR_TABLE:
             for _ in range(reader.unsigned() + 1):
@@ -319,8 +327,15 @@ class _Rewriting:
                 return bytes([_CALL]) + wb.unsigned(self._fill), reader.at
         if opcode == _MEMORY_GROW and reader.byte() == 0:
             kept = bytes([_GLOBAL_SET]) + self._grown + bytes([_GLOBAL_GET]) + self._grown
-            return body[start : reader.at] + kept, reader.at
+            return self._trap_if_alone + body[start : reader.at] + kept, reader.at
         raise wb.MalformedModule(f"the module uses an instruction that cannot be metered: {body[start:][:3].hex()}")
+
+    def _call(self, body: bytes, start: int) -> tuple[bytes, int]:
+        """What stands for a direct call, and where the next instruction starts."""
+        reader = wb.Reader(body, start + 1)
+        is_imported = reader.unsigned() < self._first_function
+        call = body[start : reader.at]
+        return (self._trap_if_alone + call if is_imported else call), reader.at
 
     def _charge(self, weight: int) -> bytes:
         return self._charge_units(bytes([_I64_CONST]) + wb.signed(weight))

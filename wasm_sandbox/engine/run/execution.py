@@ -10,6 +10,7 @@ from wasm_sandbox.engine.compiled.tool_codes import ToolCode, key_of
 from wasm_sandbox.engine.run.compile_ahead import compile_ahead
 from wasm_sandbox.engine.run.guest import Guest, Watch
 from wasm_sandbox.engine.run.kept import KeptGuest
+from wasm_sandbox.engine.run.outcomes import outcome_of
 from wasm_sandbox.engine.threads.turns import Turn
 from wasm_sandbox.engine.world.surroundings import Elapsed, Surroundings
 from wasm_sandbox.events import mark
@@ -90,6 +91,19 @@ def execute_kept(
                 kept.end(takes_point)
 
 
+def attempt_kept(kept: KeptGuest, request: ExecutionRequest) -> Outcome | None:
+    """Make a call of a guest that is kept on the calling thread, if it is a short one that needs nothing of the host.
+
+    Returns:
+        Its outcome; None if it has to be made on a thread for guests (`execute_kept`). Nothing has happened then.
+
+    Raises:
+        BaseException: what a signal handler raises; the guest is what it was before the call then, or after it.
+    """
+    with mark("execute", request):
+        return kept.attempt(request)
+
+
 # Guarantees: the outcome is delivered at most once: by a look of the watchdog inside `Guest.call`, or after it by the
 # run's own thread, which knows then that no look is under way. Locks: none of its own; a look holds `_Entry.lock`.
 class _Run:
@@ -98,7 +112,7 @@ class _Run:
     def __init__(
         self, guest: Guest, request: ExecutionRequest, deliver: Callable[[Outcome], None], started: float
     ) -> None:
-        self.guest, self._request, self._limits, self._deliver = guest, request, request.limits, deliver
+        self.guest, self._request, self._deliver = guest, request, deliver
         self._started = started
         self._deadline = started + request.limits.timeout_seconds
         self._is_delivered = False
@@ -123,34 +137,7 @@ class _Run:
 
     def _hand_over(self, ending: Ending) -> None:
         """Deliver the outcome; the guest may still be about to stop."""
-        guest, limits = self.guest, self._limits
-        # Of a guest that was stopped no result is wanted: only what it printed, and that soon.
-        exited = ending is Ending.EXITED
-        out, err = guest.streams.stdout, guest.streams.stderr
-        stdout = out.contents() if exited else out.head(limits.output_bytes)
-        stderr = err.contents()
-        is_asked = exited and self._request.given is not None
-        outcome = Outcome(
-            ending=ending,
-            exit_code=guest.ended.exit_code if exited else 0,
-            exception=guest.ended.exception if exited else None,
-            detail=guest.detail,
-            stdout=stdout,
-            stderr=stderr,
-            stdout_dropped_bytes=out.written_bytes - len(stdout),
-            stderr_dropped_bytes=err.written_bytes - len(stderr),
-            fuel=None if limits.fuel is None else self._spent(limits.fuel),
-            wall_seconds=time.monotonic() - self._started,
-            memory_bytes=guest.memory_bytes(),
-            host_calls=guest.world.host_calls,
-            files=guest.files.changed_files() if is_asked and guest.files else None,
-            answer=guest.ended.answer if exited else None,
-            answer_bytes=guest.ended.answer_bytes if self._request.call else None,
-            is_over=not exited or guest.is_over,
-        )
+        outcome = outcome_of(self.guest, self._request, ending, self._started)
         self._is_delivered = True
         with mark("deliver", outcome):
             self._deliver(outcome)
-
-    def _spent(self, fuel: int) -> int:
-        return fuel - max(0, self.guest.fuel_left()) if self.guest.has_instance else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -17,7 +18,13 @@ from wasm_sandbox.engine.compiled.tool_codes import ToolCode
 from wasm_sandbox.engine.memory.poll_page import PollPage
 from wasm_sandbox.engine.memory.slots import Slot
 from wasm_sandbox.engine.memory.trap_signals import TrapSignals
-from wasm_sandbox.engine.module.metering import FUEL_EXPORT, GROWN_EXPORT, INEXHAUSTIBLE_FUEL, POLL_EXPORT
+from wasm_sandbox.engine.module.metering import (
+    ALONE_EXPORT,
+    FUEL_EXPORT,
+    GROWN_EXPORT,
+    INEXHAUSTIBLE_FUEL,
+    POLL_EXPORT,
+)
 from wasm_sandbox.engine.run.point import GuestMemory
 from wasm_sandbox.engine.start.base import Ended
 from wasm_sandbox.engine.start.kind import StartKind
@@ -61,6 +68,11 @@ _NOWHERE = OutputPipe(0)
 """Where output goes before the first call: there is none."""
 
 _NOTHING = Ended(0, None)
+
+
+SHORT_FUEL = 400_000
+"""Most fuel of a short call: less than a millisecond. Its thread hears of no signal meanwhile, and what is not done by
+then has been in vain."""
 
 
 class Watch(NamedTuple):
@@ -116,7 +128,7 @@ class Guest:
         self._is_kept = is_kept
         self._pooled: PooledInstance | None = None
         self._ending: Ending | None = None
-        self._owed_fuel = 0
+        self._given_fuel = self._owed_fuel = self._host_calls_before = 0
         self._environ: Mapping[str, str] | None = None
         """Environment that the guest has from the call before; None if that was a script, or there was none."""
         watch.trap_signals.restore()
@@ -200,19 +212,8 @@ class Guest:
             HostError: if the system gives no memory for one more guest.
             BaseException: if a host function raised it, by a defect.
         """
-        if self._ending not in (None, Ending.EXITED) or (self._pooled is not None and self._has_ended):
-            raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
+        is_new = self._prepare(request, deadline, turn)
         world, surroundings = self.world, self.world.surroundings
-        world.deadline, world.turn = deadline, turn
-        self.streams.stdout, self.streams.stderr = _pipes(request.limits)
-        self.streams.tap = None if request.tap is None else self._tapped(request.tap)
-        self.ended, self.detail = _NOTHING, ""
-        # Where a guest was at rest, it is another one: what is deterministic may not depend on that.
-        is_new = not request.call or request.limits.deterministic or request.environ != self._environ
-        self._environ = request.environ if request.call else None
-        if is_new:
-            self._process.environ = entries(self.image.start.environ(request.environ))
-            self._process.arguments = self.image.start.arguments(request)
 
         def look() -> float | None:
             again = self.stop_if_over()
@@ -238,6 +239,73 @@ class Guest:
             self.ended = self.ended._replace(exception=told)
         return self._ending
 
+    def attempt(self, request: ExecutionRequest) -> bool:
+        """Make a call on the calling thread, any thread, if it is a short one that needs nothing of the host.
+
+        It runs on a stack of its own; no code of the host's runs meanwhile, and fuel ends it. So it does the same each
+        time that it is made, and no signal handler can come in between.
+
+        Returns:
+            Whether it came to its end. If not, nothing outside of the guest has changed: the guest is to be closed
+            (`give_up`), and the call can be made by another one.
+
+        Raises:
+            RuntimeError: as of `call`.
+        """
+        assert request.environ == self._environ
+        self._prepare(request, math.inf, None)
+        instance = self._instance()
+        instance.set_global(ALONE_EXPORT, 1, capi.I32)
+        instance.on_own_stack = True
+        with mark("call", self):
+            stopped = self._run(request, None, False, SHORT_FUEL)
+        instance.on_own_stack = False
+        instance.set_global(ALONE_EXPORT, 0, capi.I32)
+        return stopped is None
+
+    def give_up(self) -> None:
+        """Close a guest whose call another one makes."""
+        if self._channel is not None:
+            self._channel.is_given_up = True
+        self.close()
+
+    def tell_environ(self, environ: Mapping[str, str]) -> None:
+        """Take it that a guest out of a checkpoint has this environment."""
+        self._environ = environ
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the last call needed nothing of the host, so that the next one may do without, too."""
+        return self.world.host_calls == self._host_calls_before
+
+    def can_attempt(self, request: ExecutionRequest) -> bool:
+        """Whether a call may be a short one (`attempt`): on memory of ours, without news of its environment."""
+        is_ours = self._pooled is not None and self._pooled.slot is not None
+        has_room = self.image.needed_bytes <= request.limits.memory_bytes
+        return is_ours and has_room and request.environ == self._environ
+
+    def _prepare(self, request: ExecutionRequest, deadline: float, turn: Turn | None) -> bool:
+        """Make ready for a call, and see whether the guest has to be told of a new environment.
+
+        Raises:
+            RuntimeError: if an earlier call has ended the guest.
+        """
+        if self._ending not in (None, Ending.EXITED) or (self._pooled is not None and self._has_ended):
+            raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
+        world = self.world
+        world.deadline, world.turn = deadline, turn
+        self.streams.stdout, self.streams.stderr = _pipes(request.limits)
+        self.streams.tap = None if request.tap is None else self._tapped(request.tap)
+        self.ended, self.detail, self._given_fuel = _NOTHING, "", 0
+        self._host_calls_before = world.host_calls
+        # Where a guest was at rest, it is another one: what is deterministic may not depend on that.
+        is_new = not request.call or request.limits.deterministic or request.environ != self._environ
+        self._environ = request.environ if request.call else None
+        if is_new:
+            self._process.environ = entries(self.image.start.environ(request.environ))
+            self._process.arguments = self.image.start.arguments(request)
+        return is_new
+
     def _tapped(self, tap: Tap) -> Callable[[int, bytes], None]:
         """A tap that ends the guest, if that is to end, before more of its memory is looked at."""
         tap.begin(self.world.wait)
@@ -260,8 +328,16 @@ class Guest:
             return capi.GuestStopped(_TRAPS.ALLOCATION_TOO_LARGE.value, message)
         return None
 
-    def _run(self, request: ExecutionRequest, code: ToolCode | None, is_new: bool) -> capi.GuestStopped | None:
+    def _run(
+        self, request: ExecutionRequest, code: ToolCode | None, is_new: bool, most_fuel: int = INEXHAUSTIBLE_FUEL
+    ) -> capi.GuestStopped | None:
         """Run the script, or make the call, in an instance from the pool if there is none yet.
+
+        Args:
+            request: the script or call, and its limits.
+            code: compiled code of the script's tool.
+            is_new: whether the guest has to be told of a new environment.
+            most_fuel: most fuel, beside that of the limits.
 
         Returns:
             The guest's stop, if it was stopped.
@@ -271,11 +347,11 @@ class Guest:
         try:
             instance = self._instance()
             instance.limit(request.limits.memory_bytes)
-            fuel = INEXHAUSTIBLE_FUEL if request.limits.fuel is None else request.limits.fuel
+            fuel = min(most_fuel, INEXHAUSTIBLE_FUEL if request.limits.fuel is None else request.limits.fuel)
             if code and code.fuel > fuel:
                 code = None  # the run ends in the compiler, as without it
             instance.set_global(FUEL_EXPORT, fuel - code.fuel if code else fuel)
-            self._owed_fuel = 0
+            self._given_fuel, self._owed_fuel = fuel, 0
             if world.turn is not None and self.page.can_pause:
                 world.turn.can_be_paused(self.page)
             self.ended = self.image.start.run(instance, request, code.data if code else b"", is_new)
@@ -364,6 +440,10 @@ class Guest:
         """
         instance = self.world.instance
         return instance.global_value(FUEL_EXPORT) - self._owed_fuel if instance else 0
+
+    def fuel_spent(self) -> int:
+        """Fuel that the call has used; 0 if it was not begun."""
+        return self._given_fuel - max(0, self.fuel_left()) if self._given_fuel else 0
 
     def _spend(self, fuel: int) -> None:
         """Take fuel for work of the host's; the guest stops at its next safepoint if there is none left.

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
-from wasm_sandbox.engine.run.guest import Guest, Watch
+from wasm_sandbox.engine.run.guest import SHORT_FUEL, Guest, Watch
+from wasm_sandbox.engine.run.outcomes import outcome_of
 from wasm_sandbox.engine.run.packed import Packed, pack
 from wasm_sandbox.engine.run.point import Checkpoint
+from wasm_sandbox.engine.threads.guest_threads import wait_for
 from wasm_sandbox.engine.world.preview1 import ENOSPC, Refusal
-from wasm_sandbox.engine.world.surroundings import NONE_ELAPSED, Elapsed, Surroundings, surroundings_for
-from wasm_sandbox.errors import SnapshotError
+from wasm_sandbox.engine.world.surroundings import (
+    NONE_ELAPSED,
+    Elapsed,
+    LiveSurroundings,
+    Surroundings,
+    surroundings_for,
+)
+from wasm_sandbox.errors import HostError, SnapshotError
+from wasm_sandbox.events import mark
 from wasm_sandbox.files import GivenFiles
 from wasm_sandbox.limits import Limits
+from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
+
+SHORT_SECONDS = 0.1
+"""Shortest time limit of a call that is tried on its caller's thread: nothing looks at its deadline."""
+
+SHORT_BYTES = 64 << 10
+"""Most bytes of such a call, which are kept for a while."""
+
+MOST_SHORT_CALLS = 64
+"""Most of them between two checkpoints. To make them anew takes as long as they took."""
+
+MOST_FAILURES_COUNTED = 6
+"""Most that were tried in vain that count: each doubles the short calls that must come before the next try."""
+
+_log = logging.getLogger(__name__)
 
 
 # Guarantees: `cancel` may come from any thread, before the call is under way too. Locks: none; a cancel that crosses
@@ -53,8 +80,10 @@ class CallOfKept:
 # - calls of one guest follow one another: each waits until the last one has been wound up, on its own thread;
 # - after a call that ended the guest, after `go_back` and after `rest`, the next one begins at the last checkpoint;
 # - `point` is never changed in place: whoever holds it may share it with other guests;
-# - whoever closes or abandons it can be sure that its instance is torn down: by itself, or by who holds `_lock` then.
-# Locks: `_lock` is held from `begin` to `end` of a call by the guest's thread (`held`), and for a checkpoint.
+# - whoever closes or abandons it can be sure that its instance is torn down: by itself, or by who holds `_lock` then;
+# - no instance is made or torn down on the main thread, where a signal handler may raise in what wasmtime calls.
+# Locks, in this order: `_lock` is held from `begin` to `end` of a call by the guest's thread (`held`), for a short
+# call, and for a checkpoint; `_base_lock` while the checkpoint and the calls after it are read or changed together.
 class KeptGuest:
     """Guest of a session: its last checkpoint, and the live instance that is at it, if there is one.
 
@@ -65,6 +94,8 @@ class KeptGuest:
         limits: limits of what the guest may create and write.
         point: checkpoint to begin at; None for the image as it is.
         clocks: clocks and number of calls so far; by default those of the checkpoint.
+        calls: short calls since the checkpoint.
+        aside: does work on a thread for guests; None if this is called on such threads only.
     """
 
     def __init__(
@@ -75,17 +106,26 @@ class KeptGuest:
         limits: Limits,
         point: Checkpoint | None,
         clocks: tuple[Elapsed, int] | None = None,
+        calls: Sequence[ExecutionRequest] = (),
+        aside: Callable[[Callable[[], None]], Future[None]] | None = None,
     ) -> None:
+        self._aside = aside
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
         self._point = point
         self._packed: Packed | None = None
         """The checkpoint, instead of `_point`."""
         self._is_own = False
         """Whether nobody else holds the checkpoint."""
-        self._lock = threading.Lock()
+        self._lock, self._base_lock = threading.Lock(), threading.Lock()
         self._guest: Guest | None = None
+        self._spoilt: list[Guest] = []
+        """Guests whose last call has to be made by another one; they are still to be closed."""
         self._is_at_point = False
         """Whether the guest has run nothing since `point`."""
+        self._since = list(calls)
+        """Short calls since `point`: a guest at the checkpoint that makes them is what this one is, to the byte."""
+        self._is_tended, self._tended_calls = False, -1
+        self._short_in_a_row = self._failures = 0
         self._elapsed, self._calls = clocks or ((point.elapsed, point.calls) if point else (NONE_ELAPSED, 0))
         self._is_closed = False
 
@@ -112,9 +152,9 @@ class KeptGuest:
 
     def _drop_if_abandoned(self) -> None:
         """Tear down what was closed while `_lock` was held, unless somebody else holds it, who does it then."""
-        while self._is_closed and self._guest is not None and self._lock.acquire(blocking=False):
+        while self._is_closed and (self._guest or self._spoilt) and self._lock.acquire(blocking=False):
             try:
-                self.point = None
+                self._go_to(None)
                 self._drop()
             finally:
                 self._lock.release()
@@ -135,11 +175,17 @@ class KeptGuest:
         if self._is_closed:
             raise RuntimeError("the guest was closed")
         assert request.peer is not None
+        self._settle()
         self._calls += 1
         self._is_at_point = False
         if self._guest is not None:
             self._guest.renew(surroundings, request.peer)
             return self._guest
+        self._guest = self._made(surroundings, deadline, request)
+        return self._guest
+
+    def _made(self, surroundings: Surroundings, deadline: float, request: ExecutionRequest) -> Guest:
+        """A guest at the checkpoint."""
         guest = Guest(self.image, self._watch, surroundings, deadline, is_kept=True)
         try:
             guest.equip(self._given, self._limits, request.peer, request.has_network)
@@ -148,7 +194,6 @@ class KeptGuest:
         except BaseException:
             guest.close()
             raise
-        self._guest = guest
         return guest
 
     def _restore(self, guest: Guest, point: Checkpoint) -> None:
@@ -173,12 +218,113 @@ class KeptGuest:
             self._drop()
             return
         self._elapsed = guest.world.surroundings.elapsed()
+        is_short = guest.is_alone and guest.fuel_spent() <= SHORT_FUEL // 2
+        self._short_in_a_row = self._short_in_a_row + 1 if is_short and takes_point else 0
         if takes_point:
             self.point = self._taken(guest)
+
+    # -- short calls -----------------------------------------------------------------------------
+
+    def attempt(self, request: ExecutionRequest) -> Outcome | None:
+        """Make a call on the calling thread if it is a short one; see `execution.attempt_kept`."""
+        limits = request.limits
+        if limits.deterministic or limits.timeout_seconds < SHORT_SECONDS or len(request.call) > SHORT_BYTES:
+            return None
+        is_whole = True
+        with self._lock:  # a signal handler may raise at any moment of this: only single steps change what is kept
+            try:
+                guest = self._guest
+                if guest is None or self._is_closed or not self._expects_short() or not guest.can_attempt(request):
+                    return None
+                if len(self._since) >= MOST_SHORT_CALLS:
+                    self._settle()
+                started = time.monotonic()
+                is_whole = self._is_at_point = False
+                if not guest.attempt(request):
+                    self._failures = min(self._failures + 1, MOST_FAILURES_COUNTED)
+                    self._short_in_a_row = 0
+                    return None
+                outcome = outcome_of(guest, request, Ending.EXITED, started)
+                self._since.append(request)
+                self._calls += 1
+                is_whole = True
+                return outcome
+            finally:
+                if not is_whole and guest is not None:
+                    self._spoilt, self._guest = [*self._spoilt, guest], None
+
+    def _expects_short(self) -> bool:
+        """Whether the next call is likely to be short: it is in vain otherwise, and the guest has to be made anew."""
+        return self._short_in_a_row >= 1 << self._failures
+
+    def _settle(self) -> None:
+        """Take the checkpoint after short calls; the caller has `_lock`."""
+        self._close_spoilt()
+        if not self._since:
+            return
+        if self._guest is None:
+            self._guest = self._made_anew(self._since)
+        with mark("checkpoint"):
+            point = self._taken(self._guest)
+        with self._base_lock:
+            self.point, self._since = point, []
+
+    def _made_anew(self, calls: Sequence[ExecutionRequest]) -> Guest:
+        """A guest at the checkpoint, after these calls.
+
+        Raises:
+            HostError: if the system gives it less than the one before.
+        """
+        guest = self._made(LiveSurroundings(), math.inf, calls[0])
+        try:
+            guest.tell_environ(calls[0].environ)
+            if not all(map(guest.attempt, calls)):
+                raise HostError("a session cannot be brought back: the system gives it less than before")
+        except BaseException:
+            guest.close()
+            raise
+        return guest
+
+    def handed_over(self) -> tuple[Checkpoint | None, Sequence[ExecutionRequest]]:
+        """Checkpoint, and the short calls after it, for another guest to go on from; a call may be under way."""
+        with self._base_lock:
+            return self.point, tuple(self._since)
+
+    def wants_tending(self) -> bool:
+        """Whether somebody is to call `tend` from now on, until it says no more; asked after each `attempt`."""
+        with self._lock:
+            if self._is_tended or not self._since:
+                return False
+            self._is_tended, self._tended_calls = True, self._calls
+            return True
+
+    def tend(self) -> bool:
+        """Take the checkpoint after short calls, unless there was a call since the last look; on a thread for guests.
+
+        Returns:
+            Whether to look again in a moment.
+        """
+        if not self._lock.acquire(blocking=False):
+            return True
+        try:
+            calls, self._tended_calls = self._tended_calls, self._calls
+            if self._since and calls != self._calls and not self._is_closed:
+                return True
+            self._is_tended = False
+            self._settle()
+            return False
+        finally:
+            self._lock.release()
+            self._drop_if_abandoned()
+
+    # -- points ----------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
         with self.held():
+            if self._since and self._guest is None and self._aside is not None:
+                wait_for(self._aside(self._settle))
+            self._settle()
             if self._guest is not None and self._guest.is_at_rest and not self._is_at_point:
                 self.point = self._taken(self._guest)
             self._is_own = False
@@ -193,8 +339,14 @@ class KeptGuest:
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint. It waits for a call that is under way."""
         with self.held():
-            self.point, self._is_own = point, False
+            self._go_to(point)
+            self._is_own = False
             self._drop()
+
+    def _go_to(self, point: Checkpoint | None) -> None:
+        """Set the checkpoint, and forget the calls after the one before."""
+        with self._base_lock:
+            self.point, self._since = point, []
 
     def pack(self, most_bytes: int) -> int:
         """Keep the checkpoint in less memory, unless a call is under way, or others hold it, too.
@@ -240,15 +392,26 @@ class KeptGuest:
         return math.inf if self._point is None else self._point.nbytes
 
     def _drop(self) -> None:
-        guest, self._guest = self._guest, None
-        if guest is not None:
-            guest.close()
+        """Tear the instance down, on a thread that hears of no signals."""
+        if (guest := self._guest) is not None:
+            self._spoilt, self._guest = [*self._spoilt, guest], None
+        if self._spoilt and self._aside is not None and threading.current_thread() is threading.main_thread():
+            try:
+                wait_for(self._aside(self._close_spoilt))
+                return
+            except HostError as error:
+                _log.debug("a guest is torn down where it was given up: %s", error)
+        self._close_spoilt()
+
+    def _close_spoilt(self) -> None:
+        while self._spoilt:
+            self._spoilt.pop().give_up()
 
     def close(self) -> None:
         """Tear the instance down; the checkpoint goes with it. It waits for a call that is under way."""
         with self._lock:
             self._is_closed = True
-            self.point = None
+            self._go_to(None)
             self._drop()
 
     def abandon(self) -> None:

@@ -36,7 +36,8 @@ class Cancellable:
 
     def __init__(self, abandoned: Callable[[], bool] | None = None) -> None:
         self.abandoned = abandoned
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
+        self._ended_sleep: threading.Event | None = None
         self._stop: Callable[[], object] | None = None
         self._wake: Callable[[], object] | None = None
 
@@ -50,7 +51,9 @@ class Cancellable:
 
     def wake(self) -> None:
         """End a sleep, and every later one: the guest is to end."""
-        self._cancelled.set()
+        self._is_cancelled = True
+        if (ended_sleep := self._ended_sleep) is not None:
+            ended_sleep.set()
         if (wake := self._wake) is not None:
             wake()
 
@@ -62,7 +65,7 @@ class Cancellable:
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled.is_set() or (self.abandoned is not None and self.abandoned())
+        return self._is_cancelled or (self.abandoned is not None and self.abandoned())
 
 
 class Elapsed(NamedTuple):
@@ -118,9 +121,10 @@ class LiveSurroundings(Cancellable):
         return os.urandom(size)
 
     def sleep(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
+        end, cancelled = time.monotonic() + seconds, threading.Event()
+        self._ended_sleep = cancelled  # before it is looked whether it is cancelled: who cancels does the reverse
         while not self.cancelled and (left := end - time.monotonic()) > 0:
-            self._cancelled.wait(min(left, threading.TIMEOUT_MAX))
+            cancelled.wait(min(left, threading.TIMEOUT_MAX))
 
 
 class FixedSurroundings(Cancellable):
