@@ -50,6 +50,21 @@ def test_ci_takes_the_defences_out() -> None:
     assert "tools/mutants.py" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_shares_are_together_all_rows(count: int) -> None:
+    rows = mutants.read_list()
+    shares = [mutants.share_of(rows, number + 1, count) for number in range(count)]
+    assert sorted(row.without for share in shares for row in share) == sorted(row.without for row in rows)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("share", ["0/2", "3/2", "2", "a/b", "/"])
+def test_a_share_that_is_none_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        mutants.main(["--share", share])
+    assert f"--share: invalid share value: '{share}'" in capsys.readouterr().err
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> mutants.Tree:
     """A tree with a defence and its tests."""

@@ -1,8 +1,8 @@
 """Take each line of defence out of a copy of the tree, and see that the tests named for it fail.
 
-Usage: mutants.py [--table] [--jobs N] [--passed] [WORD ...]
-The list is mutants.toml, beside this file. With words only those are tried whose name contains one of them. First the
-named tests are run with everything in place: they must pass; with ``--passed`` the caller sees to that. Exits with 1 if
+Usage: mutants.py [--table] [--jobs N] [--passed] [--share K/N] [WORD ...]
+The list is mutants.toml, beside this file. With words only those are tried whose name contains one of them; with
+``--share 2/3`` the second of three shares, which together are all. First the named tests are run with everything in place: they must pass; with ``--passed`` the caller sees to that. Exits with 1 if
 one defence can be missing unnoticed. With ``--table`` nothing is run; the table in THREAT_MODEL.md is written anew from
 the list.
 """
@@ -266,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="write the table into THREAT_MODEL.md")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many are tried at once")
     parser.add_argument("--passed", action="store_true", help="do not run the tests with every defence in place")
+    parser.add_argument("--share", type=share, default=(1, 1), help="try one of so many shares (2/3)")
     parser.add_argument("words", nargs="*", help="try only those with one of these words in their name")
     chosen = parser.parse_args(arguments)
     rows = read_list()
@@ -275,9 +276,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_table(rows)
         return
     words = chosen.words or [""]
-    rows = [row for row in rows if row.patches and any(word in row.without for word in words)]
+    rows = share_of([row for row in rows if row.patches and any(word in row.without for word in words)], *chosen.share)
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         raise SystemExit(1 if _try_all(rows, Path(directory), chosen.jobs, chosen.passed) else 0)
+
+
+def share(text: str) -> tuple[int, int]:
+    """Number and count of a share, as in ``2/3``."""
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(text)
+    return int(number), int(count)
+
+
+def share_of(rows: Sequence[Row], number: int, count: int) -> list[Row]:
+    """One of so many shares of the rows, which are of the same size and together all; the first has number 1."""
+    return list(rows[number - 1 :: count])
 
 
 def _pass(tree: Tree, rows: Sequence[Row], jobs: int) -> bool:
