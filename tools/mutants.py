@@ -2,9 +2,9 @@
 
 Usage: mutants.py [--table] [--jobs N] [--passed] [--share K/N] [WORD ...]
 The list is mutants.toml, beside this file. With words only those are tried whose name contains one of them; with
-``--share 2/3`` the second of three shares, which together are all. First the named tests are run with everything in place: they must pass; with ``--passed`` the caller sees to that. Exits with 1 if
-one defence can be missing unnoticed. With ``--table`` nothing is run; the table in THREAT_MODEL.md is written anew from
-the list.
+``--share 2/3`` the second of three shares, which together are all. First the named tests are run with everything in
+place: they must pass; with ``--passed`` the caller sees to that. Exits with 1 if one defence can be missing unnoticed.
+With ``--table`` nothing is run; the table in THREAT_MODEL.md is written anew from the list.
 """
 
 from __future__ import annotations
