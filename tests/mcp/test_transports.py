@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -376,6 +376,43 @@ def test_a_token_is_asked_of_each_client_and_its_sessions_are_its_own(tmp_path: 
             assert again.run("x", session="mine")["value"] == "of Ann"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_one_token_does_not_take_the_places_of_another(tmp_path: Path) -> None:
+    """Of two each has half of 512: sessions of the older protocol, which are kept, and requests under way."""
+    file = tmp_path / "tokens"
+    file.write_text(f"{ANN}\n{BOB}\n", encoding="utf-8")
+    info = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "x", "version": "1"}}
+    opening = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": info}).encode()
+    common = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    of_ann, of_bob = ({**common, "Authorization": f"Bearer {token}"} for token in (ANN, BOB))
+    with http_server("--token-file", str(file)) as (url, _), ExitStack() as streams:
+        sessions = []
+        for _ in range(256):
+            connection = posted(url, opening, of_ann)
+            answer = connection.getresponse()
+            sessions.append(answer.headers["Mcp-Session-Id"])
+            answer.read()
+            connection.close()
+        status, text = answer_to(url, opening, of_ann)
+        assert (status, "Too many open sessions" in text) == (503, True)
+        assert answer_to(url, opening, of_bob)[0] == 200
+        for session in sessions:
+            stream = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+            streams.callback(stream.close)
+            stream.request("GET", "/mcp", headers={**of_ann, "Mcp-Session-Id": session})
+            assert stream.getresponse().status == 200
+        body, headers = modern_request("6 * 7")
+        status, text = answer_to(url, body, {**headers, **of_ann})
+        assert (status, "256 requests of yours" in text) == (429, True)
+        assert answer_to(url, body, {**headers, **of_bob})[0] == 200
+        streams.close()
+        for _ in range(100):  # it hears of it a moment later
+            if answer_to(url, body, {**headers, **of_ann})[0] == 200:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("what ended kept its place")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from wasm_sandbox import AsyncSandbox, CodeResult, Tool, ToolExecutionResult
 from wasm_sandbox.mcp.answers import Refused
 from wasm_sandbox.mcp.sessions import Sessions
-from wasm_sandbox.mcp.tokens import OWNER
+from wasm_sandbox.mcp.tokens import NOBODY, OWNER
 from wasm_sandbox.stores import LocalUser
 
 Scope = Mapping[str, Any]
@@ -127,4 +127,4 @@ class BoxCalls:
 
 def _owner(scope: Scope) -> str:
     """Whose sessions a request may use: its token's, or those of all who have none."""
-    return str(scope.get(OWNER, ""))
+    return str(scope.get(OWNER, NOBODY))

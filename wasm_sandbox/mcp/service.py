@@ -55,6 +55,8 @@ class Service:
     def __init__(self, calls: Calls, *, has_stored_tools: bool = True) -> None:
         self._calls, self._has_stored_tools = calls, has_stored_tools
         self._tools, self._user = stores.ToolManager(), stores.LocalUser()
+        self._lives = 0
+        self._warming: asyncio.Task[None] | None = None
         self.server: Server[Any] = Server(
             "wasm-sandbox",
             version=wasm_sandbox.__version__,
@@ -68,15 +70,22 @@ class Service:
 
     @asynccontextmanager
     async def _lifespan(self, _: Server[Any]) -> AsyncIterator[None]:
-        """Life of the server: its image is loaded while clients shake hands; at its end no session is left."""
-        warming = asyncio.ensure_future(self._warm())
+        """Life of the server: its image is loaded while clients shake hands; at its end no session is left.
+
+        Over HTTP each owner's transports enter it: it begins with the first, and ends with the last.
+        """
+        self._lives += 1
+        if self._warming is None:
+            self._warming = asyncio.ensure_future(self._warm())
         try:
             yield
         finally:
-            warming.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await warming
-            await self._calls.close()
+            self._lives -= 1
+            if not self._lives:
+                self._warming.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._warming
+                await self._calls.close()
 
     async def _warm(self) -> None:
         try:

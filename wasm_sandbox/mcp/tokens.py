@@ -14,6 +14,9 @@ from wasm_sandbox.web import holder_of, read_tokens
 OWNER = "wasm_sandbox.owner"
 """Where a request's scope says whose it is."""
 
+NOBODY = ""
+"""Owner of what comes without tokens."""
+
 _SECRET = frozenset({"name", "token", "sha256"})
 
 Scope = MutableMapping[str, Any]
@@ -31,6 +34,11 @@ class Tokens:
 
     def __init__(self, owners: dict[bytes, str]) -> None:
         self._owners = owners
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all owners, each once."""
+        return [*dict.fromkeys(self._owners.values())]
 
     @classmethod
     def read(cls, path: str | Path) -> Tokens:
