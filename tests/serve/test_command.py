@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -131,6 +134,61 @@ def test_sessions_outlive_the_server_and_stay_their_owners(tmp_path: Path) -> No
         for one, value in ((path, 41), (busy, 1)):
             answer = httpx.post(f"{url}{one}/code", json={"code": "x" if value == 41 else "y"}, headers=of_alice)
             assert answer.json()["value"] == value
+
+
+def test_sessions_of_agents_and_contexts_outlive_the_server_by_name(tmp_path: Path) -> None:
+    def agent(client: httpx.Client, code: str) -> Any:
+        arguments = {"code": code, "session": "mine"}
+        params = {"name": "run_python", "arguments": arguments}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        headers = {"Accept": "application/json, text/event-stream", "Mcp-Protocol-Version": "2025-06-18"}
+        answer = client.post("/mcp", json=body, headers=headers)
+        line = next(line for line in answer.text.splitlines() if line.startswith("data: {"))
+        return json.loads(line.removeprefix("data: "))["result"]["structuredContent"]
+
+    def context(client: httpx.Client, code: str, name: str | None) -> Any:
+        told = client.post("/execute", json={"code": code, "context_id": name}).text.splitlines()
+        return json.loads(told[-1]).get("text")
+
+    options: dict[str, Any] = {"data_directory": tmp_path, "tokens": tokens(tmp_path)}
+    with running(**options) as server, server.client(ALICE) as alice:
+        assert agent(alice, "x = 'of the agent'")["session_is_new"]
+        context(alice, "x = 'of the default one'", None)
+        made = alice.post("/contexts", json={"cwd": "/work"}).json()
+        context(alice, "x = 'of the other one'", made["id"])
+        assert alice.post(f"/contexts/{made['id']}/restart").status_code == 200
+        context(alice, "y = 'begun again'", made["id"])
+    with running(**options) as server, server.client(ALICE) as alice, server.client(BOB) as bob:
+        assert agent(bob, "x")["error"]["exception_name"] == "NameError"
+        assert bob.get("/contexts").json() == []
+        problem(bob.post("/execute", json={"code": "y", "context_id": made["id"]}), "unknown-session")
+        found = agent(alice, "x")
+        assert (found["value"], found["session_is_new"]) == ("of the agent", False)
+        contexts = {one["id"]: one["cwd"] for one in alice.get("/contexts").json()}
+        assert contexts == {"default": "/home/user", made["id"]: "/work"}
+        assert context(alice, "x", None) == "of the default one"
+        assert context(alice, "y", made["id"]) == "begun again"
+        assert len(alice.get("/v1/sessions").json()["sessions"]) == 3
+        assert alice.delete(f"/contexts/{made['id']}").status_code == 200
+    with running(**options) as server, server.client(ALICE) as alice:
+        problem(alice.post("/execute", json={"code": "y", "context_id": made["id"]}), "unknown-session")
+
+
+def test_a_kept_session_is_there_for_all_who_ask_and_after_a_refusal(tmp_path: Path) -> None:
+    with running(data_directory=tmp_path) as server, server.client() as client:
+        path = client.post("/v1/sessions", json={}).headers["location"]
+        client.post(f"{path}/code", json={"code": "x = 41"})
+    with running(data_directory=tmp_path, concurrency=1, queue_seconds=0.3) as server, server.client() as client:
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(httpx.post, f"{server.url}/v1/code", json={"code": "import time; time.sleep(1.5)"})
+            while not server.app.admission.running:
+                time.sleep(0.01)
+            problem(client.get(path), "queue-full")
+            other.result()
+        with ThreadPoolExecutor(6) as pool:
+            answers = [*pool.map(lambda _: httpx.get(f"{server.url}{path}", timeout=30), range(6))]
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert client.post(f"{path}/code", json={"code": "x + 1"}).json()["value"] == 42
 
 
 def test_two_servers_do_not_share_a_data_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from wasm_sandbox.serve.held import Held, Sessions
 from wasm_sandbox.serve.problems import Problem, problem_of
 from wasm_sandbox.serve.routes import images_of
 from wasm_sandbox.serve.shapes import SessionShape
+from wasm_sandbox.serve.shelf import Alias
 from wasm_sandbox.serve.tokens import DEFAULT_IMAGE, Client
 from wasm_sandbox.serve.visits import KEY, Visit
 
@@ -87,7 +88,7 @@ class _Calls:
 
     def __init__(self, desk: Desk, sessions: Sessions) -> None:
         self._desk, self._sessions = desk, sessions
-        self._named: dict[tuple[Client, str], asyncio.Task[Held]] = {}
+        self._named: dict[tuple[Client, str], asyncio.Task[tuple[Held, bool]]] = {}
 
     def box(self, scope: Mapping[str, Any]) -> AsyncSandbox:
         """Sandbox that a client is told of: with its limits."""
@@ -140,13 +141,16 @@ class _Calls:
             Refused: if there is none of the name.
         """
         self._forget_closed()
-        making = self._named.pop((_visit(scope).client, session), None)
-        if making is None:
-            raise Refused(
-                "unknown_session", f"there is no session {session!r}: it was never begun, or its time is over"
-            )
+        client = _visit(scope).client
+        making = self._named.pop((client, session), None)
         with self._in_words(_visit(scope)):
-            await self._sessions.close(await asyncio.shield(making))
+            held = await self._sessions.called(client, _alias(session))
+            if making is not None:
+                held, _ = await asyncio.shield(making)
+            if held is not None:
+                await self._sessions.close(held)
+                return
+        raise Refused("unknown_session", f"there is no session {session!r}: it was never begun, or its time is over")
 
     async def warm(self) -> None:
         """Nothing: the server is warm, or its probe makes it so."""
@@ -156,15 +160,24 @@ class _Calls:
 
     async def _session(self, client: Client, name: str, image: str | None) -> tuple[Held, bool]:
         self._forget_closed()
-        making, is_new = self._named.get((client, name)), False
+        making = self._named.get((client, name))
         if making is None:
-            shape = SessionShape(image=image, lifetime_seconds=LIFETIME_SECONDS)
-            making, is_new = asyncio.ensure_future(self._sessions.create(client, shape)), True
+            making = asyncio.ensure_future(self._begin(client, name, image))
             self._named[client, name] = making
-        held = await asyncio.shield(making)
+            held, is_new = await asyncio.shield(making)
+        else:
+            held, is_new = (await asyncio.shield(making))[0], False
         if image is not None and image != (held.image or DEFAULT_IMAGE):
             raise Refused("bad_arguments", f"image: the session {name} is one of {held.image or DEFAULT_IMAGE}")
         return held, is_new
+
+    async def _begin(self, client: Client, name: str, image: str | None) -> tuple[Held, bool]:
+        """Session of a name, and whether it is a new one, and none of an earlier server."""
+        if (held := await self._sessions.called(client, _alias(name))) is not None:
+            return held, False
+        held = await self._sessions.create(client, SessionShape(image=image, lifetime_seconds=LIFETIME_SECONDS))
+        held.alias = _alias(name)
+        return held, True
 
     def _forget_closed(self) -> None:
         for key in [key for key, making in self._named.items() if _is_over(making)]:
@@ -184,10 +197,14 @@ class _Calls:
             raise Refused(problem.name.replace("-", "_"), words) from None
 
 
-def _is_over(making: asyncio.Task[Held]) -> bool:
+def _alias(name: str) -> Alias:
+    return Alias(protocol="mcp", name=name)
+
+
+def _is_over(making: asyncio.Task[tuple[Held, bool]]) -> bool:
     if not making.done():
         return False
-    return making.cancelled() or making.exception() is not None or making.result().session.is_closed
+    return making.cancelled() or making.exception() is not None or making.result()[0].session.is_closed
 
 
 def _visit(scope: Mapping[str, Any]) -> Visit:

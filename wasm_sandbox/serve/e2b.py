@@ -25,6 +25,7 @@ from wasm_sandbox.serve.operations import Operation
 from wasm_sandbox.serve.problems import Problem
 from wasm_sandbox.serve.routes import Routes
 from wasm_sandbox.serve.shapes import MAX_SECONDS, Environ, SessionShape, Text, writable
+from wasm_sandbox.serve.shelf import Alias
 from wasm_sandbox.serve.streams import NDJSON, EventResponse
 from wasm_sandbox.serve.tokens import Client
 from wasm_sandbox.serve.visits import visit_of
@@ -84,8 +85,6 @@ class Contexts:
     def __init__(self, routes: Routes, sessions: Sessions) -> None:
         self._routes, self._sessions = routes, sessions
         self._desk = routes.desk
-        self._known: dict[tuple[Client, str], Held] = {}
-        self._directories: dict[Held, str] = {}
 
     def operations(self) -> list[Operation]:
         """What is answered here."""
@@ -135,8 +134,8 @@ class Contexts:
 
     async def list(self, request: Request) -> Response:
         """List contexts."""
-        client = visit_of(request).client
-        found = [self._info(name, held) for (owner, name), held in self._known.items() if owner is client]
+        named = self._sessions.named(visit_of(request).client, "e2b")
+        found = [_info(name, directory) for name, directory in named.items()]
         return Response(to_json(found), media_type=JSON)
 
     async def create(self, request: Request) -> Response:
@@ -145,28 +144,23 @@ class Contexts:
         _check_language(shape.language)
         client = visit_of(request).client
         held = await self._make(client, shape.cwd or HOME)
-        self._known[client, held.id] = held
-        return Response(to_json(self._info(held.id, held)), media_type=JSON)
+        held.alias = _alias(held.id)
+        return Response(to_json(_info(held.id, held.directory)), media_type=JSON)
 
     async def restart(self, request: Request) -> Response:
         """Make a context anew, and stop what runs in it."""
         client, name = visit_of(request).client, request.path_params["context_id"]
         held = await self._held(client, name)
-        await self._forget(client, name, held)
-        self._known[client, name] = await self._make(client, self._directories.pop(held, HOME))
+        await self._sessions.close(held)
+        made = await self._make(client, held.directory or HOME)
+        made.alias = _alias(name)
         return Response(b"null", media_type=JSON)
 
     async def remove(self, request: Request) -> Response:
         """Remove a context."""
         client, name = visit_of(request).client, request.path_params["context_id"]
-        held = await self._held(client, name)
-        await self._forget(client, name, held)
-        self._directories.pop(held, None)
+        await self._sessions.close(await self._held(client, name))
         return Response(b"null", media_type=JSON)
-
-    async def _forget(self, client: Client, name: str, held: Held) -> None:
-        self._known.pop((client, name), None)
-        await self._sessions.close(held)
 
     async def _held(self, client: Client, name: str) -> Held:
         """Session of a context; the default one is made when it is first asked for.
@@ -174,20 +168,17 @@ class Contexts:
         Raises:
             Problem: if there is none.
         """
-        self._forget_closed()
-        held = self._known.get((client, name))
+        held = await self._sessions.called(client, _alias(name))
         if held is None and name == DEFAULT:
             made = await self._make(client, HOME)
-            held = self._known.setdefault((client, name), made)
-            if held is not made:  # another request was quicker
+            held = await self._sessions.called(client, _alias(name))
+            if held is None:
+                held, made.alias = made, _alias(name)
+            else:  # another request was quicker
                 await self._sessions.close(made)
         if held is None:
             raise Problem("unknown-session", "there is no context of this id, or its time is over: make another one")
         return held
-
-    def _forget_closed(self) -> None:
-        for key in [key for key, held in self._known.items() if held.session.is_closed]:
-            self._directories.pop(self._known.pop(key), None)
 
     async def _make(self, client: Client, directory: str) -> Held:
         shape = SessionShape(files={}, idle_seconds=IDLE_SECONDS, lifetime_seconds=MAX_SECONDS)
@@ -201,11 +192,16 @@ class Contexts:
         except BaseException:
             await self._sessions.close(held)
             raise
-        self._directories[held] = directory
+        held.directory = directory
         return held
 
-    def _info(self, name: str, held: Held) -> ContextInfo:
-        return ContextInfo(id=name, cwd=self._directories.get(held, HOME))
+
+def _alias(name: str) -> Alias:
+    return Alias(protocol="e2b", name=name)
+
+
+def _info(name: str, directory: str | None) -> ContextInfo:
+    return ContextInfo(id=name, cwd=directory or HOME)
 
 
 def _check_language(language: str | None) -> None:

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from wasm_sandbox import AsyncSandbox, AsyncSession, Limits, SandboxError, SessionPoint
+from wasm_sandbox import AsyncSandbox, AsyncSession, Limits, SandboxError, SessionPoint, SnapshotError
 from wasm_sandbox.serve.calls import Desk
 from wasm_sandbox.serve.problems import Problem
 from wasm_sandbox.serve.shapes import SessionInfo, SessionShape
-from wasm_sandbox.serve.shelf import Shelf, ShelfEntry
+from wasm_sandbox.serve.shelf import Alias, Shelf, ShelfEntry
 from wasm_sandbox.serve.tokens import DEFAULT_IMAGE, Client
 from wasm_sandbox.serve.visits import Log
 
@@ -44,6 +44,9 @@ class Held:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[object] | None = None
     """What holds it at present."""
+    alias: Alias | None = None
+    directory: str | None = None
+    """Directory that it began in, of a context of E2B's."""
 
     @property
     def image(self) -> str | None:
@@ -76,7 +79,8 @@ class Held:
 # Guarantees:
 # - a session is found by its owner only; for anybody else it is unknown;
 # - calls of a session follow one another; `MAX_WAITING` wait at most;
-# - what was closed, by whomever, is forgotten within `SWEEP_SECONDS`.
+# - what was closed, by whomever, is forgotten within `SWEEP_SECONDS`;
+# - a session of an earlier server stays on its shelf until it is whole in memory, whoever asked for it and hung up.
 # Locks: `Held.lock`, held through a call; all else is used on the event loop only.
 class Sessions:
     """Sessions of all clients.
@@ -98,6 +102,8 @@ class Sessions:
         self._shelf = None if directory is None else Shelf(directory)
         self._kept = {} if self._shelf is None else self._shelf.entries()
         """Sessions of an earlier server, until they are used."""
+        self._taking: dict[str, asyncio.Task[Held | None]] = {}
+        """Those that are on their way from the shelf."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -116,6 +122,8 @@ class Sessions:
 
     async def put_away(self) -> None:
         """Write all sessions to the data directory if there is one, and close them."""
+        if self._taking:
+            await asyncio.wait([*self._taking.values()])
         for held in list(self._held.values()):
             if self._shelf is not None and not held.session.is_closed:
                 await self._write(self._shelf, held)
@@ -139,6 +147,8 @@ class Sessions:
                 limits=held.limits,
                 calls=held.calls,
                 expires_at=held.expires_at,
+                alias=held.alias,
+                directory=held.directory,
             )
             await asyncio.to_thread(shelf.write, entry, blob)
         except (SandboxError, OSError, TimeoutError) as error:
@@ -237,24 +247,68 @@ class Sessions:
             raise Problem("unknown-session", "there is no session of this id, or its time is over: make another one")
         return held
 
+    async def called(self, client: Client, alias: Alias) -> Held | None:
+        """Session of a client that is called so, None if there is none.
+
+        Raises:
+            Problem: if it was kept, and may not be loaded now.
+            SnapshotError: if it was kept, and its bytes are damaged.
+        """
+        self._forget_closed()
+        for held in self._held.values():
+            if held.client is client and held.alias == alias:
+                return held
+        for entry in self._kept.values():
+            if entry.client == client.name and entry.alias == alias:
+                return await self._taken_down(client, entry.id)
+        return None
+
+    def named(self, client: Client, protocol: str) -> dict[str, str | None]:
+        """What the sessions of a client are called in a protocol, and the directory that each began in."""
+        self._forget_closed()
+        now = time.time()
+        found: list[Held | ShelfEntry] = [held for held in self._held.values() if held.client is client]
+        found += [one for one in self._kept.values() if one.client == client.name and one.expires_at > now]
+        return {one.alias.name: one.directory for one in found if one.alias and one.alias.protocol == protocol}
+
     async def _taken_down(self, client: Client, session_id: str) -> Held | None:
         """Session of an earlier server, which is this one's from now on."""
         entry = self._kept.get(session_id)
         if entry is None or entry.client != client.name or self._shelf is None:
             return None
-        self._check_room(client)
-        del self._kept[session_id]
-        blob = await asyncio.to_thread(self._shelf.take, session_id)
+        taking = self._taking.get(session_id)
+        if taking is None:
+            taking = asyncio.ensure_future(self._take_down(self._shelf, client, entry))
+            self._taking[session_id] = taking
+            taking.add_done_callback(lambda task: self._taken(session_id, task))
+        return await asyncio.shield(taking)
+
+    def _taken(self, session_id: str, task: asyncio.Task[Held | None]) -> None:
+        del self._taking[session_id]
+        task.cancelled() or task.exception()  # whoever waited for it was told
+
+    async def _take_down(self, shelf: Shelf, client: Client, entry: ShelfEntry) -> Held | None:
         left = entry.expires_at - time.time()
-        if blob is None or left <= 0:
+        blob = await asyncio.to_thread(shelf.read, entry.id) if left > 0 else None
+        if blob is None:
+            await self._forget_kept(shelf, entry)
             return None
         shape = entry.shape.model_copy(update={"lifetime_seconds": left, "limits": None})
         box, _ = self._desk.box_of(client, shape.image, entry.limits, files=shape.files)
-        held = await self._make(client, shape, entry.limits, lambda: self._loaded(box, client, shape, blob))
+        try:
+            held = await self._make(client, shape, entry.limits, lambda: self._loaded(box, client, shape, blob))
+        except SnapshotError:
+            await self._forget_kept(shelf, entry)
+            raise
         del self._held[held.id]
-        held.id, held.calls = session_id, entry.calls
+        held.id, held.calls, held.alias, held.directory = entry.id, entry.calls, entry.alias, entry.directory
         self._held[held.id] = held
+        await self._forget_kept(shelf, entry)
         return held
+
+    async def _forget_kept(self, shelf: Shelf, entry: ShelfEntry) -> None:
+        del self._kept[entry.id]
+        await asyncio.to_thread(shelf.remove, entry.id)
 
     @asynccontextmanager
     async def using(self, held: Held) -> AsyncIterator[AsyncSession]:

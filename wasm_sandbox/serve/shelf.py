@@ -7,6 +7,7 @@ import re
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,15 @@ MAX_FILE_BYTES = 5 << 30
 ID = re.compile(r"[A-Za-z0-9_-]{24}")
 
 
+class Alias(BaseModel):
+    """What a session is called by clients that have a name for it, and not its id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: Literal["mcp", "e2b"]
+    name: str
+
+
 class ShelfEntry(BaseModel):
     """What is known of a session besides its bytes."""
 
@@ -35,6 +45,9 @@ class ShelfEntry(BaseModel):
     calls: int
     expires_at: float
     """End of its life, on the clock of `time.time`."""
+    alias: Alias | None = None
+    directory: str | None = None
+    """Directory that it began in, of a context of E2B's."""
 
 
 class Shelf:
@@ -99,17 +112,19 @@ class Shelf:
             os.fsync(file.fileno())
         draft.replace(path)
 
-    def take(self, session_id: str) -> bytes | None:
-        """Bytes of a session, whose file is removed; None if it cannot be read."""
-        path = self._path(session_id)
+    def read(self, session_id: str) -> bytes | None:
+        """Bytes of a session; None if they cannot be read."""
         try:
-            with path.open("rb") as file:
+            with self._path(session_id).open("rb") as file:
                 file.readline(MAX_HEADER_BYTES)
-                blob = file.read(MAX_FILE_BYTES)
-            path.unlink()
+                return file.read(MAX_FILE_BYTES)
         except OSError:
             return None
-        return blob
+
+    def remove(self, session_id: str) -> None:
+        """Remove a session's file."""
+        with suppress(OSError):
+            self._path(session_id).unlink()
 
     def _path(self, session_id: str) -> Path:
         assert ID.fullmatch(session_id)
