@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -102,6 +104,60 @@ def test_calls_that_do_not_end_in_time_are_stopped_and_a_second_signal_ends_at_o
             thread.join()
             assert time.monotonic() - began < 20
             assert process.returncode == 0
+
+
+@ON_POSIX
+def test_what_is_stopped_at_the_end_is_told_so_and_the_end_is_in_time(tmp_path: Path) -> None:
+    """Whole answers, streams of both kinds, contexts, sessions, agents, and a body that does not come."""
+    endless = {"code": "import time\nwhile True: print(1, flush=True); time.sleep(0.1)"}
+
+    def agents(code: str) -> dict[str, Any]:
+        params = {"name": "run_python", "arguments": {"code": code}}
+        return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("/v1/code", endless, "*/*"),
+        ("/v1/code", endless, "application/x-ndjson"),
+        ("/v1/code", endless, "text/event-stream"),
+        ("/execute", endless, "*/*"),
+        ("/run_jupyter", {"cells": [endless["code"]]}, "*/*"),
+        ("/mcp", agents("while True: pass"), "application/json, text/event-stream"),
+    ]
+    with command("--drain-seconds", "1", "--data-dir", str(tmp_path)) as (process, url):
+        path = httpx.post(f"{url}/v1/sessions", json={}, timeout=30).headers["location"]
+        httpx.post(f"{url}{path}/code", json={"code": "x = 41"}, timeout=30)
+        asked += [(f"{path}/code", {"code": "x = 42\nwhile True: pass"}, kind) for kind in ("*/*", "text/event-stream")]
+        place = urlsplit(url)
+        with ThreadPoolExecutor(10) as pool, socket.create_connection((place.hostname, place.port), 30) as slow:
+            slow.sendall(b"POST /v1/code HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            slow.sendall(b"Content-Length: 9\r\n\r\n{")
+
+            def answered(where: str, body: dict[str, Any], kind: str) -> httpx.Response:
+                headers = {"Accept": kind, "Mcp-Protocol-Version": "2025-06-18"}
+                return httpx.post(f"{url}{where}", json=body, headers=headers, timeout=30)
+
+            answered("/mcp", agents("1"), "application/json, text/event-stream")  # loads what serves agents
+            answers = [pool.submit(answered, *one) for one in asked]
+            time.sleep(1.5)
+            began = time.monotonic()
+            process.terminate()
+            whole, lines, messages, context, cells, agent, in_session, stream = (one.result() for one in answers)
+            assert slow.recv(100).startswith(b"HTTP/1.1 503 ")
+            _, errors = process.communicate(timeout=30)
+        assert time.monotonic() - began < 8
+    assert process.returncode == 0
+    for answer in (whole, cells, in_session):
+        assert "ended before" in problem(answer, "draining")["detail"]
+        assert answer.headers["retry-after"] == "5"
+    for text in (lines.text, context.text, stream.text.replace("data: ", ""), messages.text.replace("data: ", "")):
+        told = json.loads(text.strip().splitlines()[-1])
+        assert (told["kind"], told["status"], "ended before" in told["detail"]) == ("problem", 503, True)
+    assert '"kind":"draining"' in agent.text
+    assert [line for line in errors.splitlines() if not line.startswith("{")] == [
+        "Cancel 1 running task(s), timeout graceful shutdown exceeded"  # uvicorn's, of the body that did not come
+    ]
+    with command("--data-dir", str(tmp_path)) as (_, url):
+        assert httpx.post(f"{url}{path}/code", json={"code": "x"}, timeout=30).json()["value"] == 41
 
 
 @ON_POSIX

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from wasm_sandbox import AsyncSandbox, CodeResult, SandboxError, Tool, ToolExecutionResult
 from wasm_sandbox.mcp import Endpoint, Program, Refused, Service
-from wasm_sandbox.serve.bodies import JSON
+from wasm_sandbox.serve.bodies import JSON, until_over
 from wasm_sandbox.serve.calls import Call, Desk
 from wasm_sandbox.serve.held import Held, Sessions
 from wasm_sandbox.serve.problems import Problem, problem_of
@@ -110,12 +110,14 @@ class _Calls:
             if program.session is None:
                 box, limits = self._desk.box_of(visit.client, program.image, visit.client.within(None))
                 async with self._desk.counted(visit, Call("mcp", program.image, limits)) as counted:
-                    counted.result = result = await box.run_code(program.code, program.inputs, **more)
+                    run = box.run_code(program.code, program.inputs, **more)
+                    counted.result = result = await until_over(visit, run)
                     return result, False
             held, is_new = await self._session(visit.client, program.session, program.image)
             call = Call("mcp", held.image, held.limits)
             async with self._sessions.using(held), self._desk.counted(visit, call) as counted:
-                counted.result = result = await held.session.run_code(program.code, program.inputs, **more)
+                run = held.session.run_code(program.code, program.inputs, **more)
+                counted.result = result = await until_over(visit, run)
                 held.calls += 1
                 return result, is_new
 
@@ -131,7 +133,8 @@ class _Calls:
         with self._in_words(visit):
             box, limits = self._desk.box_of(visit.client, None, visit.client.within(None))
             async with self._desk.counted(visit, Call("mcp", None, limits)) as counted:
-                counted.result = result = await box.run_tool(tool, args, user=user, tool_id=tool.id, **more)
+                run = box.run_tool(tool, args, user=user, tool_id=tool.id, **more)
+                counted.result = result = await until_over(visit, run)
                 return result
 
     async def reset(self, scope: Mapping[str, Any], session: str) -> None:

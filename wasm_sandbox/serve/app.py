@@ -27,7 +27,7 @@ from wasm_sandbox.serve.metrics import Metrics, Starts
 from wasm_sandbox.serve.openapi import openapi_document
 from wasm_sandbox.serve.operations import Operation
 from wasm_sandbox.serve.playground import HEADERS, PAGE
-from wasm_sandbox.serve.problems import Problem, problem_of
+from wasm_sandbox.serve.problems import Problem, problem_of, server_ends
 from wasm_sandbox.serve.routes import Routes, image_names
 from wasm_sandbox.serve.settings import Settings
 from wasm_sandbox.serve.tokens import Client
@@ -42,6 +42,8 @@ LOCAL = "local"
 PROBE_LIMITS = Limits(timeout_seconds=10.0, fuel=1_000_000_000)
 PROBE_SECONDS = 5.0
 """Time for which the result of a probe run counts."""
+STOP_SECONDS = 5.0
+"""Longest time in which calls end that are stopped."""
 LINGER_SECONDS, LINGER_BYTES = 1.0, 4 << 20
 """Time and size of a body that is heard after its request was refused."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,6 +73,7 @@ class App:
         self.desk = Desk(settings, self.admission, self.metrics)
         self.sessions = Sessions(self.desk, self.log)
         self._local = Client(LOCAL, settings.limits, max_sessions=settings.sessions, may_read_metrics=True)
+        self._over = asyncio.Event()
         self._probing = asyncio.Lock()
         self._probed = (0.0, "")
         routes = Routes(self.desk, self.sessions)
@@ -133,10 +136,13 @@ class App:
                 await self.sessions.put_away()
 
     async def drain(self) -> None:
-        """Let calls under way end, and refuse new ones with 503."""
+        """Let calls under way end, and refuse new ones with 503; stop those that do not end in time."""
         self.log.write("draining", running=self.admission.running, waiting=self.admission.waiting)
         has_ended = await self.admission.drain(self.settings.drain_seconds)
-        self.log.write("drained", stopped=None if has_ended else self.admission.running)
+        stopped = None if has_ended else self.admission.running
+        self._over.set()
+        await self.admission.drain(STOP_SECONDS)
+        self.log.write("drained", stopped=stopped)
 
     # -- the door --------------------------------------------------------------------------------
 
@@ -145,7 +151,7 @@ class App:
             await self._routed(scope, receive, send)
             return
         request, began = Request(scope), time.monotonic()
-        visit = scope[KEY] = Visit(has_unread_body=_has_body(request))
+        visit = scope[KEY] = Visit(over=self._over, has_unread_body=_has_body(request))
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -161,6 +167,15 @@ class App:
             await self._routed({**scope, "app": self}, receive, sending)
         except HungUp:
             visit.outcome = visit.outcome or "hung up"
+        except asyncio.CancelledError:
+            if not self._over.is_set():
+                raise
+            # The server ends: the body of this request did not come, or its answer is not taken.
+            ending = server_ends()
+            visit.problem = ending.name
+            if visit.status is None:
+                visit.has_unread_body, ending.headers["Connection"] = False, "close"
+                await self._refuse(visit, ending.response(), receive, sending)
         except Exception as error:
             problem = problem_of(error) or _router_problem(error)
             if problem is None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from wasm_sandbox import ErrorKind
-from wasm_sandbox.serve.problems import Problem, invalid_body
+from wasm_sandbox.serve.problems import Problem, invalid_body, server_ends
 from wasm_sandbox.serve.settings import Settings
 from wasm_sandbox.serve.shapes import FREE_FIELDS
 from wasm_sandbox.serve.visits import Visit, visit_of
@@ -133,19 +133,41 @@ async def until_hung_up(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         HungUp: if the client hung up; the work is cancelled, and has ended.
-        Problem: if the work was cancelled by another request.
+        Problem: if the work was cancelled by another request, or the server ends.
     """
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_hung_up(request))
+    task, over = asyncio.ensure_future(work), visit_of(request).over
+    watch, end = asyncio.ensure_future(_hung_up(request)), asyncio.ensure_future(over.wait())
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, watch, end), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise HungUp
+            if watch.done():
+                raise HungUp
+            await ended(task)  # a stream has something to say yet
         if task.cancelled():
+            if over.is_set():
+                raise server_ends()
             raise Problem("stopped", "the call was stopped, for its session was closed", kind=ErrorKind.CANCELLED)
         return task.result()
     finally:
         watch.cancel()
+        end.cancel()
+        await ended(task)
+
+
+async def until_over(visit: Visit, work: Coroutine[Any, Any, T]) -> T:
+    """Do work as long as the server goes on.
+
+    Raises:
+        Problem: if it ends; the work is cancelled, and has ended.
+    """
+    task, end = asyncio.ensure_future(work), asyncio.ensure_future(visit.over.wait())
+    try:
+        await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise server_ends()
+        return task.result()
+    finally:
+        end.cancel()
         await ended(task)
 
 

@@ -129,6 +129,11 @@ class Problem(Exception):
         return Response(body, self.status, self.headers, media_type=MEDIA_TYPE)
 
 
+def server_ends() -> Problem:
+    """Problem of what is under way when the server ends."""
+    return Problem("draining", "the server ended before this did: try again at another one", retry_after=5)
+
+
 def invalid_body(error: ValidationError) -> Problem:
     """Problem of a body that does not fit its model: each fault with its place, and no value."""
     found = error.errors(include_url=False, include_context=False, include_input=False)

@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from wasm_sandbox import Event
 from wasm_sandbox.serve.bodies import ended, until_hung_up
-from wasm_sandbox.serve.problems import Problem, problem_of
+from wasm_sandbox.serve.problems import Problem, problem_of, server_ends
 from wasm_sandbox.serve.shapes import event_json
+from wasm_sandbox.serve.visits import visit_of
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
 HEADERS_SECONDS = 0.5
@@ -72,18 +73,29 @@ class EventResponse(Response):
         super().__init__(None, media_type=media_type, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._request, self._events, self._is_sse = request, events, media_type == SSE
+        self._has_begun = False
         self._encode = encode or (as_message if self._is_sse else as_line)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await until_hung_up(self._request, self._send_all(send))
 
     async def _send_all(self, send: Send) -> None:
+        try:
+            await self._send_events(send)
+        except asyncio.CancelledError:
+            if not self._has_begun or not visit_of(self._request).over.is_set():
+                raise
+            await self._send_problem(server_ends(), send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, send: Send) -> None:
         async with aclosing(self._events) as events:  # type: ignore[type-var]  # all of them are generators
             step = asyncio.ensure_future(anext(events, None))
             try:
                 await asyncio.wait((step,), timeout=HEADERS_SECONDS)
                 if step.done():
                     step.result()  # a problem is an answer of its own
+                self._has_begun = True
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
                 while (event := await self._next(step, send)) is not None:
                     for piece in self._encode(event):
@@ -91,7 +103,6 @@ class EventResponse(Response):
                     step = asyncio.ensure_future(anext(events, None))
             finally:
                 await ended(step)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _next(self, step: asyncio.Future[Event | None], send: Send) -> Event | None:
         """Next event, with heartbeats until it comes; None after the last one."""
@@ -103,10 +114,14 @@ class EventResponse(Response):
             return step.result()
         except Exception as error:
             problem = problem_of(error) or Problem("internal", "the server has a defect: see its log")
-            line = _problem_line(problem)
-            body = b"event: problem\ndata: " + line + b"\n\n" if self._is_sse else line + b"\n"
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await self._send_problem(problem, send)
             return None
+
+    async def _send_problem(self, problem: Problem, send: Send) -> None:
+        visit_of(self._request).problem = problem.name
+        line = _problem_line(problem)
+        body = b"event: problem\ndata: " + line + b"\n\n" if self._is_sse else line + b"\n"
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 class Gone(Exception):

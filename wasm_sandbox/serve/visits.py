@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class Visit:
 
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     """Name in the log, which the client is told, too."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server ends, and stops what is still under way."""
     who: Client | None = None
     """Client, once it is known."""
     operation: str | None = None

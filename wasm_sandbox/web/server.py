@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -16,6 +18,8 @@ from wasm_sandbox.web.addresses import address_of
 
 KEEP_ALIVE_SECONDS = 15
 MAX_HEAD_BYTES = 64 << 10
+MIN_END_SECONDS = 1
+"""Least time for requests that are still under way when the application has drained."""
 MIN_READ_BYTES = 64 << 10
 """Least that a client takes of what waits for it in `Bounds.write_seconds`."""
 
@@ -33,7 +37,7 @@ class Bounds:
     write_seconds: float = 30.0
     """Time in which a client takes 64 KiB of what waits for it, or all of it."""
     end_seconds: float = 30.0
-    """Longest time that requests under way have once the server ends."""
+    """Longest time that requests under way have once the server ends, its draining included."""
 
 
 def _protocol(bounds: Bounds) -> type[H11Protocol]:
@@ -135,11 +139,11 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             limit_concurrency=bounds.connections,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(bounds.end_seconds)),
+            timeout_graceful_shutdown=max(MIN_END_SECONDS, round(bounds.end_seconds)),
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
         super().__init__(config)
-        self._drain_app, self._ready = drain, ready
+        self._drain_app, self._ready, self._end_seconds = drain, ready, bounds.end_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Task[None] | None = None
 
@@ -167,5 +171,8 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         if self._drain_app is not None:
+            began = time.monotonic()
             await self._drain_app()
+            left = math.ceil(self._end_seconds - (time.monotonic() - began))
+            self.config.timeout_graceful_shutdown = max(MIN_END_SECONDS, left)
         self.should_exit = True
