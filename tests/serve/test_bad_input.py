@@ -146,7 +146,19 @@ def test_bytes_that_are_no_session_are_refused(client: httpx.Client, blob: bytes
     assert client.get("/v1/sessions").json() == {"sessions": []}
 
 
-@pytest.mark.parametrize("query", ["idle_seconds=x", "idle_seconds=0", "lifetime_seconds=inf", "image="])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "idle_seconds=x",
+        "idle_seconds=0",
+        "lifetime_seconds=inf",
+        "image=",
+        "idle_second=5",
+        "limits=1",
+        "x",
+        "idle_seconds=5&idle_seconds=6",
+    ],
+)
 def test_a_query_that_is_wrong_is_named(client: httpx.Client, query: str) -> None:
     headers = {"Content-Type": "application/octet-stream"}
     answer = client.post(f"/v1/sessions/load?{query}", content=b"x", headers=headers)

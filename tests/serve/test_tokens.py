@@ -65,6 +65,14 @@ def test_a_wrong_token_is_refused_before_the_body_is_read(guarded: Running, head
     assert ALICE not in guarded.stream.getvalue()
 
 
+@pytest.mark.parametrize("tokens", [(ALICE, ALICE), (ALICE, BOB), (BOB, "nobody's"), ("nobody's", ALICE)])
+def test_of_two_tokens_none_counts(guarded: Running, tokens: tuple[str, str]) -> None:
+    """A proxy may have gone by the other one."""
+    headers = [("Authorization", f"Bearer {token}") for token in tokens]
+    with guarded.client() as client:
+        problem(client.get("/v1/images", headers=headers), "unauthorized")
+
+
 def test_what_says_nothing_of_clients_needs_no_token(guarded: Running) -> None:
     with guarded.client() as client:
         assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/openapi.json")] == [200, 200, 200]

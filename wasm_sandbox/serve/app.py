@@ -228,8 +228,11 @@ class App:
         """
         if self.settings.tokens is None:
             return self._local
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        if not kind:
+        given = request.headers.getlist("authorization")
+        kind, _, token = (given or [""])[0].partition(" ")
+        if len(given) > 1:  # nobody knows which one others went by
+            token = ""
+        elif not kind:
             token = request.headers.get("x-access-token", "")  # as clients of E2B send it
         elif kind.lower() != "bearer":
             token = ""

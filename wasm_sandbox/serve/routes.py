@@ -12,12 +12,12 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from wasm_sandbox import CodeResult, Event, SandboxError, ToolExecutionResult, images
+from wasm_sandbox import CodeResult, ErrorKind, Event, SandboxError, ToolExecutionResult, images
 from wasm_sandbox.serve.bodies import BYTES, JSON, until_hung_up
 from wasm_sandbox.serve.calls import Call, Desk, Result
 from wasm_sandbox.serve.held import Held, Sessions
 from wasm_sandbox.serve.operations import Operation
-from wasm_sandbox.serve.problems import invalid_body
+from wasm_sandbox.serve.problems import Problem, invalid_body
 from wasm_sandbox.serve.shapes import (
     ImageInfo,
     ImageList,
@@ -232,7 +232,14 @@ class Routes:
         return _made(await self._sessions.load(client, shape, blob))
 
     def _load_shape(self, request: Request) -> SessionShape:
-        given: dict[str, Any] = {name: value for name, value in request.query_params.items() if name in _LOAD_QUERY}
+        given: dict[str, Any] = {}
+        for name, value in request.query_params.multi_items():
+            if name not in _LOAD_QUERY or name in given:
+                known = ", ".join(_LOAD_QUERY)
+                raise Problem(
+                    "invalid-body", f"{name[:100]}: the query may have {known}, each once", kind=ErrorKind.BAD_ARGUMENTS
+                )
+            given[name] = value
         try:
             # Texts of a query: numbers are read, and checked as in a body.
             shape = SessionShape.model_validate(given, strict=False)
