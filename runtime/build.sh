@@ -4,6 +4,7 @@
 #   runtime/build.sh                  build into $GUEST_BUILD (runtime/build by default) and check the hash
 #   runtime/build.sh --update         the same, and make the result the repository's artifact
 #   runtime/build.sh --lock           only renew toolchain.lock from what the registry has now
+#   runtime/build.sh --profile        only make the profile anew by which CPython is compiled (shared/profile)
 #   runtime/build.sh --flavour NAME   of another flavour than "plain"; with the others, or alone
 #
 # GUEST_SOURCES  directories (colon-separated) searched for pinned files before the registries
@@ -19,9 +20,9 @@ WORK=$GUEST_ROOT/guest
 FLAVOUR=plain MODE=
 while [ $# -gt 0 ]; do
     case $1 in
-        --update | --lock) MODE=$1 ;;
+        --update | --lock | --profile) MODE=$1 ;;
         --flavour) FLAVOUR=${2:?"--flavour needs a name"}; shift ;;
-        *) echo "usage: runtime/build.sh [--flavour NAME] [--update | --lock]" >&2; exit 2 ;;
+        *) echo "usage: runtime/build.sh [--flavour NAME] [--update | --lock | --profile]" >&2; exit 2 ;;
     esac
     shift
 done
@@ -86,6 +87,17 @@ cp "$REPOSITORY"/wasm_sandbox/inside/_sandbox_*.py "$WORK/recipe/guest/" # Pytho
 title "pinned files"
 python3 "$TOOLS/fetch.py" "$RUNTIME/shared" "$GUEST_ROOT" "$WORK" "${GUEST_SOURCES:-}"
 [ ! -e "$OWN/manifest.toml" ] || python3 "$TOOLS/fetch.py" "$OWN" "$GUEST_ROOT" "$OWN_WORK" "${GUEST_SOURCES:-}"
+
+if [ "$MODE" = --profile ]; then
+    make_stages "$WORK/done" 'recipe/shared/stages/[23]*.sh'
+    title "profile"
+    rm -rf "$WORK/profile" && mkdir "$WORK/profile"
+    python3 -m pip download -q --no-deps --require-hashes -r "$RUNTIME/shared/profile/requirements.txt" \
+        -d "$WORK/profile/wheels" --only-binary :all: --python-version 3.13 --platform manylinux_2_17_x86_64
+    in_root bash /guest/recipe/shared/profile/make.sh
+    xz -9e -c "$WORK/profile/cpython.profdata" > "$RUNTIME/shared/profile/cpython.profdata.xz"
+    exit
+fi
 
 make_stages "$WORK/done" 'recipe/shared/stages/[2-6]*.sh'
 [ ! -e "$OWN/stages" ] || make_stages "$OWN_WORK/done" "recipe/$FLAVOUR/stages/[0-9]*.sh"

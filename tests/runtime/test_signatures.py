@@ -21,8 +21,10 @@ def address(parameters: int, results: int) -> int:
     return BASE + 2 * parameters + results
 
 
-def module(tmp_path: Path, table: list[int], at: int = TABLES, more: dict[int, list[int]] | None = None) -> str:
-    """A linked module with a table in its data."""
+def module(
+    tmp_path: Path, table: list[int], at: int = TABLES, more: dict[int, list[int]] | None = None, named: str = "f"
+) -> str:
+    """A linked module with a table in its data, and a function of this name."""
     functions = [
         f"(func {shape if shape != '()' else ''} {'(result i32)' * results} {'i32.const 0' * results})"
         for shape in SHAPES
@@ -35,7 +37,7 @@ def module(tmp_path: Path, table: list[int], at: int = TABLES, more: dict[int, l
     data = "".join(f"\\{byte:02x}" for byte in memory)
     elements = " ".join(map(str, range(len(functions))))
     text = (
-        f"(module {' '.join(functions)} (table {BASE + len(functions)} funcref) (memory 1)"
+        f"(module {' '.join(functions)} (func ${named}) (table {BASE + len(functions)} funcref) (memory 1)"
         f' (elem (i32.const {BASE}) func {elements}) (data (i32.const {NAMES}) "{data}"))'
     )
     path = tmp_path / "module.wasm"
@@ -111,3 +113,11 @@ def test_getters_and_setters_of_a_type_are_looked_at(tmp_path: Path, capsys: pyt
     wrong = [NAMES, address(1, 1), 0, 0, 0, NAMES, address(2, 1), address(2, 1), 0, 7, 0]
     found = mistakes(module(tmp_path, whole, more={attributes: wrong}), capsys)
     assert [line.split(":")[0] for line in found] == ["getter of a_name", "setter of a_name"]
+
+
+@pytest.mark.parametrize("name", [".Lf_bitcast", ".Lf_bitcast_invalid", ".Lf_bitcast.7", "f_bitcast_invalid"])
+def test_a_call_by_a_wrong_declaration_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """These are what clang 21 links, with -flto, of ``int f(int);`` for ``long long f(int a)``, and the like."""
+    (line,) = mistakes(module(tmp_path, [], named=name), capsys)
+    assert line == "f is declared with other parameters than it has"
+    assert not mistakes(module(tmp_path, [], named="f_bitcasting"), capsys)

@@ -1,6 +1,6 @@
 #!/bin/bash
 # libpython3.13.a and its bundled C libraries for wasm32-wasip1.
-# uses: recipe/shared/stages/config.site
+# uses: recipe/shared/stages/config.site recipe/shared/profile/cpython.profdata.xz
 . /guest/recipe/shared/stages/common.sh
 wasi_toolchain
 rm -rf $WORK/cpython && mkdir $WORK/cpython && cd $WORK/cpython
@@ -18,5 +18,17 @@ run configure.log env CONFIG_SITE=$PWD/config.site PKG_CONFIG=/bin/false HOSTRUN
     $CPYTHON/configure --host=wasm32-unknown-wasip1 --build=x86_64-pc-linux-gnu \
     --with-build-python=$NATIVE_PYTHON --with-suffix=.wasm --prefix=/usr/local \
     --disable-test-modules --without-ensurepip --with-pymalloc --without-mimalloc --without-computed-gotos
-run make.log make -j"$JOBS" libpython3.13.a pybuilddir.txt # the latter for builds of extension modules
+# By a profile, and optimised as a whole when it is linked, but for the interpreter's loop: with all that would be put
+# into it the compiler takes gigabytes. Not by CFLAGS: configure looks through objects, and builds of extension modules
+# are told what is in there.
+xz -dc $RECIPE/profile/cpython.profdata.xz > cpython.profdata
+PROFILED="-fprofile-instr-use=$PWD/cpython.profdata -mllvm -enable-value-profiling -Wprofile-instr-out-of-date"
+run loop.log make -j"$JOBS" EXTRA_CFLAGS="$PROFILED" Python/ceval.o
+# pybuilddir.txt is for builds of extension modules.
+run make.log make -j"$JOBS" EXTRA_CFLAGS="-flto $PROFILED" libpython3.13.a pybuilddir.txt
+# Three in a hundred functions have other branches here than on the machine that counted; after a change of CPython's
+# sources they are many, and clang leaves out what does not fit with no more than a warning.
+awk '/profile data may be out of date/ { all += $10; other += $12 }
+    END { print other, "of", all, "functions do not fit the profile"; exit other * 20 > all }' make.log ||
+    { echo "the profile is of other sources: make it anew (runtime/build.sh --profile)" >&2; exit 1; }
 ls -l libpython3.13.a

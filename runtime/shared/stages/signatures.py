@@ -7,6 +7,9 @@ WebAssembly such a call is a trap ("indirect call type mismatch"), often in a fu
 tables of methods, attributes and slots, and whole types, are looked for in the module's data, and the type of each
 function in them is compared with the one in Python's headers. The base of the function table makes addresses of
 functions numbers that nothing else in the data is.
+
+Between objects that are optimised as a whole the linker does not see who calls whom: there the compiler puts a function
+of its own, NAME_bitcast, between a call and a function that has other parameters. Such a name is an error, too.
 """
 
 import pathlib
@@ -86,6 +89,9 @@ _TABLE_NAMES = {
 TABLES = {table: names.split() for table, names in _TABLE_NAMES.items()}
 NAME = re.compile(rb"[A-Za-z_][\w.<>]{0,200}\0")
 
+ADAPTED = re.compile(r"(?:\.L)?(.+)_bitcast(?:_invalid)?(?:\.\d+)?$")
+"""Name of what LLVM puts between a call and a function with other parameters (WebAssemblyFixFunctionBitcasts)."""
+
 
 class Use(NamedTuple):
     """A function in a table."""
@@ -127,6 +133,10 @@ class Module:
 
     def name_of(self, address: int) -> str:
         return self._names.get(self._table[address], "a function")
+
+    def adapted(self) -> list[str]:
+        """The functions that are somewhere called by a wrong declaration."""
+        return sorted({match[1] for name in self._names.values() if (match := ADAPTED.match(name))})
 
     def text(self, address: int) -> str | None:
         """The C text at an address, if it can be a name in Python."""
@@ -298,8 +308,12 @@ def main(path: str) -> None:
     for use in mistakes:
         is_, called = shown(module.type_of(use.function)), shown(use.expected)
         print(f"{use.what}: {module.name_of(use.function)} is {is_}, and is called as {called}")
-    if mistakes:
-        raise SystemExit(f"{len(mistakes)} functions are traps when they are called: give each its parameters")
+    adapted = module.adapted()
+    for name in adapted:
+        print(f"{name} is declared with other parameters than it has")
+    if mistakes or adapted:
+        count = len(mistakes) + len(adapted)
+        raise SystemExit(f"{count} functions are traps when they are called: give each its parameters")
     print(f"{len(found)} functions in tables of CPython's, all with the parameters by which they are called")
 
 

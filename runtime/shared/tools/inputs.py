@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 NOT_USED = {
     "artifact", "licenses", "plain.cdx.json", "science.cdx.json", "toolchain.txt", "tools/licences.py", "tools/lock.py",
+    "profile/make.sh", "profile/requirements.txt", "profile/training",
 }  # fmt: skip
 """Where all flavours share, or in a flavour: products, and what a build does not read. Anything else is an input."""
 

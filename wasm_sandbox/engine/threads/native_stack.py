@@ -14,8 +14,8 @@ from functools import partial
 
 from wasm_sandbox.forks import stack_size_lock, start_thread
 
-NATIVE_STACK_BYTES = 20 << 20
-"""The guest's own 16 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare: more than the default
+NATIVE_STACK_BYTES = 24 << 20
+"""The guest's own 20 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare: more than the default
 of any platform, which would overflow before wasmtime's check. What is not used takes address space only."""
 
 ATTEMPTS = 20
