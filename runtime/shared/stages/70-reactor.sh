@@ -51,7 +51,9 @@ $NATIVE_PYTHON $RECIPE/stages/duplicates.py "${linked[@]}" "${cpython[@]}"
 link examined.wasm -Wl,--table-base=$((0x40000000)) -Wl,--save-temps
 $NATIVE_PYTHON $RECIPE/stages/signatures.py examined.wasm
 cpython=(examined.wasm.lto.o $CP/Python/ceval.o)
-link linked.wasm -Wl,--strip-all
+link linked.wasm -Wl,--strip-all -Wl,-Map=linked.map
+# Code that throws or jumps, for the archives that a flavour lists.
+[ ! -e $OWN_WORK/throwing ] || $NATIVE_PYTHON $RECIPE/stages/exceptions.py linked.wasm linked.map $OWN_WORK/throwing linked.wasm
 # One pass: a second one no longer gains anything (benchmarks/NOTES.md).
 run wasm-opt.log wasm-opt -O3 --all-features --disable-gc --disable-threads linked.wasm -o guest.wasm
 ls -l linked.wasm guest.wasm
