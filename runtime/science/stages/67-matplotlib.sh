@@ -16,10 +16,10 @@ apply matplotlib $SOURCE
 apply contourpy $CONTOURPY
 apply kiwisolver $KIWISOLVER
 for wheel in $OWN_WORK/sources/{pybind11,cppy}-*.whl; do $NATIVE_PYTHON -m zipfile -e "$wheel" $HEADERS; done
-CXX+=" -fvisibility-inlines-hidden -I$HEADERS/pybind11/include -I$HEADERS/cppy/include"
+CXX+=" $THROWS -fvisibility-inlines-hidden -I$HEADERS/pybind11/include -I$HEADERS/cppy/include"
 
 cd $QHULL/src
-archive qhull $C -I. -- libqhull_r/{geom2,geom,global,io,libqhull,mem,merge,poly2,poly,qset,random,rboxlib,stat,user,usermem,userprintf,userprintf_rbox}_r.c
+archive qhull $C $JUMPS -I. -- libqhull_r/{geom2,geom,global,io,libqhull,mem,merge,poly2,poly,qset,random,rboxlib,stat,user,usermem,userprintf,userprintf_rbox}_r.c
 
 cd $KIWISOLVER
 compiled_module kiwisolver._cext $CXX -include $OWN/standins/locks.h -I$KIWISOLVER -- \
@@ -40,6 +40,7 @@ compiled_module matplotlib._image $MATPLOTLIB -- src/_image_wrapper.cpp src/py_c
 compiled_module matplotlib._path $MATPLOTLIB -- src/_path_wrapper.cpp
 compiled_module matplotlib._qhull $MATPLOTLIB -I$QHULL/src -- src/_qhull_wrapper.cpp
 compiled_module matplotlib._tri $MATPLOTLIB -- src/tri/_tri{,_wrapper}.cpp
+throwing qhull agg kiwisolver._cext contourpy._contourpy matplotlib.{backends._backend_agg,_c_internal_utils,ft2font,_image,_path,_qhull,_tri}
 $NATIVE_PYTHON $OWN/stages/casts.py $BUILD '' $OWN/stages/casts.allowed
 
 # Python: without the back-ends that draw windows, and without the package's own tests.
