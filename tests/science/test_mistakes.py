@@ -498,8 +498,10 @@ with warnings.catch_warnings(record=True) as said:
     assert ended(code).value == [1, ["MatplotlibDeprecationWarning"]]
 
 
-def test_a_figure_that_there_is_no_room_for_is_a_memory_error() -> None:
-    error = ended("import matplotlib.pyplot as plt\nplt.figure(figsize=(160, 160)).canvas.draw()").error
+@pytest.mark.parametrize("inches", [160, 330, 8000])
+def test_a_figure_that_there_is_no_room_for_is_a_memory_error(inches: int) -> None:
+    """The second has more bytes than a number of 32 bits says."""
+    error = ended(f"import matplotlib.pyplot as plt\nplt.figure(figsize=({inches}, {inches})).canvas.draw()").error
     assert error is not None
     assert error.exception_name == "MemoryError"
 
