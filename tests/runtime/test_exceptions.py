@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wasmtime import Config, Engine, Func, FuncType, Linker, Module, Store, Trap, ValType, WasmtimeError
+from wasmtime import Config, Engine, Func, FuncType, Global, Linker, Module, Store, Trap, ValType, WasmtimeError
 from wasmtime import wat2wasm as bytes_of
 
-from runtime.shared.stages.exceptions import Lowering, Unsupported, functions_of
+from runtime.shared.stages.exceptions import VARIABLES, Lowering, Unsupported, functions_of
 from wasm_sandbox.engine.module.metering import meter
 
 FUNCTIONS = 3
@@ -182,6 +182,7 @@ OWN, PLAIN = own_exceptions(), Engine()
 @example(
     [[("try", [("try", [("indirect", 0)], [(("catch", 1), [])])], [(("catch_all", 0), [])])], [("throw", 0, 5)], []]
 )
+@example([[("try", [("maybe", 0, [("throw", 0, 5)]), ("leave", 1)], [(("catch_all", 0), [("log", 9)])])], [], []])
 def test_code_does_what_it_did_with_exceptions(bodies: list[list[Statement]]) -> None:
     code = module(bodies)
     lowered = Lowering(code, range(FIRST, FIRST + FUNCTIONS), UNCAUGHT).module()
@@ -232,6 +233,18 @@ def test_an_exception_is_caught_through_functions_that_know(entry: str) -> None:
     assert guarded(entry) == ([], 42)
 
 
+def test_nothing_is_left_of_an_exception_that_was_caught() -> None:
+    """A snapshot is refused where a variable has changed."""
+    code = wat2wasm(GUARDED.replace("ENTRY", "$knows").replace("CALLEE", "$thrower"))
+    store, linker = Store(PLAIN), Linker(PLAIN)
+    linker.define(store, "host", "log", Func(store, FuncType([ValType.i32()], []), print))
+    exports = linker.instantiate(store, Module(PLAIN, Lowering(code, LISTED, UNCAUGHT).module())).exports(store)
+    called, variables = exports["f"], [exports[name] for name in VARIABLES]
+    assert isinstance(called, Func)
+    assert called(store, 42) == 42
+    assert [variable.value(store) for variable in variables if isinstance(variable, Global)] == [0, 0]
+
+
 @pytest.mark.parametrize("entry", ["$unknowing", "$unknowing_table", "$thrower", "$direct"])
 def test_an_exception_that_would_leave_to_others_ends_the_run(entry: str) -> None:
     assert guarded(entry) == ([-1, 42], "left")
@@ -253,6 +266,22 @@ def test_whoever_says_that_nothing_caught_it_may_call_what_throws() -> None:
             (block $l (result i32) (try_table (catch $t $l) (drop (call $f (local.get 0)))) (i32.const 0)))
         (export "f" (func $f)))""")
     assert outcome(PLAIN, Lowering(code, [1, 2, 3], UNCAUGHT).module(), 42) == ([7], "left")
+
+
+def test_a_branch_out_of_a_function_gives_its_results() -> None:
+    code = wat2wasm("""(module
+        (import "host" "log" (func $log (param i32)))
+        (func $uncaught (param i32)) (tag $t (param i32))
+        (func $f (param i32) (result i32)
+            (block (br_if 1 (i32.const 7) (i32.eqz (local.get 0))) (drop))
+            (try_table (result i32) (br_table 0 1 (i32.const 8) (i32.sub (local.get 0) (i32.const 1))))
+            (call $log)
+            (throw $t (i32.const 1)))
+        (export "f" (func $f)))""")
+    lowered = Lowering(code, [2], UNCAUGHT).module()
+    assert outcome(PLAIN, lowered, 0) == ([], 7)
+    assert outcome(PLAIN, lowered, 1) == ([8], "left")
+    assert outcome(PLAIN, lowered, 2) == ([], 8)
 
 
 def test_functions_that_no_exception_leaves_stay_as_they_are() -> None:

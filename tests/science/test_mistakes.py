@@ -436,7 +436,7 @@ KINDS = {}, {"progressive": True}, {"subsampling": 0, "restart_marker_blocks": 2
 CHANGES = st.lists(st.tuples(st.integers(0, 700) | st.integers(0, 4000), st.integers(0, 255)), max_size=4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(CHANGES, st.integers(0, 999)), min_size=1, max_size=30))
 def test_a_damaged_jpeg_is_an_image_or_an_exception(damages: list[tuple[list[tuple[int, int]], int]]) -> None:
     result = ended(f"{JPEG}[outcome(damaged(kind, *damage)) for damage in {damages} for kind in KINDS]")
@@ -479,7 +479,7 @@ PLACES = st.integers(0, 12) | st.integers(0, 400) | st.integers(0, 30_000)
 DAMAGED = st.tuples(st.lists(st.tuples(PLACES, st.integers(0, 255)), max_size=3), st.just(0) | st.integers(0, 999))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(DAMAGED, min_size=1, max_size=30))
 def test_a_damaged_font_is_a_font_or_an_exception(damages: list[tuple[list[tuple[int, int]], int]]) -> None:
     result = ended(f"{FONT}[outcome(*damage) for damage in {damages}]")
@@ -525,6 +525,7 @@ found
     assert ended(code).value == ["ZeroDivisionError", "_linewidth"]
 
 
+@pytest.mark.long
 def test_two_hundred_thousand_exceptions_leave_nothing_behind() -> None:
     """What is kept of each, an object and a throw, would take all room that there is."""
     code = """
