@@ -19,6 +19,7 @@ CAST = re.compile(
     r"(.*?):\d+:\d+: warning: cast from '(.*?)'(?: \(aka '(.*?)'\))? to '(.*?)'(?: \(aka '(.*?)'\))? converts"
 )
 FUNCTION = re.compile(r"(.*?)\(\s*\*?\s*(?:const)?\s*\)\s*\((.*)\)\s*(?:__attribute__.*)?(?:noexcept)?$")
+CYTHON = re.compile(r"\b__Pyx_\w+\(|\(void\(\*\)\(void\)\)meth\)")  # its calls cast back what is a PyCFunction
 UNIVERSAL = ("PyCFunction", "void (*)(void)", "void (*)()")
 
 
@@ -72,9 +73,11 @@ def casts(entry: dict[str, Any]) -> set[tuple[str, str, str]]:
         match = CAST.match(line)
         if not match or match[4] in UNIVERSAL or match[5] in UNIVERSAL:
             continue
+        text = lines[number + 1].split("|", 1)[-1].strip()
+        if match[2] == "void (*)(void)" and CYTHON.search(text):
+            continue
         before, after = signature(match[3] or match[2]), signature(match[5] or match[4])
         if before is None or before != after:
-            text = lines[number + 1].split("|", 1)[-1].strip()
             file = os.path.relpath(os.path.join(entry["directory"], match[1]), entry["directory"])
             found.add((file.replace("../", ""), text, f"{match[3] or match[2]} to {match[5] or match[4]}"))
     return found

@@ -44,7 +44,7 @@ def debian_source(pin: dict[str, str], root: pathlib.Path) -> pathlib.Path:
     (root / "tmp/pinned").mkdir(exist_ok=True)
     for version in dict.fromkeys(versions):
         # Parts of a source package may be gone while its archive is still there: look for the file, not the exit code.
-        command = f"cd /tmp/pinned && apt-get source --download-only {pin['package']}={version}"
+        command = f"cd /tmp/pinned && apt-get source --only-source --download-only {pin['package']}={version}"
         in_root(root, "sh", "-c", command)
         if has(root / "tmp/pinned" / pin["file"], pin["sha256"]):
             break

@@ -20,3 +20,4 @@ _nothing = Nothing()
 get_requires_for_build_wheel = _nothing.get_requires_for_build_wheel
 prepare_metadata_for_build_wheel = _nothing.prepare_metadata_for_build_wheel
 build_wheel = _nothing.build_wheel
+__legacy__ = _nothing  # of packages that name no back-end
