@@ -44,6 +44,18 @@ INSIDE: dict[str, dict[str, tuple[str | None, str]]] = {
         "dejavu-fonts": (None, "Bitstream-Vera"),
         "stix-fonts": (None, "OFL-1.1"),
     },
+    "orjson": {
+        "associative-cache": ("3.0.1", "MIT OR Apache-2.0"),
+        "bytecount": ("0.6.9", "Apache-2.0 OR MIT"),
+        "itoap": ("1.0.1", "MIT"),
+        "jiff-core": ("0.1.1", "Unlicense OR MIT"),
+        "once-cell": ("1.21.4", "MIT OR Apache-2.0"),
+        "pyo3-ffi": ("0.29.3", "MIT OR Apache-2.0"),
+        "simdutf8": ("0.1.5", "MIT OR Apache-2.0"),
+        "xxhash-rust": ("0.8.19", "BSL-1.0"),
+        "yyjson": ("0.12.0", "MIT"),
+        "zmij": ("1.0.23", "MIT"),
+    },
     "pandas": {
         "fast-float": ("8.2.10", "Apache-2.0 OR MIT OR BSL-1.0"),
         "klib": (None, "MIT"),

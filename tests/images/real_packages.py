@@ -213,7 +213,9 @@ REFUSED = (
     ("pandas", "compiled: it is in the image [science](science.md)"),
     ("pillow", "compiled: it is in the image [science](science.md)"),
     ("matplotlib", "compiled: it is in the image [science](science.md)"),
-    ("lxml", "compiled; use beautifulsoup4 + html5lib, or xml.etree of the standard library"),
+    ("lxml", "compiled: it is in the image [science](science.md)"),
+    ("orjson", "compiled: it is in the image [science](science.md)"),
+    ("regex", "compiled: it is in the image [science](science.md)"),
     ("cryptography", "compiled; hashlib and hmac of the standard library are there"),
 )
 """Packages that no image can have, and why."""

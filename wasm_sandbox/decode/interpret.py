@@ -51,7 +51,20 @@ _COMPILER_ERRORS = {"SyntaxError", "IndentationError", "TabError", "RecursionErr
 MEMORY_ERRORS = {"MemoryError", "_ArrayMemoryError"}
 """Classes of exceptions that say that there is no memory: Python's, and numpy's."""
 IN_IMAGES = dict.fromkeys(
-    ("numpy", "pandas", "dateutil", "PIL", "matplotlib", "contourpy", "kiwisolver", "cycler", "pyparsing", "regex"),
+    (
+        "numpy",
+        "pandas",
+        "dateutil",
+        "PIL",
+        "matplotlib",
+        "contourpy",
+        "kiwisolver",
+        "cycler",
+        "pyparsing",
+        "regex",
+        "lxml",
+        "orjson",
+    ),
     "science",
 )
 """Modules that the default image lacks -> image that has them, without anything being built."""

@@ -5,6 +5,7 @@ text, dates, lists and dicts.
 """
 
 import datetime
+import enum
 import io
 import pickle
 import typing
@@ -201,9 +202,22 @@ def plain_of(value):
     return next(make for kinds, make in _PLAIN if isinstance(value, kinds))(value)
 
 
+def _text_of(value):
+    """The text of an instance of a package's subclass of `str`, as XPath gives, and the value of an element of
+    lxml.objectify that has one; NotImplemented for any other."""
+    own = type(value)
+    if own.__module__ == "lxml.objectify" and hasattr(own, "pyval"):
+        return value.pyval
+    if isinstance(value, str) and own.__module__ != "__main__" and not isinstance(value, enum.Enum):
+        return str.__str__(value)
+    return NotImplemented
+
+
 class _Pickler(_sandbox_pickle._ResultPickler):
     def reducer_override(self, value):
         plain = plain_of(value)
+        if plain is NotImplemented:
+            plain = _text_of(value)
         return super().reducer_override(value) if plain is NotImplemented else (_sandbox_pickle.plain, (plain,))
 
 

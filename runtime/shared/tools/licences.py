@@ -14,6 +14,13 @@ CC0 = "usr/share/common-licenses/CC0-1.0"
 RUST_STD = ("addr2line", "adler2", "dlmalloc", "gimli", "hashbrown", "memchr", "miniz_oxide", "object")
 PREFERRED = ("LICENSE-MIT", "LICENSE-MIT.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "LICENSE-APACHE", "UNLICENSE")
 
+ORJSON_CRATES = {
+    "associative-cache-3.0.1": "LICENSE-MIT", "bytecount-0.6.9": "LICENSE.MIT", "itoap-1.0.1": "LICENSE",
+    "jiff-core-0.1.1": "LICENSE-MIT", "once_cell-1.21.4": "LICENSE-MIT", "pyo3-ffi-0.29.3": "LICENSE-MIT",
+    "simdutf8-0.1.5": "LICENSE-MIT", "xxhash-rust-0.8.19": "LICENSE", "zmij-1.0.23": "LICENSE-MIT",
+}  # fmt: skip
+"""What is linked of the crates in orjson's archive; the others are for other targets, or for its build."""
+
 MIT = """\
 Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
 documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
@@ -44,6 +51,12 @@ def comment(path: pathlib.Path) -> str:
     """The first block comment of a C file."""
     body = text(path).partition("/*")[2].partition("*/")[0]
     return "\n".join(re.sub(r"^ ?\* ?", "", line).rstrip() for line in body.splitlines()).strip() + "\n"
+
+
+def markup_comment(path: pathlib.Path) -> str:
+    """The first comment with a copyright of an XML file."""
+    comments = re.findall("<!--(.*?)-->", text(path), re.DOTALL)
+    return next(found for found in comments if "opyright" in found).strip() + "\n"
 
 
 def after(path: pathlib.Path, heading: str) -> str:
@@ -85,6 +98,43 @@ def science(root: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]
             lambda: text(doc / "libc++-21-dev-wasm32/copyright"),
         ),
         **pictures(work),
+        **markup(work),
+        "orjson.txt": (
+            "orjson, with yyjson and the crates that its archive carries",
+            "MPL-2.0 AND (Apache-2.0 OR MIT) and others, each named in the file",
+            lambda: joined(
+                *(text(file) for file in sorted((work / "orjson").glob("LICENSE-*"))),
+                "yyjson:\n\n" + comment(work / "orjson/include/yyjson/yyjson.h"),
+                *(
+                    f"{crate}:\n\n{text(work / 'orjson/include/cargo' / crate / file)}"
+                    for crate, file in ORJSON_CRATES.items()
+                ),
+            ),
+        ),
+    }
+
+
+def markup(work: pathlib.Path) -> dict[str, tuple[str, str, Callable[[], str]]]:
+    """Of lxml, and what it is built with."""
+    schematron = work / "lxml/src/lxml/isoschematron/resources"
+    return {
+        "lxml.txt": (
+            "lxml, with the skeleton of ISO Schematron",
+            "BSD-3-Clause and others, each named in the file",
+            lambda: joined(
+                text(work / "lxml/LICENSES.txt").partition("Binary wheels\n")[0],
+                *(text(work / "lxml/doc/licenses" / name) for name in ("BSD.txt", "elementtree.txt")),
+                *(
+                    markup_comment(schematron / name)
+                    for name in (
+                        "rng/iso-schematron.rng",
+                        "xsl/iso-schematron-xslt1/iso_schematron_skeleton_for_xslt1.xsl",
+                    )
+                ),
+            ),
+        ),
+        "libxml2.txt": ("libxml2, in lxml", "MIT", lambda: text(work / "libxml2/Copyright")),
+        "libxslt.txt": ("libxslt and libexslt, in lxml", "MIT", lambda: text(work / "libxslt/Copyright")),
     }
 
 

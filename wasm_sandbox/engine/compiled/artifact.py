@@ -16,7 +16,7 @@ PLAIN = "plain"
 
 _NO_DISTRIBUTIONS = {
     "cpython", "zlib", "bzip2", "liblzma", "sqlite", "libjpeg-turbo", "libwebp", "freetype", "qhull",
-    "pybind11", "cppy",
+    "pybind11", "cppy", "libxml2", "libxslt",
 }  # fmt: skip
 """Built-in software that no Python program can import."""
 
