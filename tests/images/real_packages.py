@@ -216,6 +216,7 @@ REFUSED = (
     ("lxml", "compiled: it is in the image [science](science.md)"),
     ("orjson", "compiled: it is in the image [science](science.md)"),
     ("regex", "compiled: it is in the image [science](science.md)"),
+    ("scipy", "compiled, and not in [science](science.md#what-is-not-in-it) yet"),
     ("cryptography", "compiled; hashlib and hmac of the standard library are there"),
 )
 """Packages that no image can have, and why."""
