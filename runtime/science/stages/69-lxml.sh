@@ -1,6 +1,6 @@
 #!/bin/bash
 # lxml with libxml2 and libxslt: its compiled modules, and the Python files.
-# uses: flavours/science/sources/lxml-* flavours/science/sources/libxml2_* flavours/science/sources/libxslt_* recipe/science/patches/lxml-* recipe/science/patches/libxml2-* recipe/science/stages/compiling.* recipe/science/stages/casts.* recipe/science/stages/schematron_data.py
+# uses: flavours/science/sources/lxml-* flavours/science/sources/libxml2_* flavours/science/sources/libxslt_* recipe/science/patches/lxml-* recipe/science/patches/libxml2-* recipe/science/patches/libxslt-* recipe/science/stages/compiling.* recipe/science/stages/casts.* recipe/science/stages/schematron_data.py
 . /guest/recipe/science/stages/common.sh
 . $OWN/stages/compiling.sh
 SOURCE=$OWN_WORK/lxml BUILD=$OWN_WORK/lxml-build XML=$OWN_WORK/libxml2 XSLT=$OWN_WORK/libxslt SITE=$OWN_WORK/site
@@ -11,6 +11,7 @@ unpack_from $OWN_WORK/sources/libxml2_2.15.4+dfsg.orig.tar.xz $XML
 unpack_from $OWN_WORK/sources/libxslt_1.1.45.orig.tar.xz $XSLT
 apply lxml $SOURCE
 apply libxml2 $XML
+apply libxslt $XSLT
 C+=" -Werror=implicit-function-declaration" # what is not declared would be called by a type of its own
 
 # zlib's functions for files, which nothing else needs.
