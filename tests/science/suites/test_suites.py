@@ -9,7 +9,7 @@ import pytest
 from tests.cpython.expected import UNKNOWN, Expectations
 from tests.science.suites.__main__ import HEAD, PATH
 from tests.science.suites.running import LIMITS, run_file
-from tests.science.suites.sources import NoSources, directory_of, files
+from tests.science.suites.sources import PACKAGES, NoSources, directory_of, files
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -79,10 +79,10 @@ def test_a_file_comes_to_what_is_expected(name: str) -> None:
     assert not expectations.differences(result)
 
 
-def test_the_list_has_every_file_of_numpys_and_no_other() -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_list_has_every_file_and_no_other(package: str) -> None:
     listed = Expectations.read(PATH).modules
-    assert [name for name in listed if name.startswith("numpy/")] == files("numpy", source_of("numpy"))
-    assert {name for name in listed if name.startswith("pandas/")} <= {*files("pandas", source_of("pandas"))}
+    assert [name for name in listed if name.startswith(f"{package}/")] == files(package, source_of(package))
 
 
 def test_the_list_gives_a_reason_for_each_failure() -> None:
@@ -112,3 +112,13 @@ def test_each_ending_of_a_test_is_told(tmp_path: Path) -> None:
     }
     assert set(result.skipped) == {"test_c_skips", "test_g_needs_what_only_the_sources_have"}
     assert result.tests == 8
+
+
+def test_a_directory_that_skips_itself_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "numpy" / "tests"
+    place.mkdir(parents=True)
+    (place / "conftest.py").write_text("import pytest\npytest.importorskip('no_such_module')\n")
+    (place / "test_made.py").write_text("def test_a():\n    assert False\n")
+    result = run_file("numpy/tests/test_made.py", tmp_path)
+    assert (result.tests, result.bad, list(result.skipped)) == (0, {}, ["(all)"])
+    assert "no_such_module" in result.skipped["(all)"]
