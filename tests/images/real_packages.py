@@ -217,6 +217,8 @@ REFUSED = (
     ("orjson", "compiled: it is in the image [science](science.md)"),
     ("regex", "compiled: it is in the image [science](science.md)"),
     ("scipy", "compiled, and not in [science](science.md#what-is-not-in-it) yet"),
+    ("scikit-learn", "compiled, and it wants scipy"),
+    ("statsmodels", "compiled, and it wants scipy"),
     ("cryptography", "compiled; hashlib and hmac of the standard library are there"),
 )
 """Packages that no image can have, and why."""
