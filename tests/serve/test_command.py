@@ -61,6 +61,25 @@ def test_its_limits_are_the_ceiling_and_it_ends_quietly() -> None:
 
 
 @ON_POSIX
+def test_what_is_no_request_is_a_line_of_the_log_too() -> None:
+    with command() as (process, url):
+        place = urlsplit(url)
+        for garbage in (
+            b"\x00" * 100 + b"\r\n\r\n",
+            b"GET hush\r\n\r\n",
+            b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        ):
+            with socket.create_connection((place.hostname, place.port), 30) as connection:
+                connection.sendall(garbage)
+                assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    told = [json.loads(line) for line in errors.splitlines()]
+    assert [line["said"] for line in told if line["event"] == "server"] == ["Invalid HTTP request received."] * 3
+    assert "hush" not in errors
+
+
+@ON_POSIX
 def test_at_sigterm_calls_end_and_new_ones_are_told_to_go_elsewhere() -> None:
     answers: list[httpx.Response] = []
     slow = {"code": "import time; time.sleep(1.5)\n'done'"}
@@ -153,9 +172,9 @@ def test_what_is_stopped_at_the_end_is_told_so_and_the_end_is_in_time(tmp_path: 
         told = json.loads(text.strip().splitlines()[-1])
         assert (told["kind"], told["status"], "ended before" in told["detail"]) == ("problem", 503, True)
     assert '"kind":"draining"' in agent.text
-    assert [line for line in errors.splitlines() if not line.startswith("{")] == [
-        "Cancel 1 running task(s), timeout graceful shutdown exceeded"  # uvicorn's, of the body that did not come
-    ]
+    log = [json.loads(line) for line in errors.splitlines()]  # nothing else is there
+    said = [line["said"] for line in log if line["event"] == "server"]
+    assert said == ["Cancel 1 running task(s), timeout graceful shutdown exceeded"]  # of the body that did not come
     with command("--data-dir", str(tmp_path)) as (_, url):
         assert httpx.post(f"{url}{path}/code", json={"code": "x"}, timeout=30).json()["value"] == 41
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from wasm_sandbox.serve.app import App
 from wasm_sandbox.serve.settings import Settings
@@ -45,7 +47,23 @@ def serve(settings: Settings, *, log: Log | None = None, ready: Callable[[str], 
     """
     app = App(settings, log)
     try:
-        with listen(settings.host, settings.port) as listens:
+        with listen(settings.host, settings.port) as listens, _taken_down(app.log):
             server_of(app, ready).run([listens])
     finally:
         app.sessions.close_shelf()
+
+
+@contextmanager
+def _taken_down(log: Log) -> Iterator[None]:
+    """Take down what uvicorn says in our log, without tracebacks, whose words may hold values of clients."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            log.write("server", said=record.getMessage().strip())
+
+    logger, lines = logging.getLogger("uvicorn.error"), Lines()
+    logger.addHandler(lines)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)
