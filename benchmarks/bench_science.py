@@ -11,13 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 import pytest
 from native import NATIVE_VARIABLE
 from pytest_benchmark.fixture import BenchmarkFixture
+from science_peers import SUM, TABLE
 
 from wasm_sandbox import Limits, Tool, run_code, run_tool
+from wasm_sandbox.bench.contenders import OURS
+from wasm_sandbox.bench.harness import ForeignContender, ForeignContenders, HarnessError
+from wasm_sandbox.bench.measure import Absent, LocalContender, side_by_side
+from wasm_sandbox.cli.bench import PEERS_VARIABLE
 
 ROUNDS = int(os.environ.get("WASM_SANDBOX_BENCH_ROUNDS", "5"))
 CALLS = int(os.environ.get("WASM_SANDBOX_BENCH_CALLS", "300"))
@@ -135,3 +142,36 @@ def bench_fresh_runs(benchmark: BenchmarkFixture) -> None:
     print(f"\n{CALLS} calls of each in turns, ms\n{'':32}{'least':>8}{'median':>8}")
     for (name, image), values in taken.items():
         print(f"{name + ', ' + (image or 'default image'):32}{min(values):8.2f}{statistics.median(values):8.2f}")
+
+
+def bench_a_table_beside_others(benchmark: BenchmarkFixture) -> None:
+    """Ten rows in two groups, each time in a fresh guest or process: ours, a subprocess, a peer that has pandas."""
+
+    def ours() -> None:
+        result = run_code(TABLE, image="science")
+        assert result.stdout == [f"{SUM.decode()}\n"], result.error
+
+    def by_subprocess() -> None:
+        done = subprocess.run([NATIVE, "-c", TABLE], capture_output=True, check=True)
+        assert done.stdout.strip() == SUM
+
+    contenders: list[LocalContender | ForeignContender] = [
+        LocalContender("table", OURS, ours),
+        LocalContender("table", f"a subprocess, {_version()}", by_subprocess),
+    ]
+    absent: list[Absent] = []
+    with ExitStack() as stack:
+        if python := os.environ.get(PEERS_VARIABLE):
+            try:
+                foreign = ForeignContenders(Path(python), Path(__file__).with_name("science_peers.py"))
+            except HarnessError as error:
+                pytest.skip(str(error))
+            stack.enter_context(foreign)
+            contenders += foreign.contenders
+            absent += foreign.absent
+        series, failed = benchmark.pedantic(side_by_side, (contenders, 4 * ROUNDS), rounds=1)
+    print(f"\n{4 * ROUNDS} of each in turns, ms\n{'':44}{'least':>10}{'median':>10}")
+    for found in series:
+        print(f"{found.contender:44}{found.minimum * 1e3:10.2f}{found.median * 1e3:10.2f}")
+    for missing in (*absent, *failed):
+        print(f"not measured: {missing.contender}: {missing.reason}")
