@@ -347,3 +347,18 @@ def test_an_async_sandbox_leaves_the_loop_free_and_cancelling_stops_the_guest() 
 def test_worker_processes_run_code_too() -> None:
     result = run_code("x + 1", {"x": 41}, isolation="process")
     assert (result.error, result.value, result.text) == (None, 42, "42")
+
+
+@pytest.mark.parametrize("megabytes", [64, 65, 70, 100])
+def test_code_that_leaves_no_memory_to_tell_of_its_error_is_out_of_memory(megabytes: int) -> None:
+    """A chain of a million lists: while each is let go, nothing that was taken is free yet."""
+    box = Sandbox(limits=Limits(memory_bytes=megabytes << 20))
+    code = "n = 2\nchain = []\nwhile True: chain = [chain]"
+    assert error_of(box.run_code(code)) is ErrorKind.OUT_OF_MEMORY
+    with box.session() as session:
+        session.run_code("n = 1")
+        assert error_of(session.run_code(code)) is ErrorKind.OUT_OF_MEMORY
+
+
+def error_of(result: CodeResult) -> ErrorKind | None:
+    return result.error and result.error.kind

@@ -81,7 +81,9 @@ def interpret_session_cell(
     stdout = output.text[: limits.output_bytes]
     value = text = None
     is_paused = False
-    error = ending_error(outcome, limits, "the code") or missing_frame(outcome, output, limits)
+    error = (
+        ending_error(outcome, limits, "the code") or _untold(outcome, limits) or missing_frame(outcome, output, limits)
+    )
     if error is None and output.payload is not None:
         with mark("decode"):
             value, text, error, is_paused = _decoded(output.payload, limits, quick, may_exit)
@@ -101,6 +103,13 @@ def interpret_session_cell(
         "rolled_back": False,
     }
     return made(CodeResult, fields, _UNSET), is_paused
+
+
+def _untold(outcome: Outcome, limits: Limits) -> ToolError | None:
+    """Error of a cell that had an exception and could not tell of it, for want of memory mostly."""
+    if (raised := outcome.exception) is None:
+        return None
+    return _tool_error(limits, raised.name, raised.message, raised.traceback, True, None)
 
 
 def _decoded(
