@@ -221,7 +221,7 @@ def test_forged_bytecode_corrupts_nobody_but_the_guest(run_body: RunBody, opcode
 def test_memory_of_an_earlier_run_is_not_found_in_a_later_one(run_body: RunBody) -> None:
     secret = "".join(f"{n:x}" for n in range(100, 140))
     plant = f"x = [bytes({secret.encode()!r}) * 1000 for _ in range(2000)]\nreturn len(x)"
-    assert run_body(plant).func_return == 2000
+    assert run_body(plant, memory_bytes=512 << 20).func_return == 2000
     # Fresh memory as C sees it: not cleared before it is handed out.
     scan = """
     import zlib

@@ -361,4 +361,4 @@ def test_code_that_leaves_no_memory_to_tell_of_its_error_is_out_of_memory(megaby
 
 
 def error_of(result: CodeResult) -> ErrorKind | None:
-    return result.error and result.error.kind
+    return None if result.error is None else result.error.kind

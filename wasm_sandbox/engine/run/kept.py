@@ -35,10 +35,10 @@ from wasm_sandbox.request import ExecutionRequest
 SHORT_SECONDS = 0.1
 """Shortest time limit of a call that is tried on its caller's thread: nothing looks at its deadline."""
 
-SHORT_BYTES = 64 << 10
+SHORT_BYTES = 16 << 10
 """Most bytes of such a call, which are kept for a while."""
 
-MOST_SHORT_CALLS = 64
+MOST_SHORT_CALLS = 256
 """Most of them between two checkpoints. To make them anew takes as long as they took."""
 
 MOST_FAILURES_COUNTED = 6
