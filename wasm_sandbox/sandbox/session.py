@@ -251,11 +251,12 @@ class Session:
             if paused is not None:
                 raise SessionError("the program does not wait any more: it was resumed or given up")
             raise SessionError("the session is paused: resume it, or roll it back")
-        token = _inside.set((*_inside.get(), id(self)))
-        try:
+        before = _inside.get()
+        try:  # at once: a signal handler may raise after any call
+            _inside.set((*before, id(self)))
             yield
         finally:
-            _inside.reset(token)
+            _inside.set(before)
             self._used = time.monotonic()
 
     def check_caller(self) -> None:
