@@ -246,8 +246,8 @@ class Guest:
         time that it is made, and no signal handler can come in between.
 
         Returns:
-            Whether it came to its end. If not, nothing outside of the guest has changed: the guest is to be closed
-            (`give_up`), and the call can be made by another one.
+            Whether it came to its end. If not, nothing outside of the guest has changed: the guest is to be closed, and
+            the call, whose peer this guest never had, can be made by another one.
 
         Raises:
             RuntimeError: as of `call`.
@@ -262,12 +262,6 @@ class Guest:
         instance.on_own_stack = False
         instance.set_global(ALONE_EXPORT, 0, capi.I32)
         return stopped is None
-
-    def give_up(self) -> None:
-        """Close a guest whose call another one makes."""
-        if self._channel is not None:
-            self._channel.is_given_up = True
-        self.close()
 
     def tell_environ(self, environ: Mapping[str, str]) -> None:
         """Take it that a guest out of a checkpoint has this environment."""

@@ -405,7 +405,7 @@ class KeptGuest:
 
     def _close_spoilt(self) -> None:
         while self._spoilt:
-            self._spoilt.pop().give_up()
+            self._spoilt.pop().close()
 
     def close(self) -> None:
         """Tear the instance down; the checkpoint goes with it. It waits for a call that is under way."""

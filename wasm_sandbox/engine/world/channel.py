@@ -49,15 +49,12 @@ class Channel:
         self._world, self._spend = world, spend
         self.peer = peer
         """Other end; another one for each call of a guest that is kept."""
-        self.is_given_up = False
-        """Whether the other end serves another guest now, instead of this one."""
         self._below = {name: world.table[name] for name in self.functions}
         self._rest = memoryview(b"")
 
     def close(self) -> None:
         """End what is under way at the other end."""
-        if not self.is_given_up:
-            self.peer.close()
+        self.peer.close()
 
     def fd_read(self, fd: int, iovs: int, count: int, read: int) -> int:
         if fd != CHANNEL:
