@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import mmap
 import os
@@ -81,7 +82,7 @@ def _page_of_no_child() -> mmap.mmap | None:
     return page
 
 
-stack_size_lock = process_lock(fork_waits=True)
+_stack_size_lock = process_lock(fork_waits=True)
 """Held while the stack size of new threads, which is one for the whole process, is another one: a child of a fork has
 the usual one."""
 
@@ -189,23 +190,54 @@ class DaemonThreads(Executor):
                 self._free += 1
 
 
-def start_thread(thread: threading.Thread) -> None:
-    """Start a thread; what a signal handler raises meanwhile reaches the caller as it was raised.
+# Guarantees: `threading` knows a thread that is started here from its first moment to its last, and the stack size of
+# new threads is set back, whatever a signal handler raises meanwhile: handlers run on the main thread, so another one
+# does both. Locks: `_stack_size_lock` while a thread is started.
+def start_thread(thread: threading.Thread, stack_bytes: int | None = None) -> None:
+    """Start a thread; it is started all the same if a signal handler raises meanwhile, which reaches the caller.
 
-    `Thread.start` cleans up after any exception, and where the thread runs by then that fails with a ``KeyError``.
+    `Thread.start` takes such an exception for a failure of its own, and forgets a thread that runs by then.
+
+    Args:
+        thread: the thread.
+        stack_bytes: size of its native stack, in bytes; by default the usual one. Somebody may set another size at the
+            very same time: a thread for which that matters has to look.
 
     Raises:
         RuntimeError, MemoryError: if the system gives no thread.
     """
-    try:
-        thread.start()
-    except KeyError as error:
-        if error.__context__ is None:
-            raise
-        interruption = error.__context__
-    else:
+    if threading.get_ident() != threading.main_thread().ident:
+        _start_thread(thread, stack_bytes)
         return
-    raise interruption
+    done, failures = _thread.allocate_lock(), list[BaseException]()
+    done.acquire()
+
+    def start() -> None:
+        try:
+            _start_thread(thread, stack_bytes)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            done.release()
+
+    _thread.start_new_thread(start, ())
+    done.acquire()
+    if failures:
+        raise failures.pop()
+
+
+def _start_thread(thread: threading.Thread, stack_bytes: int | None) -> None:
+    if stack_bytes is None:
+        thread.start()
+        return
+    with _stack_size_lock:
+        before = threading.stack_size(stack_bytes)
+        try:
+            thread.start()
+        finally:
+            found = threading.stack_size(before)
+            if found != stack_bytes:  # somebody has set it meanwhile, and not for us
+                threading.stack_size(found)
 
 
 def daemon_loop(name: str) -> asyncio.AbstractEventLoop:

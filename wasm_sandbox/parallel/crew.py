@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from wasm_sandbox.errors import pass_on
 from wasm_sandbox.forks import process_lock, start_thread
 from wasm_sandbox.parallel.worker import LEAVE, Answer, Answers, Chunk, serve
 
@@ -206,8 +207,14 @@ class Crew:
             self._waiting.append(job)
             if self._idle < len(self._waiting) and len(self._threads) < self._size:
                 thread = threading.Thread(target=self._serve, daemon=False, name="wasm-sandbox-crew")
-                self._threads.append(thread)
-                start_thread(thread)
+                try:
+                    start_thread(thread)
+                    self._threads.append(thread)
+                except (RuntimeError, MemoryError) as error:
+                    pass_on(error)
+                    if not self._threads:  # or one of them takes it
+                        self._waiting.remove(job)
+                        raise BrokenProcessPool(f"no thread can be started for a worker process: {error}") from error
             self._changed.notify()
 
     def close(self, wait: bool, cancel: bool) -> None:

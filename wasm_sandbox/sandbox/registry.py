@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from wasm_sandbox.errors import SessionError
+from wasm_sandbox.errors import HostError, SessionError, pass_on
 from wasm_sandbox.forks import ForkMark, process_lock, start_thread
 from wasm_sandbox.switches import max_sessions
 
@@ -45,6 +45,7 @@ def register(session: Expiring) -> None:
 
     Raises:
         SessionError: if there are as many as there may be.
+        HostError: if the system gives no thread to look after them.
     """
     with _lock:
         if not _mark.is_set:
@@ -58,9 +59,14 @@ def register(session: Expiring) -> None:
                 "WASM_SANDBOX_MAX_SESSIONS"
             )
         _sessions.add(session)
-        if not _thread:
-            _thread.append(threading.Thread(target=_look_after, name="wasm-sandbox-sessions", daemon=True))
-            start_thread(_thread[0])
+        if not _thread or not _thread[0].is_alive():
+            _thread[:] = [threading.Thread(target=_look_after, name="wasm-sandbox-sessions", daemon=True)]
+            try:
+                start_thread(_thread[0])
+            except (RuntimeError, MemoryError) as error:
+                pass_on(error)
+                _sessions.discard(session)
+                raise HostError(f"no thread can be started to look after sessions: {error}") from error
 
 
 def are_ours() -> bool:

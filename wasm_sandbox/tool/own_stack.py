@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from wasm_sandbox.errors import HostError, pass_on
-from wasm_sandbox.forks import stack_size_lock, start_thread
+from wasm_sandbox.forks import start_thread
 
 STACK_BYTES = 16 << 20
 """CPython's parser recurses 6,000 calls deep at most, which take 2 MiB, and a tree is as high as a statement has tokens
@@ -50,7 +50,7 @@ def on_own_stack(work: Callable[[], T], cpu_seconds: float | None = None) -> T:
 
 # Guarantees:
 # - an exception is sent into the thread only while its work is under way (`_lock`), so it ends no other.
-# Locks: `stack_size_lock` is held while the thread starts, `_lock` for moments; neither while the other one is.
+# Locks: `_lock`, for moments.
 class _OwnThread(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
@@ -63,15 +63,11 @@ class _OwnThread(Generic[T]):
     def result(self, cpu_seconds: float | None) -> T:
         """Start the thread, wait until it is done, and return or raise what came of it."""
         thread = threading.Thread(target=self._serve, name="wasm-sandbox-reader", daemon=True)
-        with stack_size_lock:
-            before = threading.stack_size(STACK_BYTES)
-            try:
-                start_thread(thread)
-            except (RuntimeError, MemoryError) as error:
-                pass_on(error)
-                raise HostError(f"no thread can be started to read a source on: {error}") from error
-            finally:
-                threading.stack_size(before)
+        try:
+            start_thread(thread, STACK_BYTES)
+        except (RuntimeError, MemoryError) as error:
+            pass_on(error)
+            raise HostError(f"no thread can be started to read a source on: {error}") from error
         if cpu_seconds is None:
             thread.join()
         else:

@@ -17,9 +17,10 @@ from wasm_sandbox.engine.compiled.loaded import ImageLoader, LoadedImage
 from wasm_sandbox.engine.engine import GuestEngine
 from wasm_sandbox.engine.start.kind import StartKind
 from wasm_sandbox.engine.threads.guest_threads import GuestThreads, on_guest_thread
-from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES, has_stack, stack_bytes, start_with_stack
+from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES, has_stack, stack_bytes
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError
+from wasm_sandbox.forks import start_thread
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def on_a_stack_of(size: int, work: Callable[[], T]) -> T:
     """Result of work on a thread with a native stack of this size."""
     found: list[T] = []
     thread = threading.Thread(target=lambda: found.append(work()))
-    start_with_stack(thread, size)
+    start_thread(thread, size)
     thread.join()
     return found[0]
 

@@ -17,11 +17,10 @@ from wasm_sandbox.engine.threads.native_stack import (
     NATIVE_STACK_BYTES,
     has_stack,
     stack_trimmer,
-    start_with_stack,
 )
 from wasm_sandbox.engine.threads.watchdog import Watchdog
 from wasm_sandbox.errors import HostError, pass_on
-from wasm_sandbox.forks import PerProcess
+from wasm_sandbox.forks import PerProcess, start_thread
 
 MAX_THREADS = 256
 """Size of the pool. Further runs wait for a thread, each as long as its patience lasts (`GuestThreads.submit`)."""
@@ -107,8 +106,9 @@ class Patience(Protocol[R_co]):
 # - work that is queued when `close` is called is still begun if a thread becomes free for it; none is accepted later;
 # - `close` returns by its deadline, whatever the threads do;
 # - every thread has the stack of one for guests: it looks itself, before it takes work.
-# Locks: `_lock` guards the threads and their counts; `Watchdog._changed` is taken while it is held. It is never held
-# while work is done. `taken` is only ever tried, never waited for.
+# Locks: `_lock` guards the counts, and is held while a thread starts, which adds itself to `_threads`;
+# `Watchdog._changed` is taken while it is held. It is never held while work is done. `taken` is only ever tried, never
+# waited for.
 class GuestThreads:
     """Pool of daemon threads that grows with demand.
 
@@ -210,10 +210,9 @@ class GuestThreads:
             looked, fits = threading.Event(), threading.Event()
             name = f"wasm-sandbox-guest-{len(self._threads)}"
             thread = threading.Thread(target=self._serve, args=(looked, fits), name=name, daemon=True)
-            start_with_stack(thread, NATIVE_STACK_BYTES)
+            start_thread(thread, NATIVE_STACK_BYTES)
             looked.wait()
             if fits.is_set():
-                self._threads.append(thread)
                 return
         raise RuntimeError(
             f"threads get a smaller native stack than the {NATIVE_STACK_BYTES} bytes that were asked for: something in "
@@ -222,8 +221,9 @@ class GuestThreads:
 
     def _serve(self, looked: threading.Event, fits: threading.Event) -> None:
         try:
-            if not has_stack(NATIVE_STACK_BYTES):
+            if self._closed or not has_stack(NATIVE_STACK_BYTES):  # closed: who started it was interrupted
                 return
+            self._threads.append(threading.current_thread())  # so `close` knows of it, whatever befell who started it
             fits.set()
         finally:
             looked.set()

@@ -1,4 +1,4 @@
-"""Native stacks of threads: how large one is, and starting a thread with one that is large enough.
+"""Native stacks of threads: how large one has to be for a guest, and how large it is.
 
 The size that new threads get is a setting of the process, which anyone may change at any moment, also between our
 setting it and the start of our thread. So a thread looks at what it got.
@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
-
-from wasm_sandbox.forks import stack_size_lock, start_thread
 
 NATIVE_STACK_BYTES = 24 << 20
 """The guest's own 20 MiB (`configuration.WASM_STACK_BYTES`), host functions, and room to spare: more than the default
@@ -86,19 +83,3 @@ def stack_trimmer() -> Callable[[], None]:
 
 def _nothing() -> None:
     """Give nothing back."""
-
-
-def start_with_stack(thread: threading.Thread, size: int) -> None:
-    """Start a thread with the setting at this size, which somebody else may change meanwhile.
-
-    Raises:
-        RuntimeError, MemoryError: if the system gives no thread.
-    """
-    with stack_size_lock:
-        before = threading.stack_size(size)
-        try:
-            start_thread(thread)
-        finally:
-            found = threading.stack_size(before)
-            if found != size:  # somebody has set it meanwhile, and not for us
-                threading.stack_size(found)

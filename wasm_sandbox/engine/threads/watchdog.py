@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES, start_with_stack
-from wasm_sandbox.errors import HostError
+from wasm_sandbox.engine.threads.native_stack import NATIVE_STACK_BYTES
+from wasm_sandbox.errors import HostError, pass_on
+from wasm_sandbox.forks import start_thread
 
 _log = logging.getLogger(__name__)
 
@@ -114,12 +115,12 @@ class Watchdog:
     def _start(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             return
-        thread = threading.Thread(target=self._run, name="wasm-sandbox-watchdog", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="wasm-sandbox-watchdog", daemon=True)
         try:
-            start_with_stack(thread, NATIVE_STACK_BYTES)
+            start_thread(self._thread, NATIVE_STACK_BYTES)
         except (RuntimeError, MemoryError) as error:
+            pass_on(error)
             raise HostError(f"no thread can be started to watch over guests: {error}") from error
-        self._thread = thread
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._entries, entry)
