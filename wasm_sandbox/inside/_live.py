@@ -42,8 +42,15 @@ except ImportError:  # a guest of another build
 
 
 try:
+    from _pickle import dumps as _pickle  # not through `_sandbox_pickle`
+except ImportError:  # a guest of another build
+    _pickle = pickle.dumps
+
+try:
+    from _sandbox_output import _err, _out
     from _sandbox_output import flush as _flush_lines
 except ImportError:  # a guest of another build, where nothing waits
+    _err = _out = None
 
     def _flush_lines():
         pass
@@ -313,10 +320,15 @@ def _module(name, source):
     return module
 
 
-def functions(*names):
-    """Host functions by name, for the script that asks for them; their modules can be imported from then on."""
+def _find_modules():
+    """Let modules of the host be imported from now on."""
     if _finder not in sys.meta_path:
         sys.meta_path.append(_finder)
+
+
+def functions(*names):
+    """Host functions by name, for the script that asks for them; their modules can be imported from then on."""
+    _find_modules()
     if not names:
         return {}
     kind, _, data = _exchange(NAMES, 0, "\n".join(names).encode())
@@ -479,8 +491,12 @@ _NO_EXPRESSION = object()
 
 
 def _flush():
-    _flush_stream(sys.stdout)
-    _flush_stream(sys.stderr)
+    if _out is not None:  # also where the code has put another one in its place
+        _flush_stream(_out)
+    if sys.stdout is not _out:
+        _flush_stream(sys.stdout)
+    if sys.stderr is not _err or not _err.write_through:
+        _flush_stream(sys.stderr)
 
 
 def _flush_stream(stream):
@@ -491,27 +507,31 @@ def _flush_stream(stream):
 
 
 def _compiled(source, name, flags, _kept={}):  # noqa: B006
-    """Code of all statements but a last expression, and of that one; each may have to be awaited.
+    """Code of all statements but a last expression, and of that one; each may have to be awaited. Tracebacks find it.
 
     Whoever drives a session from outside gives the same source again and again: what is short is kept.
     """
-    flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    if len(source) > MOST_KEPT_CHARACTERS:
-        return _compiled_anew(source, name, flags)
+    flags |= _TOP_LEVEL_AWAIT
     if (kept := _kept.get((source, flags))) is not None:
-        first, last = kept
+        first, last, lines = kept
+        linecache.cache[name] = len(source), None, lines, name
         if first is not _NO_STATEMENTS:
             first = first.replace(co_filename=name)
         return first, last and last.replace(co_filename=name)
+    lines = source.splitlines(keepends=True)
+    linecache.cache[name] = len(source), None, lines, name
     found = _compiled_anew(source, name, flags)
+    if len(source) > MOST_KEPT_CHARACTERS:
+        return found
     if not any(type(constant) is types.CodeType for code in found if code for constant in code.co_consts):
         if len(_kept) >= MOST_KEPT_CODES:
             _kept.clear()
-        _kept[source, flags] = found
+        _kept[source, flags] = *found, lines
     return found
 
 
 MOST_KEPT_CODES, MOST_KEPT_CHARACTERS = 32, 1000
+_TOP_LEVEL_AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 
 
 def _compiled_anew(source, name, flags):
@@ -536,6 +556,7 @@ def _may_be_an_expression(source):
 
 
 _STATEMENTS = "import ", "from "
+_AWAITED = inspect.CO_COROUTINE
 _NO_STATEMENTS = compile("", "<nothing>", "exec", dont_inherit=True)
 _FUTURES = 0
 for _feature in __import__("__future__").all_feature_names:
@@ -547,20 +568,25 @@ async def _awaited(first, last, namespace):
     value = None
     for code in filter(None, (first, last)):
         value = eval(code, namespace)
-        if code.co_flags & inspect.CO_COROUTINE:
+        if code.co_flags & _AWAITED:
             value = await value
     return value
 
 
-def _is_awaited(first, last):
-    return (first.co_flags | (0 if last is None else last.co_flags)) & inspect.CO_COROUTINE
+def _flags_of(first, last):
+    return first.co_flags | (0 if last is None else last.co_flags)
+
+
+def _run(first, last, namespace):
+    if first is not _NO_STATEMENTS:
+        eval(first, namespace)
+    return last and eval(last, namespace)
 
 
 def _evaluated(first, last, namespace):
     """Run the parts of a cell that is not kept."""
-    if not _is_awaited(first, last):
-        value = eval(first, namespace)
-        return value if last is None else eval(last, namespace)
+    if not _flags_of(first, last) & _AWAITED:
+        return _run(first, last, namespace)
     with asyncio.Runner() as runner:
         return runner.run(_awaited(first, last, namespace))
 
@@ -574,11 +600,10 @@ def _drive():
     return _Session.task.done()
 
 
-def _begin(first, last, namespace):
+def _begin(flags, first, last, namespace):
     """Run the parts of a cell of a session; whether it has ended, and its value."""
-    if not _is_awaited(first, last):
-        value = eval(first, namespace)
-        return True, value if last is None else eval(last, namespace)
+    if not flags & _AWAITED:
+        return True, _run(first, last, namespace)
     if _Session.runner is None:
         _Session.runner = asyncio.Runner()
     loop = _Session.runner.get_loop()
@@ -631,7 +656,7 @@ def _described(error, name, is_compiled):
 def _pickled(value):
     """A value as a tool's result is handed over; None for what is no data."""
     if type(value) in _SCALARS:
-        return pickle.dumps(value, 4)
+        return _pickle(value, 4)
     try:
         wrapped = _wrapper()(result=value).model_dump()["result"] if _wrapper() else value
         return _dumps(wrapped)
@@ -698,7 +723,7 @@ def _written(marker, payload, _md5=hashlib.md5):
 def _shown(found):
     """Value and text of what a cell ends in; what it looks like is shown."""
     if type(found) in _SCALARS:
-        return pickle.dumps(found, 4), repr(found)
+        return _pickle(found, 4), repr(found)
     text = text_of(found)
     if bundle := bundle_of(found):
         with contextlib.suppress(OSError, HostBudgetError, ValueError):  # its text is there all the same
@@ -736,10 +761,12 @@ def _run_once(namespace, source, name, inputs, wanted):
 
 def _prepared(source, name, inputs, wanted, namespace, flags):
     """Give a namespace what the code finds in it, and compile the code."""
-    linecache.cache[name] = len(source), None, source.splitlines(keepends=True), name
     if wanted is not None:
+        _find_modules()
+    if wanted:
         namespace.update(functions(*[n for n in wanted if n not in namespace or _is_host_function(namespace[n])]))
-    namespace.update(_typed(inputs))
+    if inputs[1]:
+        namespace.update(_typed(inputs))
     return _compiled(source, name, flags)
 
 
@@ -820,9 +847,10 @@ def _session_cell(is_new, source, name, inputs, wanted, is_fork):
     def begin():
         first, last = _prepared(source, name, inputs, wanted, namespace, _Session.flags)
         _Session.has_value, _Session.name = last is not None, name
-        _Session.flags |= (first.co_flags | (last.co_flags if last else 0)) & _FUTURES
+        flags = _flags_of(first, last)
+        _Session.flags |= flags & _FUTURES
         _Session.is_compiled = True
-        return _begin(first, last, namespace)
+        return _begin(flags, first, last, namespace)
 
     _Session.is_compiled = False
     return _session_payload(begin, namespace, name)
