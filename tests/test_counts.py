@@ -7,7 +7,6 @@ The recorded counts and their tolerances are in ``counts.json``. After a change 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -88,7 +87,7 @@ def _run(name: str) -> Outcome:
 
 def _counted(name: str) -> Outcome:
     """As the first run of a tool, whatever other tests ran: its code is never compiled ahead."""
-    request = dataclasses.replace(request_of(_script(name)), tool_line_count=0)
+    request = request_of(_script(name))._replace(tool_line_count=0)
     return process_engine().start(request, LiveSurroundings()).result()
 
 
@@ -151,7 +150,7 @@ def test_a_reference_tool_leaves_as_many_dirty_pages_as_are_recorded(
 
 
 def test_fuel_is_nearly_the_same_from_run_to_run() -> None:
-    request = dataclasses.replace(request_of(_script("add two integers")), tool_line_count=0)  # never compiled ahead
+    request = request_of(_script("add two integers"))._replace(tool_line_count=0)  # never compiled ahead
     fuel = [process_engine().start(request, LiveSurroundings()).result().fuel or 0 for _ in range(5)]
     assert max(fuel) - min(fuel) < 0.005 * min(fuel)
 

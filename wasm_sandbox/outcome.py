@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class Ending(Enum):
@@ -29,8 +30,7 @@ class GuestException:
     traceback: str
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):  # a dataclass that is frozen takes four times as long to make: 3 µs of a short call
     """Outcome of a run, before anything of its output is interpreted."""
 
     ending: Ending

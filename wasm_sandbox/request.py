@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -159,8 +158,7 @@ class Tap(Protocol):
         """Take what was written to standard output or error; the guest may have to wait for that."""
 
 
-@dataclass(frozen=True)
-class ExecutionRequest:
+class ExecutionRequest(NamedTuple):
     """Script to run, with its environment, limits and files."""
 
     script: str

@@ -14,7 +14,6 @@ import json
 import struct
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -96,7 +95,7 @@ def check_start(reply: object, message: str) -> None:
 def check_outcome(found: Outcome) -> None:
     """An outcome is plain data, and goes the same way again."""
     plain = {Ending, bool, int, float, str, bytes, dict, GuestException, type(None)}
-    assert {type(getattr(found, field.name)) for field in fields(found)} <= plain
+    assert set(map(type, found)) <= plain
     for path, content in (found.files or {}).items():
         check_path("files", path)
         assert type(content) is bytes

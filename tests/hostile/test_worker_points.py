@@ -185,7 +185,7 @@ def _small() -> Checkpoint:
 @contextmanager
 def at_the_mercy_of(program: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the next calls of sessions go to workers that hear of them, and do this."""
-    ended = messages.encode_outcome(replace(OUTCOME, exit_code=0, exception=None, files=None, is_over=False))
+    ended = messages.encode_outcome(OUTCOME._replace(exit_code=0, exception=None, files=None, is_over=False))
     text = f"""
         import os, struct, sys, time
         def say(head, body=b''):

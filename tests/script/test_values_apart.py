@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,7 +147,7 @@ def test_big_values_go_in_and_come_back(isolation: Any) -> None:
 
 def test_the_values_cross_to_a_worker_process() -> None:
     request = request_of(generate_script(SHOW, {"value": RECORDS}, apart=ValuesApart()))
-    request = replace(request, values=(*request.values, b"more"))
+    request = request._replace(values=(*request.values, b"more"))
     assert decode_request(*encode_request(request)) == request
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import platform
 import sys
 import threading
@@ -106,7 +105,7 @@ def dirty_pages(request: ExecutionRequest, engine: GuestEngine, source: ImageSou
     """
     memory = engine.image(source).instances.image
     assert memory is not None
-    request = dataclasses.replace(request, limits=Limits(deterministic=True))
+    request = request._replace(limits=Limits(deterministic=True))
     listener = _DirtyPages(request, memory)
     with listening(listener):
         outcome = engine.start(request, FixedSurroundings(), source).result()

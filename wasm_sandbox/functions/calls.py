@@ -103,7 +103,7 @@ class RunCalls:
         gate: Gate | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         may_defer: bool = False,
-        is_apart: bool = False,
+        is_apart: Callable[[], bool] = bool,
         on_display: Callable[[dict[str, str | bytes]], None] | None = None,
         on_progress: Callable[[float, float | None, str], None] | None = None,
         on_call: Callable[[Call], None] | None = None,
@@ -203,6 +203,12 @@ class RunCalls:
             self.changed.notify_all()
         for future in pending:
             future.cancel()
+        if self.network is not None:
+            self.network.end_run()
+
+    def end_unused(self) -> None:
+        """Settle where no request can have come: there is nothing to wait for."""
+        self._is_closed = True
         if self.network is not None:
             self.network.end_run()
 
@@ -311,7 +317,7 @@ class RunCalls:
         function, call, began = self._begun(payload)
         if function.is_async or function.timeout is not None or self._gate_is_async:
             future = self._start(0, function, call, began)
-        elif self._is_apart:
+        elif self._is_apart():
             future = thread_pool().submit(self._perform_inline, function, call, began)
             future.add_done_callback(lambda _: self._notify())
         else:

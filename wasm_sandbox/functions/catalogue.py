@@ -46,6 +46,8 @@ class Functions:
             name: number for numbers in self.modules.values() for name, number in numbers.items() if counts[name] == 1
         }
         """Name -> number of the functions that can be called by plain name: those whose name is there once."""
+        self.names = frozenset(self.plain)
+        """Names that can be called without an import."""
 
     def _numbered(self, module: str, members: Iterable[Any]) -> dict[str, int]:
         numbers: dict[str, int] = {}
@@ -70,11 +72,6 @@ class Functions:
     def table(self) -> list[HostFunction]:
         """Functions, in their order."""
         return list(self.by_number.values())
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Names that can be called without an import."""
-        return frozenset(self.plain)
 
     def module_source(self, name: str) -> str | None:
         """Source of a module for the guest; None if there is none of that name."""

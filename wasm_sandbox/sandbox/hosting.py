@@ -111,7 +111,10 @@ def calls_of(
         from wasm_sandbox.sandbox.networking import ask_on  # lazy: as above
 
         ask_on(network, loop)
-    is_held = options["isolation"] == "thread" and (bool(options["mounts"]) or not leaves_guests())
+
+    def is_held() -> bool:
+        return options["isolation"] == "thread" and (bool(options["mounts"]) or not leaves_guests())
+
     return RunCalls(functions, limits, options.get("gate"), loop, network=network, is_apart=is_held, **listeners)
 
 

@@ -403,14 +403,22 @@ class Session:
         return self._kept.start(request, call)
 
     def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
-        call = self.call(request.limits)
+        call: Cancel | None = None
         try:
-            return self._kept.attempt(request) or wait_for(self.begin(request, call))
+            outcome = self._kept.attempt(request)
+            if outcome is None:
+                call = self.call(request.limits)
+                outcome = wait_for(self.begin(request, call))
+            return outcome
         except BaseException:
-            call.cancel()
+            if call is not None:
+                call.cancel()
             raise
         finally:
-            calls.settle()
+            if call is None:
+                calls.end_unused()
+            else:
+                calls.settle()
 
     def run_tool(
         self,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import fields
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -194,7 +193,7 @@ _NOT_SENT = ("peer", "tap")
 
 def encode_request(request: ExecutionRequest) -> tuple[bytes, bytes]:
     """Head and body of a request."""
-    head = {field.name: getattr(request, field.name) for field in fields(request) if field.name not in _NOT_SENT}
+    head = {name: value for name, value in request._asdict().items() if name not in _NOT_SENT}
     script = head.pop("script").encode("utf-8", "surrogatepass")
     head |= {"environ": dict(request.environ), "limits": request.limits.model_dump(), "script_bytes": len(script)}
     head["values"] = [len(value) for value in request.values]

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -57,7 +56,7 @@ def main() -> NoReturn:
         # This thread goes on reading: that is how it gets answers, and notices the end of the host.
         replied, request = _Replies(replies), order.request
         relay = Relay(order.run, request.limits, replied.send) if order.has_channel else None
-        request = replace(request, peer=relay, tap=relay if order.is_tapped else None)
+        request = request._replace(peer=relay, tap=relay if order.is_tapped else None)
         if order.rest is not None:
             visited = engine.visit(source, request, CallOfKept(request.limits), order.rest)
             visited.add_done_callback(partial(replied.end_visit, order.rest.point))

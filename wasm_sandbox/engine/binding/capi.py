@@ -86,9 +86,12 @@ _begin_call, _poll_call = _c["wasmtime_func_call_async"], _c["wasmtime_call_futu
 _end_call = _c["wasmtime_call_future_delete"]
 _memory_data = _c["wasmtime_memory_data"]
 _memory_data_size = _c["wasmtime_memory_data_size"]
+_get_global, _set_global = _c["wasmtime_global_get"], _c["wasmtime_global_set"]
 
 RAW_VALUE_BYTES = ctypes.sizeof(_ffi.wasmtime_val_raw_t)
 """Size of a value in the array that a `HostCallback` gets."""
+
+_KIND_I64 = int(_ffi.WASMTIME_I64.value)
 
 I32 = _ffi.WASMTIME_I32
 """Kind of a global."""
@@ -305,6 +308,55 @@ class MemoryCreator:
         return int(_c["wasmtime_error_new"](message.encode()))
 
 
+# What a short call needs of these two is made once for an instance: to make it is half of their time. Like an instance,
+# one is used by one thread at a time.
+class _OwnCall:
+    """Call of a function of so many i32 parameters and one i32 result, on a stack that wasmtime makes."""
+
+    def __init__(self, context: Any, function: Any, count: int) -> None:
+        self._values, self._result = (_ffi.wasmtime_val_t * max(1, count))(), _ffi.wasmtime_val_t()
+        for value in self._values:
+            value.kind = _ffi.WASMTIME_I32
+        self._trap, self._error = c_void_p(), c_void_p()
+        found = byref(self._result), 1, byref(self._trap), byref(self._error)
+        self._arguments = context, byref(function), self._values, count, *found
+
+    def made(self, arguments: Sequence[int]) -> int:
+        """Make the call; its result, unsigned.
+
+        Raises:
+            GuestStopped: as of `Instance.call`.
+        """
+        for value, argument in zip(self._values, arguments, strict=False):
+            value.of.i32 = argument
+        future = _begin_call(*self._arguments)
+        try:
+            _poll_call(future)
+        finally:
+            _end_call(future)
+        error, trap = self._error.value, self._trap.value
+        if error or trap:
+            self._error.value = self._trap.value = None
+            raise _stopped(error, trap)
+        return int(self._result.of.i32) & 0xFFFFFFFF
+
+
+class _Setting:
+    """Global, to be set."""
+
+    def __init__(self, context: Any, global_: Any, kind: Any) -> None:
+        value = _ffi.wasmtime_val_t()
+        value.kind = kind
+        self._number = value.of
+        self._arguments = context, byref(global_), byref(value)
+
+    def set(self, number: int) -> None:
+        """Set it."""
+        self._number.i64 = number
+        if error := _set_global(*self._arguments):
+            raise _stopped(error, None)
+
+
 class Instance:
     """Instance of a pre-linked module: its memory and its exports.
 
@@ -329,6 +381,8 @@ class Instance:
         self._exports: dict[str, Any] = {}
         self._own_memory = memory
         self.on_own_stack = False
+        self._calls: dict[tuple[str, int], _OwnCall] = {}
+        self._settings: dict[str, _Setting] = {}
         self._limit_bytes = -1
         trap = c_void_p()
         instantiate = _instantiate if memory is None else _instantiate_quickly
@@ -423,10 +477,9 @@ class Instance:
         Raises:
             GuestStopped: if the guest traps, or a host function stops it.
         """
-        function = self._export(name).of.func
         if self.on_own_stack:
-            return self._call_on_own_stack(function, arguments)
-        return self._call_on_thread(function, arguments)
+            return self._call_on_own_stack(name, arguments)
+        return self._call_on_thread(self._export(name).of.func, arguments)
 
     def _call_on_thread(self, function: Any, arguments: Sequence[int]) -> int:
         values = (_ffi.wasmtime_val_raw_t * max(1, len(arguments)))()
@@ -438,22 +491,13 @@ class Instance:
             raise _stopped(error, trap.value)
         return int(values[0].i64) & 0xFFFFFFFF
 
-    def _call_on_own_stack(self, function: Any, arguments: Sequence[int]) -> int:
+    def _call_on_own_stack(self, name: str, arguments: Sequence[int]) -> int:
         """Call a function of i32 parameters and one i32 result."""
-        values, result = (_ffi.wasmtime_val_t * max(1, len(arguments)))(), _ffi.wasmtime_val_t()
-        for value, argument in zip(values, arguments, strict=False):
-            value.kind = _ffi.WASMTIME_I32
-            value.of.i32 = argument
-        trap, error = c_void_p(), c_void_p()
-        count, context = len(arguments), self._context
-        future = _begin_call(context, byref(function), values, count, byref(result), 1, byref(trap), byref(error))
-        try:
-            _poll_call(future)
-        finally:
-            _end_call(future)
-        if error or trap:
-            raise _stopped(error.value, trap.value)
-        return int(result.of.i32) & 0xFFFFFFFF
+        key = name, len(arguments)
+        call = self._calls.get(key)
+        if call is None:
+            call = self._calls[key] = _OwnCall(self._context, self._export(name).of.func, len(arguments))
+        return call.made(arguments)
 
     def place(self, data: bytes) -> int:
         """Copy data into a block of our guest's ``sandbox_alloc``; the address, or 0 if there is no room.
@@ -477,15 +521,13 @@ class Instance:
 
     def set_global(self, name: str, number: int, kind: Any = _ffi.WASMTIME_I64) -> None:
         """Set an exported, mutable global, an i64 if nothing else is said (`I32`)."""
-        value = _ffi.wasmtime_val_t()
-        value.kind = kind
-        value.of.i64 = number
-        error = _c["wasmtime_global_set"](self._context, byref(self._export(name).of.global_), byref(value))
-        if error:
-            raise _stopped(error, None)
+        setting = self._settings.get(name)
+        if setting is None:
+            setting = self._settings[name] = _Setting(self._context, self._export(name).of.global_, kind)
+        setting.set(number)
 
     def global_value(self, name: str) -> int:
-        """Present value of an exported i32 or i64 global."""
+        """Present value of an exported i32 or i64 global; other threads may ask meanwhile."""
         value = _ffi.wasmtime_val_t()
-        _c["wasmtime_global_get"](self._context, byref(self._export(name).of.global_), byref(value))
-        return int(value.of.i64 if int(value.kind) == int(_ffi.WASMTIME_I64.value) else value.of.i32)
+        _get_global(self._context, byref(self._export(name).of.global_), byref(value))
+        return int(value.of.i64 if int(value.kind) == _KIND_I64 else value.of.i32)

@@ -60,7 +60,7 @@ class LoadedImage:
     tool_codes: ToolCodes | None = field(default=None, repr=False)
     """Compiled code of tools that were called in it; None if no code is kept between runs."""
 
-    @property
+    @cached_property
     def needed_bytes(self) -> int:
         """Smallest memory limit of a run."""
         return min_memory_bytes(self.memory_bytes)

@@ -120,6 +120,7 @@ class Guest:
         self.image, self._watch = image, watch
         self.world = World(surroundings, deadline, watch.watchdog)
         self.streams = Streams(self.world, _NOWHERE, _NOWHERE)
+        self._limits_of_pipes: Limits | None = None
         self.files: Descriptors | None = None
         self.ended, self.detail = _NOTHING, ""
         self._process = Process(self.world)
@@ -288,7 +289,10 @@ class Guest:
             raise RuntimeError(f"the guest has ended ({self._ending}): it cannot be called again")
         world = self.world
         world.deadline, world.turn = deadline, turn
-        self.streams.stdout, self.streams.stderr = _pipes(request.limits)
+        streams = self.streams
+        if request.limits is not self._limits_of_pipes or streams.stdout.written_bytes or streams.stderr.written_bytes:
+            streams.stdout, streams.stderr = _pipes(request.limits)
+            self._limits_of_pipes = request.limits
         self.streams.tap = None if request.tap is None else self._tapped(request.tap)
         self.ended, self.detail, self._given_fuel = _NOTHING, "", 0
         self._host_calls_before = world.host_calls
