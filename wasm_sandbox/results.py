@@ -86,6 +86,18 @@ class ToolError(BaseModel):
     """The guest's formatted traceback, with the tool's own line numbers."""
 
 
+def tool_error(
+    kind: ErrorKind, message: str, exception_name: str | None = None, traceback: str | None = None
+) -> ToolError:
+    """Make an error without a check (`made`).
+
+    To build the model is the work of milliseconds, in which pydantic makes an error of its own of what a signal handler
+    raises.
+    """
+    fields = {"kind": kind, "message": message, "exception_name": exception_name, "traceback": traceback}
+    return made(ToolError, fields, frozenset(name for name, value in fields.items() if value is None))
+
+
 class Usage(BaseModel):
     """Usage of one run."""
 

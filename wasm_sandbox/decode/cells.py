@@ -25,7 +25,7 @@ from wasm_sandbox.decode.pickle_decoder import DecodeLimits, loads
 from wasm_sandbox.decode.plain_types import CorruptedPickle, DecodeError
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, made
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, made, tool_error
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome
@@ -109,7 +109,7 @@ def _untold(outcome: Outcome, limits: Limits) -> ToolError | None:
     """Error of a cell that had an exception and could not tell of it, for want of memory mostly."""
     if (raised := outcome.exception) is None:
         return None
-    return _tool_error(limits, raised.name, raised.message, raised.traceback, True, None)
+    return _reported_error(limits, raised.name, raised.message, raised.traceback, True, None)
 
 
 def _decoded(
@@ -125,7 +125,7 @@ def _decoded(
     if reported.error is not None:
         if may_exit and reported.error[-1] == 0:
             return None, None, None, False
-        return None, None, _tool_error(run_limits, *reported.error), False
+        return None, None, _reported_error(run_limits, *reported.error), False
     if reported.value is None:
         return None, reported.text, None, reported.is_paused
     try:
@@ -179,7 +179,7 @@ def _reported(content: Any) -> _Reported:
     raise CorruptedPickle(_NO_CELL)
 
 
-def _tool_error(
+def _reported_error(
     limits: Limits, name: str, message: str, traceback: str, is_compiled: bool, code: int | None
 ) -> ToolError:
     if name.rpartition(".")[2] in MEMORY_ERRORS and is_compiled:
@@ -195,4 +195,4 @@ def _tool_error(
     elif not message.strip():
         is_memory = kind is ErrorKind.OUT_OF_MEMORY
         message = memory_message(limits) if is_memory else without_message(shown, traceback)
-    return ToolError(kind=kind, message=with_remedy(shown, message), exception_name=shown, traceback=traceback)
+    return tool_error(kind, with_remedy(shown, message), exception_name=shown, traceback=traceback)

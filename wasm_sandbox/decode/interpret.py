@@ -14,7 +14,7 @@ from wasm_sandbox.decode.plain_types import ADVICE, DecodeError, ForbiddenPickle
 from wasm_sandbox.errors import pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
-from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage, made
+from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult, Usage, made, tool_error
 
 if TYPE_CHECKING:
     from wasm_sandbox.outcome import Outcome
@@ -231,20 +231,20 @@ def ending_error(outcome: Outcome, limits: Limits, subject: str) -> ToolError | 
             message = f"{subject} timed out after {limits.timeout_seconds:g} seconds."
             if outcome.fuel == 0 and outcome.detail:  # for want of a thread
                 message = f"{message[:-1]}: {outcome.detail}: run fewer at once, or raise Limits.timeout_seconds"
-                return ToolError(kind=ErrorKind.TIMEOUT, message=message)
-            return ToolError(kind=ErrorKind.TIMEOUT, message=message + _MORE_TIME)
+                return tool_error(ErrorKind.TIMEOUT, message)
+            return tool_error(ErrorKind.TIMEOUT, message + _MORE_TIME)
         case "OUT_OF_FUEL":
             message = f"the run used up its fuel of {limits.fuel}: raise Limits.fuel, or do less in a run"
-            return ToolError(kind=ErrorKind.OUT_OF_FUEL, message=message)
+            return tool_error(ErrorKind.OUT_OF_FUEL, message)
         case "OUT_OF_MEMORY":
-            return ToolError(kind=ErrorKind.OUT_OF_MEMORY, message=_memory_message(outcome, limits))
+            return tool_error(ErrorKind.OUT_OF_MEMORY, _memory_message(outcome, limits))
         case "CANCELLED":
-            return ToolError(kind=ErrorKind.CANCELLED, message="the caller stopped the run: run it again for a result")
+            return tool_error(ErrorKind.CANCELLED, "the caller stopped the run: run it again for a result")
         case "STACK_OVERFLOW":
             message = "the tool recursed past the guest's native stack: use a loop, or data that is nested less deeply"
-            return ToolError(kind=ErrorKind.STACK_OVERFLOW, message=message)
+            return tool_error(ErrorKind.STACK_OVERFLOW, message)
         case _:
-            return ToolError(kind=ErrorKind.GUEST_TRAP, message=_trap_message(outcome))
+            return tool_error(ErrorKind.GUEST_TRAP, _trap_message(outcome))
 
 
 def _trap_message(outcome: Outcome) -> str:
@@ -302,10 +302,10 @@ def _exit_error(
             is_memory = kind is ErrorKind.OUT_OF_MEMORY
             message = memory_message(limits) if is_memory else without_message(name, exception.traceback)
         message = with_remedy(name, message)
-        return ToolError(kind=kind, message=message, exception_name=name, traceback=exception.traceback)
+        return tool_error(kind, message, exception_name=name, traceback=exception.traceback)
     if outcome.exit_code:
         message = f"the guest ended with exit code {outcome.exit_code}: {_RETURN_INSTEAD}"
-        return ToolError(kind=ErrorKind.NO_RESULT, message=message, exception_name="SystemExit")
+        return tool_error(ErrorKind.NO_RESULT, message, exception_name="SystemExit")
     return None
 
 
@@ -365,7 +365,7 @@ def missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> Too
             if outcome.stdout_dropped_bytes:
                 message = f"no result among the output, {outcome.stdout_dropped_bytes} bytes of which were dropped: "
                 message += "print less, or raise Limits.output_bytes"
-            return ToolError(kind=ErrorKind.NO_RESULT, message=message)
+            return tool_error(ErrorKind.NO_RESULT, message)
         case FrameDamage.OVERSIZED:
             message = f"the result takes {output.declared_bytes} bytes, at most {limits.result_bytes} are accepted: "
             message += "raise Limits.result_bytes, or return less"
@@ -375,7 +375,7 @@ def missing_frame(outcome: Outcome, output: FramedOutput, limits: Limits) -> Too
             message = f"the framed result does not match its checksum: {_LEAVE_THE_FRAME}"
         case FrameDamage.FLOOD:
             message = f"the output holds more false frames than are looked at: {_LEAVE_THE_FRAME}"
-    return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=message)
+    return tool_error(ErrorKind.CORRUPTED_RESULT, message)
 
 
 def _reason(error: Exception) -> str:
@@ -391,8 +391,8 @@ def _reason(error: Exception) -> str:
 def refusal_of(error: DecodeError) -> ToolError:
     """Error of a result that was not decoded."""
     if isinstance(error, ForbiddenPickle):
-        return ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=str(error))
-    return ToolError(kind=ErrorKind.CORRUPTED_RESULT, message=f"{error}: {_LEAVE_THE_FRAME}")
+        return tool_error(ErrorKind.FORBIDDEN_RESULT, str(error))
+    return tool_error(ErrorKind.CORRUPTED_RESULT, f"{error}: {_LEAVE_THE_FRAME}")
 
 
 def _with_kept_fields(state: Any, original: Any) -> Any:
@@ -423,7 +423,7 @@ def _decode(payload: bytes, agent_state: Any, wants_state: bool, quick: bool) ->
         except Exception as error:  # the caller's own validators, too, see what the tool made up
             pass_on(error)
             message = f"the agent state that came back is no {type(agent_state).__name__}: {_reason(error)}"
-            return None, None, ToolError(kind=ErrorKind.FORBIDDEN_RESULT, message=message)
+            return None, None, tool_error(ErrorKind.FORBIDDEN_RESULT, message)
     return envelope.results, state, None
 
 
@@ -434,4 +434,4 @@ def _failed_serializer(value: Any, stdout: bytes) -> ToolError | None:
         return None
     message = f"the result cannot be serialized: function `{last.decode('utf-8', 'replace').strip()}: "
     message += "correct its serializer, or return plain data"
-    return ToolError(kind=ErrorKind.TOOL_EXCEPTION, message=message, exception_name="PydanticSerializationError")
+    return tool_error(ErrorKind.TOOL_EXCEPTION, message, exception_name="PydanticSerializationError")

@@ -19,7 +19,7 @@ from wasm_sandbox.errors import BadArguments, UnsupportedToolError, pass_on
 from wasm_sandbox.events import mark
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.outcome import Outcome
-from wasm_sandbox.results import ErrorKind, ToolError, ToolExecutionResult
+from wasm_sandbox.results import ErrorKind, ToolExecutionResult, tool_error
 from wasm_sandbox.script.arguments import ValuesApart, is_quickly_written
 from wasm_sandbox.script.generate import (
     RESULT_VAR_NAME,
@@ -331,7 +331,7 @@ class AsyncToolSandboxBase(ABC):
         """Result of a call whose tool or arguments were refused."""
         is_source = isinstance(error, UnsupportedToolError) and error.in_source
         kind = ErrorKind.SYNTAX_ERROR if is_source else ErrorKind.BAD_ARGUMENTS
-        refusal = ToolError(kind=kind, message=str(error), exception_name=type(error).__name__)
+        refusal = tool_error(kind, str(error), exception_name=type(error).__name__)
         return failed_before_running(self.tool_name, refusal, fingerprint)
 
     def _interpreted(

@@ -19,7 +19,7 @@ from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions, check_network
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.results import CodeResult, ErrorKind, ToolError
+from wasm_sandbox.results import CodeResult, ErrorKind, tool_error
 from wasm_sandbox.sandbox.executors import request_of, start_guest
 from wasm_sandbox.sandbox.hosting import calls_of, with_calls
 from wasm_sandbox.sandbox.streams import Events, events_of, listeners, told
@@ -110,7 +110,7 @@ def prepare_code(
 
 def refused(error: BadArguments) -> CodeResult:
     """Result of code that was not run."""
-    failure = ToolError(kind=ErrorKind.BAD_ARGUMENTS, message=str(error), exception_name=type(error).__name__)
+    failure = tool_error(ErrorKind.BAD_ARGUMENTS, str(error), exception_name=type(error).__name__)
     return CodeResult.model_construct(status="error", error=failure, stdout=[], stderr=[], displays=[], calls=[])
 
 

@@ -18,7 +18,7 @@ from wasm_sandbox.network import Network
 from wasm_sandbox.options import Isolation, checked
 from wasm_sandbox.outcome import Ending, Outcome
 from wasm_sandbox.request import ExecutionRequest
-from wasm_sandbox.results import CodeResult, ErrorKind, ToolError, ToolExecutionResult
+from wasm_sandbox.results import CodeResult, ErrorKind, ToolExecutionResult, tool_error
 from wasm_sandbox.sandbox.executors import environ_of, request_of, start_guest
 from wasm_sandbox.sandbox.hosting import calls_of, with_calls
 from wasm_sandbox.script.cells import cell_script
@@ -181,5 +181,5 @@ def _without_value(result: ToolExecutionResult, outcome: Outcome) -> ToolExecuti
             update={"status": "success", "func_return": None, "error": None, "files": outcome.files}
         )
     message = f"the script ended with exit code {outcome.exit_code}"
-    error = ToolError(kind=ErrorKind.TOOL_EXCEPTION, message=message, exception_name="SystemExit")
+    error = tool_error(ErrorKind.TOOL_EXCEPTION, message, exception_name="SystemExit")
     return result.model_copy(update={"func_return": message, "error": error})
