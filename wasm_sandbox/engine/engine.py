@@ -7,7 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
@@ -51,6 +53,8 @@ MAX_IMAGES = 32
 
 _USUAL = (Metering.FUEL, Metering.DEADLINE)
 """Meterings that requests ask for, the usual one first."""
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -226,23 +230,19 @@ class GuestEngine:
         image = self.image(source, Metering.DEADLINE if limits.fuel is None else Metering.FUEL)
         return KeptGuest(image, self.watch, given, limits, point, clocks, calls, self._aside)
 
-    def _aside(self, work: Callable[[], None]) -> Future[None]:
-        def job(deliver: Callable[[None], None]) -> None:
-            work()
-            deliver(None)
+    def _aside(self, work: Callable[[], T]) -> Future[T]:
+        def job(deliver: Callable[[T], None]) -> None:
+            deliver(work())
 
         return self._threads.submit(job)
 
-    def start_in(
-        self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept, takes_point: bool = True
-    ) -> Future[Outcome]:
+    def start_in(self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
         """Run a request in a guest that is kept, on a guest thread, as `start` does in a fresh one.
 
         Args:
             kept: the guest.
             request: script and limits.
             call: surroundings of the call, once it is under way, and the caller's way to cancel it before.
-            takes_point: whether a checkpoint is taken after it.
         """
 
         def work(deliver: Callable[[Outcome], None]) -> None:
@@ -252,7 +252,7 @@ class GuestEngine:
                 self._running.add(call)
             try:
                 with self._turns.turn(request.limits.timeout_seconds) as turn:
-                    execute_kept(kept, request, call.surroundings, deliver, takes_point, turn)
+                    execute_kept(kept, request, call.surroundings, deliver, turn)
             finally:
                 with self._running_lock:
                     self._running.discard(call)
@@ -307,7 +307,7 @@ class GuestEngine:
             kept = KeptGuest(image, self.watch, request.given, rest.limits, rest.point, (rest.elapsed, rest.calls))
             try:
                 with self._turns.turn(request.limits.timeout_seconds) as turn:
-                    execute_kept(kept, request, call.surroundings, take, True, turn)
+                    execute_kept(kept, request, call.surroundings, take, turn)
                 if not outcomes[0].is_over:
                     deliver((outcomes[0], kept.point))
             finally:
@@ -326,19 +326,28 @@ class GuestEngine:
         return len(self._running)
 
     def close(self) -> None:
-        """Stop every guest, then the threads: none may outlive the interpreter."""
+        """Stop every guest, then the threads: none may outlive the interpreter.
+
+        All of it is done, also if a signal handler raises meanwhile.
+        """
         deadline = time.monotonic() + EXIT_GRACE_SECONDS
         with self._running_lock:
             self._is_closed = True
             running = list(self._running)
-        for surroundings in running:
-            surroundings.cancel()
-        self._threads.close(deadline)
-        self.watch.watchdog.close()
+        with ExitStack() as stack:  # the last one first
+            stack.callback(self._close_images)
+            stack.callback(self.watch.watchdog.close)
+            stack.callback(self._threads.close, deadline)
+            for surroundings in running:
+                stack.callback(surroundings.cancel)
+
+    def _close_images(self) -> None:
+        """Tear the idle instances down, while wasmtime can still call back."""
         with self._images_lock:
             images = list(self._images.values())
-        for image in images:
-            image.instances.close()  # while wasmtime can still call back
+        with ExitStack() as stack:
+            for image in images:
+                stack.callback(image.instances.close)
 
     def __enter__(self) -> GuestEngine:
         return self

@@ -95,12 +95,13 @@ class OnThreads:
 
     def _current(self) -> KeptGuest:
         """The guest, a new one if the last call ended it."""
-        last, self._last = self._last, None
+        last = self._last
         if last is not None and _is_over(*last):
             old = self._kept
             point, calls = old.handed_over()
             self._kept = engine.process_engine().keep(self._source, self._given, self._limits, point, old.clocks, calls)
             old.abandon()
+        self._last = None  # not before: a signal handler may raise meanwhile
         return self._kept
 
     def checkpoint(self) -> Checkpoint | None:

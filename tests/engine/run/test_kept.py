@@ -9,19 +9,18 @@ import pytest
 from wasm_sandbox import Sandbox
 from wasm_sandbox.engine.run.guest import Guest
 from wasm_sandbox.engine.run.kept import KeptGuest
-from wasm_sandbox.engine.run.point import Checkpoint
 
 
 def test_one_that_is_abandoned_while_its_checkpoint_is_taken_is_torn_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is closed as its result comes: whoever holds the guest then, tears it down afterwards."""
-    taken, guests = KeptGuest._taken, list[Guest]()
+    take, guests = KeptGuest._take, list[Guest]()
 
-    def abandoned(kept: KeptGuest, guest: Guest) -> Checkpoint:
+    def abandoned(kept: KeptGuest, guest: Guest) -> None:
         guests.append(guest)
         kept.abandon()
-        return taken(kept, guest)
+        take(kept, guest)
 
-    monkeypatch.setattr(KeptGuest, "_taken", abandoned)
+    monkeypatch.setattr(KeptGuest, "_take", abandoned)
     monkeypatch.setattr(KeptGuest, "rest", lambda *_: None)
     with Sandbox().session() as session:
         assert session.run_code("1 + 1").value == 2

@@ -174,6 +174,14 @@ def copy_data_segments(config: wasmtime.Config) -> None:
     _ffi.wasmtime_config_memory_init_cow_set(config.ptr(), False)
 
 
+def delete_store(store: wasmtime.Store) -> None:
+    """Free a store, with its instances, for good.
+
+    `Store.close` forgets that it has freed one if a signal handler raises right then, and `__del__` frees it again.
+    """
+    _ffi.wasmtime_store_delete(store._consume())
+
+
 def define_host_function(
     linker: wasmtime.Linker, module: str, name: str, type_: wasmtime.FuncType, callback: Any
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import ExitStack
 
 import wasmtime
 
@@ -35,15 +36,22 @@ class PooledInstance:
 
     def __init__(self, memory: LinearMemory, pre: wasmtime.InstancePre, slot: Slot | None) -> None:
         self.store, self.slot = wasmtime.Store(memory.engine), slot
+        self._is_freed = False
         try:
             self.instance = memory.instance(self.store, pre, slot)
         except BaseException:
-            self.store.close()
+            self.free()
             raise
+
+    def free(self) -> None:
+        """Tear the instance down; its memories stay if those are ours."""
+        if not self._is_freed:
+            self._is_freed = True
+            capi.delete_store(self.store)
 
     def close(self) -> None:
         """Tear the instance down, and unmap its memories if those are ours."""
-        self.store.close()
+        self.free()
         if self.slot is not None:
             self.slot.close()
 
@@ -113,7 +121,7 @@ class InstancePool:
 
     def replace(self, used: PooledInstance) -> None:
         """Tear down a used instance, and make a fresh one with its memories, unless the pool is full."""
-        used.store.close()
+        used.free()
         with self._lock:
             is_full = len(self._idle) >= self._most
         if is_full:
@@ -139,5 +147,6 @@ class InstancePool:
         """Tear down the idle instances, and make none ahead any more."""
         with self._lock:
             idle, self._idle, self._most = self._idle, [], 0
-        for fresh in idle:
-            fresh.close()
+        with ExitStack() as stack:  # all of them, also if a signal handler raises meanwhile
+            for fresh in idle:
+                stack.callback(fresh.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
 from wasm_sandbox.engine.compiled.tool_codes import ToolCode, key_of
@@ -62,7 +63,6 @@ def execute_kept(
     request: ExecutionRequest,
     surroundings: Callable[[Elapsed, int], Surroundings],
     deliver: Callable[[Outcome], None],
-    takes_point: bool,
     turn: Turn | None = None,
 ) -> None:
     """Run a script in a guest that is kept, on the calling thread.
@@ -72,7 +72,6 @@ def execute_kept(
         request: the script and its limits; its peer is for this call.
         surroundings: makes the surroundings, which go on where those of the last call ended.
         deliver: as of `execute`. What is left to be done after it, the next call waits for.
-        takes_point: whether a checkpoint is taken after the call, for a later one that ends the guest.
         turn: as of `execute`.
 
     Raises:
@@ -85,10 +84,10 @@ def execute_kept(
         around = surroundings(*kept.clocks)
         guest = kept.begin(around, started + request.limits.timeout_seconds, request)
         try:
-            _Run(guest, request, deliver, started).run(turn, None)
+            _Run(guest, request, partial(kept.deliver, deliver=deliver), started).run(turn, None)
         finally:
             with mark("checkpoint"):
-                kept.end(takes_point)
+                kept.end()
 
 
 def attempt_kept(kept: KeptGuest, request: ExecutionRequest) -> Outcome | None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -46,6 +47,15 @@ MOST_FAILURES_COUNTED = 6
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+class Aside(Protocol):
+    """Way to do something on a thread for guests."""
+
+    def __call__(self, work: Callable[[], T]) -> Future[T]:
+        """Do it; a future of what it gives."""
+
 
 # Guarantees: `cancel` may come from any thread, before the call is under way too. Locks: none; a cancel that crosses
 # the making of the surroundings is found by one side or the other.
@@ -81,9 +91,13 @@ class CallOfKept:
 # - after a call that ended the guest, after `go_back` and after `rest`, the next one begins at the last checkpoint;
 # - `point` is never changed in place: whoever holds it may share it with other guests;
 # - whoever closes or abandons it can be sure that its instance is torn down: by itself, or by who holds `_lock` then;
-# - no instance is made or torn down on the main thread, where a signal handler may raise in what wasmtime calls.
+# - no instance is made or torn down on the main thread, where a signal handler may raise in what wasmtime calls;
+# - what a signal handler raises there leaves all as it was before a step, or after it: what belongs together is changed
+#   by one statement, in which none can come.
 # Locks, in this order: `_lock` is held from `begin` to `end` of a call by the guest's thread (`held`), for a short
-# call, and for a checkpoint; `_base_lock` while the checkpoint and the calls after it are read or changed together.
+# call, and for a checkpoint; `_end_lock` from the delivery of a call's outcome until its checkpoint is taken: whoever
+# goes on elsewhere waits for that, and for no call; `_base_lock` while what belongs together is read or changed: the
+# checkpoint and the calls after it, and the guests that are to be torn down.
 class KeptGuest:
     """Guest of a session: its last checkpoint, and the live instance that is at it, if there is one.
 
@@ -95,7 +109,7 @@ class KeptGuest:
         point: checkpoint to begin at; None for the image as it is.
         clocks: clocks and number of calls so far; by default those of the checkpoint.
         calls: short calls since the checkpoint.
-        aside: does work on a thread for guests; None if this is called on such threads only.
+        aside: does something on a thread for guests; None if this is called on such threads only.
     """
 
     def __init__(
@@ -107,7 +121,7 @@ class KeptGuest:
         point: Checkpoint | None,
         clocks: tuple[Elapsed, int] | None = None,
         calls: Sequence[ExecutionRequest] = (),
-        aside: Callable[[Callable[[], None]], Future[None]] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         self._aside = aside
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
@@ -116,10 +130,13 @@ class KeptGuest:
         """The checkpoint, instead of `_point`."""
         self._is_own = False
         """Whether nobody else holds the checkpoint."""
-        self._lock, self._base_lock = threading.Lock(), threading.Lock()
+        self._lock, self._end_lock, self._base_lock = threading.Lock(), threading.Lock(), threading.Lock()
+        self._is_ending = False
         self._guest: Guest | None = None
+        self._begun: Guest | None = None
+        """Guest in a short call; it stays here if that call has to be made by another one."""
         self._spoilt: list[Guest] = []
-        """Guests whose last call has to be made by another one; they are still to be closed."""
+        """Guests that are to be torn down."""
         self._is_at_point = False
         """Whether the guest has run nothing since `point`."""
         self._since = list(calls)
@@ -133,13 +150,9 @@ class KeptGuest:
     def point(self) -> Checkpoint | None:
         """Checkpoint at which the next call begins if this one ends the guest; None for the image as it is."""
         if (packed := self._packed) is not None:
-            self.point = packed.unpacked(self.image.content)
+            point = packed.unpacked(self.image.content)
+            self._point, self._packed = point, None
         return self._point
-
-    @point.setter
-    def point(self, point: Checkpoint | None) -> None:
-        self._point = point
-        self._packed = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -152,12 +165,15 @@ class KeptGuest:
 
     def _drop_if_abandoned(self) -> None:
         """Tear down what was closed while `_lock` was held, unless somebody else holds it, who does it then."""
-        while self._is_closed and (self._guest or self._spoilt) and self._lock.acquire(blocking=False):
+        while self._is_closed and self._has_guests and self._lock.acquire(blocking=False):
             try:
                 self._go_to(None)
-                self._drop()
             finally:
                 self._lock.release()
+
+    @property
+    def _has_guests(self) -> bool:
+        return bool(self._guest or self._begun or self._spoilt)
 
     @property
     def clocks(self) -> tuple[Elapsed, int]:
@@ -209,8 +225,23 @@ class KeptGuest:
             reason = getattr(error, "message", "") or "its files do not fit the limits"
             raise SnapshotError(f"the snapshot cannot be restored: {reason}") from None
 
-    def end(self, takes_point: bool) -> None:
+    def deliver(self, outcome: Outcome, deliver: Callable[[Outcome], None]) -> None:
+        """Deliver the outcome of a call, which `end` is to follow; the caller is inside `held`, or a watchdog."""
+        if not outcome.is_over:
+            self._end_lock.acquire()
+            self._is_ending = True
+        deliver(outcome)
+
+    def end(self) -> None:
         """Wind a call up: take a checkpoint, or go back to the last one; the caller is inside `held`."""
+        try:
+            self._end()
+        finally:
+            if self._is_ending:
+                self._is_ending = False
+                self._end_lock.release()
+
+    def _end(self) -> None:
         guest = self._guest
         if guest is None:
             return
@@ -219,9 +250,8 @@ class KeptGuest:
             return
         self._elapsed = guest.world.surroundings.elapsed()
         is_short = guest.is_alone and guest.fuel_spent() <= SHORT_FUEL // 2
-        self._short_in_a_row = self._short_in_a_row + 1 if is_short and takes_point else 0
-        if takes_point:
-            self.point = self._taken(guest)
+        self._short_in_a_row = self._short_in_a_row + 1 if is_short else 0
+        self._take(guest)
 
     # -- short calls -----------------------------------------------------------------------------
 
@@ -230,28 +260,23 @@ class KeptGuest:
         limits = request.limits
         if limits.deterministic or limits.timeout_seconds < SHORT_SECONDS or len(request.call) > SHORT_BYTES:
             return None
-        is_whole = True
-        with self._lock:  # a signal handler may raise at any moment of this: only single steps change what is kept
-            try:
-                guest = self._guest
-                if guest is None or self._is_closed or not self._expects_short() or not guest.can_attempt(request):
-                    return None
-                if len(self._since) >= MOST_SHORT_CALLS:
-                    self._settle()
-                started = time.monotonic()
-                is_whole = self._is_at_point = False
-                if not guest.attempt(request):
-                    self._failures = min(self._failures + 1, MOST_FAILURES_COUNTED)
-                    self._short_in_a_row = 0
-                    return None
-                outcome = outcome_of(guest, request, Ending.EXITED, started)
-                self._since.append(request)
-                self._calls += 1
-                is_whole = True
-                return outcome
-            finally:
-                if not is_whole and guest is not None:
-                    self._spoilt, self._guest = [*self._spoilt, guest], None
+        with self._lock:
+            guest = self._guest
+            if guest is None or self._is_closed or not self._expects_short() or not guest.can_attempt(request):
+                return None
+            if len(self._since) >= MOST_SHORT_CALLS:
+                self._settle()
+            started = time.monotonic()
+            self._begun, self._guest, self._is_at_point = guest, None, False
+            if not guest.attempt(request):
+                self._failures = min(self._failures + 1, MOST_FAILURES_COUNTED)
+                self._short_in_a_row = 0
+                return None
+            outcome = outcome_of(guest, request, Ending.EXITED, started)
+            self._calls += 1
+            self._since.append(request)  # from here on the call has been made, if by another guest
+            self._begun, self._guest = None, guest
+            return outcome
 
     def _expects_short(self) -> bool:
         """Whether the next call is likely to be short: it is in vain otherwise, and the guest has to be made anew."""
@@ -265,9 +290,7 @@ class KeptGuest:
         if self._guest is None:
             self._guest = self._made_anew(self._since)
         with mark("checkpoint"):
-            point = self._taken(self._guest)
-        with self._base_lock:
-            self.point, self._since = point, []
+            self._take(self._guest)
 
     def _made_anew(self, calls: Sequence[ExecutionRequest]) -> Guest:
         """A guest at the checkpoint, after these calls.
@@ -286,8 +309,11 @@ class KeptGuest:
         return guest
 
     def handed_over(self) -> tuple[Checkpoint | None, Sequence[ExecutionRequest]]:
-        """Checkpoint, and the short calls after it, for another guest to go on from; a call may be under way."""
-        with self._base_lock:
+        """Checkpoint, and the short calls after it, for another guest to go on from; a call may be under way.
+
+        What a call that has been answered has left is in it.
+        """
+        with self._end_lock, self._base_lock:
             return self.point, tuple(self._since)
 
     def wants_tending(self) -> bool:
@@ -321,32 +347,38 @@ class KeptGuest:
 
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
+        if self._guest is None and (self._since or self._has_guests) and self._aside is not None and _hears_signals():
+            return wait_for(self._aside(self._checkpoint))  # not with the lock: who waits may be interrupted
+        return self._checkpoint()
+
+    def _checkpoint(self) -> Checkpoint | None:
         with self.held():
-            if self._since and self._guest is None and self._aside is not None:
-                wait_for(self._aside(self._settle))
             self._settle()
             if self._guest is not None and self._guest.is_at_rest and not self._is_at_point:
-                self.point = self._taken(self._guest)
+                self._take(self._guest)
             self._is_own = False
             return self.point
 
-    def _taken(self, guest: Guest) -> Checkpoint:
+    def _take(self, guest: Guest) -> None:
+        """Take the checkpoint that a guest is at."""
         files = guest.files.state() if guest.files is not None else None
-        self._is_at_point = self._is_own = True
-        before = self._point.memory if self._point is not None and self._packed is None else None
-        return Checkpoint(self.image.id, guest.snapshot(before), files, self._elapsed, self._calls)
+        memory = guest.snapshot(self._point.memory if self._point is not None else None)
+        point = Checkpoint(self.image.id, memory, files, self._elapsed, self._calls)
+        with self._base_lock:
+            self._point, self._packed, self._since, self._is_at_point, self._is_own = point, None, [], True, True
 
     def go_back(self, point: Checkpoint | None) -> None:
         """Let the next call begin at a checkpoint. It waits for a call that is under way."""
         with self.held():
             self._go_to(point)
-            self._is_own = False
-            self._drop()
 
     def _go_to(self, point: Checkpoint | None) -> None:
-        """Set the checkpoint, and forget the calls after the one before."""
+        """Set the checkpoint, without the guest and the calls that came after the one before."""
         with self._base_lock:
-            self.point, self._since = point, []
+            spoilt = [*self._spoilt, *filter(None, (self._guest, self._begun))]
+            self._point, self._packed, self._since, self._is_own = point, None, [], False
+            self._spoilt, self._guest, self._begun = spoilt, None, None
+        self._close_spoilt()
 
     def pack(self, most_bytes: int) -> int:
         """Keep the checkpoint in less memory, unless a call is under way, or others hold it, too.
@@ -363,9 +395,9 @@ class KeptGuest:
             point = self._point
             if self._packed is not None or point is None or not self._is_own or point.memory.nbytes > most_bytes:
                 return 0
-            self._packed = pack(point, self.image.content)
-            self._point = None
-            return point.memory.nbytes - len(self._packed.data)
+            packed = pack(point, self.image.content)
+            self._point, self._packed = None, packed
+            return point.memory.nbytes - len(packed.data)
         finally:
             self._lock.release()
             self._drop_if_abandoned()
@@ -392,29 +424,45 @@ class KeptGuest:
         return math.inf if self._point is None else self._point.nbytes
 
     def _drop(self) -> None:
-        """Tear the instance down, on a thread that hears of no signals."""
-        if (guest := self._guest) is not None:
-            self._spoilt, self._guest = [*self._spoilt, guest], None
-        if self._spoilt and self._aside is not None and threading.current_thread() is threading.main_thread():
-            try:
-                wait_for(self._aside(self._close_spoilt))
-                return
-            except HostError as error:
-                _log.debug("a guest is torn down where it was given up: %s", error)
+        """Tear the instance down."""
+        with self._base_lock:
+            spoilt = [*self._spoilt, *filter(None, (self._guest, self._begun))]
+            self._spoilt, self._guest, self._begun = spoilt, None, None
         self._close_spoilt()
 
     def _close_spoilt(self) -> None:
-        while self._spoilt:
-            self._spoilt.pop().close()
+        """Tear down what is to be, on a thread that hears of no signals; the caller has `_lock`."""
+        if self._begun is not None:
+            with self._base_lock:
+                self._spoilt, self._begun = [*self._spoilt, self._begun], None
+        if not self._spoilt:
+            return
+        if self._aside is not None and _hears_signals():
+            try:
+                wait_for(self._aside(self._tear_down))
+                return
+            except HostError as error:
+                _log.debug("a guest is torn down where it was given up: %s", error)
+        self._tear_down()
+
+    def _tear_down(self) -> None:
+        with self._base_lock:
+            spoilt, self._spoilt = self._spoilt, []
+        while spoilt:
+            spoilt.pop().close()
 
     def close(self) -> None:
         """Tear the instance down; the checkpoint goes with it. It waits for a call that is under way."""
         with self._lock:
             self._is_closed = True
             self._go_to(None)
-            self._drop()
 
     def abandon(self) -> None:
         """Close it without waiting: a call that is under way does it when it ends."""
         self._is_closed = True
         self._drop_if_abandoned()
+
+
+def _hears_signals() -> bool:
+    """Whether signal handlers run on the calling thread."""
+    return threading.current_thread() is threading.main_thread()

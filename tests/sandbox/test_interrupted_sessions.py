@@ -1,0 +1,52 @@
+"""Signal handlers that raise, and cancelled calls: a session is what it was before what was interrupted, or after it.
+
+An alarm that fell between the freeing of an instance and the note of that had it freed twice; one right after a call
+took that back, too, as its checkpoint was not taken yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wasm_sandbox import AsyncSandbox
+from wasm_sandbox.engine.run.guest import Guest
+from wasm_sandbox.engine.run.kept import KeptGuest
+
+ROOT = Path(__file__).parents[2]
+
+has_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarms")
+
+
+@has_alarms
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 25))])
+def test_an_alarm_at_any_moment_leaves_each_session_before_or_after_what_it_interrupted(seed: int) -> None:
+    program = [sys.executable, "-X", "faulthandler", "-m", "tests.sandbox.interrupted_sessions", str(seed)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
+
+
+def test_a_call_that_is_cancelled_takes_nothing_back_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = KeptGuest._take
+
+    def slowly(kept: KeptGuest, guest: Guest) -> None:
+        time.sleep(0.3)
+        take(kept, guest)
+
+    async def body() -> None:
+        async with AsyncSandbox().session() as session:
+            await session.run_code("n = 0")
+            monkeypatch.setattr(KeptGuest, "_take", slowly)
+            await session.run_code("n += 1")  # answered before its checkpoint is taken
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(session.run_code("n += 1000"), 0.02)
+            assert await session.get("n") == 1
+
+    asyncio.run(body())
