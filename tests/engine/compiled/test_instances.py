@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from wasmtime import _ffi
 
 from tests.support.engines import ENGINES, engine, run, settled
 from wasm_sandbox import Limits
@@ -98,3 +101,30 @@ def test_runs_with_and_without_fuel_have_images_of_their_own() -> None:
     assert counting.id == not_counting.id
     assert counting.path != not_counting.path
     assert run(guests, "pass").fuel
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_instance_is_freed_once_though_a_signal_handler_raises_right_then(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """wasmtime-py would free it again when the interpreter lets go of it, and the process would crash."""
+
+    class Alarm(BaseException):
+        pass
+
+    free, freed = _ffi.wasmtime_store_delete, list[Any]()
+
+    def interrupted(store: Any) -> None:
+        freed.append(store)
+        if len(freed) == 1:
+            free(store)
+            raise Alarm
+
+    fresh = engine(kind).image().instances.fresh()
+    monkeypatch.setattr(_ffi, "wasmtime_store_delete", interrupted)
+    with pytest.raises(Alarm):
+        fresh.close()
+    fresh.close()
+    del fresh
+    gc.collect()
+    assert len(freed) == 1
