@@ -63,6 +63,26 @@ def test_requests_follow_each_other_one_at_a_time_also_from_a_pipeline() -> None
     assert not talk.gate.is_busy
 
 
+@pytest.mark.parametrize(
+    ("came", "outcome", "reason"),
+    [
+        (b"", "failed", "the guest closed the connection before the answer came"),
+        (b"HTTP/1.1 200 OK\r\nContent-", "failed", "the guest closed the connection before the answer came"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", "ok", None),
+        (OK, "ok", None),
+    ],
+)
+def test_a_guest_may_leave_when_it_has_read_as_much_as_it_wants(came: bytes, outcome: str, reason: str | None) -> None:
+    talk = Conversation().guest(GET)
+    if came:
+        talk.host(came)
+    talk.gate.leave()
+    talk.host(b"")
+    (request,) = talk.asked
+    assert (request.outcome, request.reason) == (outcome, reason)
+    assert talk.close is None
+
+
 def test_bodies_pass_in_both_framings() -> None:
     head = b"POST /x HTTP/1.1\r\nHost: a.test\r\n"
     talk = Conversation().guest(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")

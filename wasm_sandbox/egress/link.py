@@ -534,6 +534,8 @@ class Link(asyncio.Protocol):
 
     def _finish(self, now: bool) -> None:
         self._is_over = True
+        if self._gate is not None:
+            self._gate.leave()
         if self._task is not None and not self._task.done():
             self._task.cancel()
             self._task.add_done_callback(lambda _: self._release_socket(True))
