@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.support.forks import forking, kinds_of_fork
+from wasm_sandbox.forks import Condition
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -113,3 +114,25 @@ def test_a_mark_holds_where_the_system_has_no_page_for_it(has_same_id: bool) -> 
     command = forking(MARKED.format(before="mark._page = other._page = None"), "the interpreter's", has_same_id)
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines() == [f"child False False {has_same_id}", "child True", "parent True False"]
+
+
+def test_a_wait_that_is_interrupted_right_after_it_let_go_of_the_lock_raises_what_interrupted_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Alarm(BaseException):
+        pass
+
+    changed = Condition()
+    let_go = changed._release_save  # type: ignore[attr-defined]
+
+    def interrupted() -> None:
+        let_go()
+        raise Alarm
+
+    monkeypatch.setattr(changed, "_release_save", interrupted)
+    with pytest.raises(Alarm), changed:
+        changed.wait()
+    assert changed.acquire(blocking=False)
+    changed.release()
+    with pytest.raises(RuntimeError):
+        changed.__exit__(None, None, None)

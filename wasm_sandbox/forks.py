@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -140,6 +141,23 @@ class PerProcess(Generic[T]):
     def _at_exit(self) -> None:
         if self._close is not None and self._value is not None and self._made_here.is_set:
             self._close(self._value)
+
+
+class Condition(threading.Condition):
+    """Condition that a signal handler may raise in at any moment, for waits of the main thread.
+
+    Where that is between `wait`'s release of the lock and its care for that, the standard one makes a ``RuntimeError``
+    of what was raised: the lock is not held at the end of the block.
+    """
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except RuntimeError:
+            if error is None:
+                raise
 
 
 # Guarantees: work is begun in its order, on at most so many threads as are allowed; none of them holds up the

@@ -24,6 +24,10 @@ ROOT = Path(__file__).parents[2]
 has_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no alarms")
 
 
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 @has_alarms
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 25))])
 def test_an_alarm_at_any_moment_leaves_each_session_before_or_after_what_it_interrupted(seed: int) -> None:
@@ -47,6 +51,25 @@ def test_a_call_that_is_cancelled_takes_nothing_back_of_the_one_before(monkeypat
             await session.run_code("n += 1")  # answered before its checkpoint is taken
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(session.run_code("n += 1000"), 0.02)
+            assert await session.get("n") == 1
+
+    asyncio.run(body())
+
+
+def test_what_is_cancelled_before_its_turn_does_not_happen_later() -> None:
+    """A thread that waits for the session cannot be stopped: it sees that nobody waits for it any more."""
+
+    async def body() -> None:
+        async with AsyncSandbox(functions=[sleep]).session() as session:
+            await session.run_code("n = 0")
+            point = await session.checkpoint()
+            call = asyncio.ensure_future(session.run_code("sleep(0.3)\nn += 1"))
+            await asyncio.sleep(0.05)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(session.rollback(point), 0.05)
+            await call
+            assert await session.get("n") == 1
+            await asyncio.sleep(0.1)
             assert await session.get("n") == 1
 
     asyncio.run(body())

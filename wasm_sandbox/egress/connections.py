@@ -24,6 +24,7 @@ from wasm_sandbox.egress.refusals import (
     ETIMEDOUT,
     Refused,
 )
+from wasm_sandbox.forks import Condition
 from wasm_sandbox.network import Network
 from wasm_sandbox.request import (
     DONE,
@@ -90,7 +91,7 @@ class RunConnections:
         self.ask: Ask | None = None
         """Asks the caller's gate before each request, if there is one."""
         self._is_kept = is_kept
-        self.changed = threading.Condition()
+        self.changed: threading.Condition = Condition()
         self._links: dict[int, Link] = {}
         self._open: set[Link] = set()
         """Those that are about to open a socket, or have one."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
 
 from wasm_sandbox.engine.binding.configuration import Progress
 from wasm_sandbox.engine.binding.interpreter import check_interpreter
@@ -53,8 +52,6 @@ MAX_IMAGES = 32
 
 _USUAL = (Metering.FUEL, Metering.DEADLINE)
 """Meterings that requests ask for, the usual one first."""
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -228,13 +225,7 @@ class GuestEngine:
             HostError: if the image cannot be loaded.
         """
         image = self.image(source, Metering.DEADLINE if limits.fuel is None else Metering.FUEL)
-        return KeptGuest(image, self.watch, given, limits, point, clocks, calls, self._aside)
-
-    def _aside(self, work: Callable[[], T]) -> Future[T]:
-        def job(deliver: Callable[[T], None]) -> None:
-            deliver(work())
-
-        return self._threads.submit(job)
+        return KeptGuest(image, self.watch, given, limits, point, clocks, calls, self._threads)
 
     def start_in(self, kept: KeptGuest, request: ExecutionRequest, call: CallOfKept) -> Future[Outcome]:
         """Run a request in a guest that is kept, on a guest thread, as `start` does in a fresh one.

@@ -12,7 +12,6 @@ import re
 import struct
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -20,6 +19,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from wasm_sandbox.forks import Condition
 from wasm_sandbox.functions.catalogue import Functions
 from wasm_sandbox.functions.declared import BadCall, HostFunction
 from wasm_sandbox.functions.gates import Deny, Gate
@@ -124,7 +124,7 @@ class RunCalls:
         self.bytes_in = self.bytes_out = 0
         self.seconds = 0.0
         self.network = network
-        self.changed = threading.Condition() if network is None else network.changed
+        self.changed = Condition() if network is None else network.changed
         self._answers: deque[Answer] = deque()
         self._order: deque[int] = deque()
         self._under_way: dict[int, Future[Answer]] = {}

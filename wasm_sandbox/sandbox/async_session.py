@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -14,12 +17,13 @@ from wasm_sandbox.options import RunOptions
 from wasm_sandbox.outcome import Outcome
 from wasm_sandbox.request import ExecutionRequest
 from wasm_sandbox.results import Call, CodeResult, ToolExecutionResult
-from wasm_sandbox.sandbox.session import Paused, Session, SessionPoint, Steps, check_set, value_got, variable
+from wasm_sandbox.sandbox.session import Paused, Session, SessionPoint, Steps, check_set, given_up, value_got, variable
 from wasm_sandbox.sandbox.waiting import delivered
 from wasm_sandbox.script.arguments import is_quickly_written
 from wasm_sandbox.tool.definition import Tool
 
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class AsyncSession:
@@ -103,15 +107,15 @@ class AsyncSession:
 
     async def checkpoint(self) -> SessionPoint:
         """Point to which `rollback` takes it back; see `Session.checkpoint`."""
-        return await asyncio.to_thread(self._session.checkpoint)
+        return await _on_a_thread(self._session.checkpoint)
 
     async def rollback(self, point: SessionPoint) -> None:
         """Take it back to a point; see `Session.rollback`."""
-        await asyncio.to_thread(self._session.rollback, point)
+        await _on_a_thread(partial(self._session.rollback, point))
 
     async def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the session as it is; see `Session.dump`."""
-        return await asyncio.to_thread(self._session.dump, key)
+        return await _on_a_thread(partial(self._session.dump, key))
 
     async def close(self) -> None:
         """Give its memory back; see `Session.close`."""
@@ -141,7 +145,7 @@ class Opening:
         return self._opened().__await__()
 
     async def _opened(self) -> AsyncSession:
-        return AsyncSession(await asyncio.to_thread(self._make))
+        return AsyncSession(await _on_a_thread(self._make))
 
     async def __aenter__(self) -> AsyncSession:
         self._made = await self._opened()
@@ -193,11 +197,11 @@ class AsyncPaused:
 
     async def fork(self) -> AsyncPaused:
         """Make another program that waits for the same; see `Paused.fork`."""
-        return AsyncPaused(await asyncio.to_thread(self._paused.fork))
+        return AsyncPaused(await _on_a_thread(self._paused.fork))
 
     async def dump(self, key: bytes | None = None) -> bytes:
         """Bytes of the program as it waits; see `Paused.dump`."""
-        return await asyncio.to_thread(self._paused.dump, key)
+        return await _on_a_thread(partial(self._paused.dump, key))
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,17 @@ class _End(Generic[S]):
     """End of a call before it came to a guest."""
 
     value: S
+
+
+async def _on_a_thread(act: Callable[[], T]) -> T:
+    """Do something with a session on a thread; if it is cancelled before its turn has come it does not happen."""
+    event, context = threading.Event(), contextvars.copy_context()
+    context.run(given_up.set, event)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(None, context.run, act)
+    except BaseException:
+        event.set()
+        raise
 
 
 def _begun(steps: Steps[S]) -> tuple[ExecutionRequest, RunCalls] | _End[S]:

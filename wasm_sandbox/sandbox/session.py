@@ -85,6 +85,10 @@ _inside: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("wasm_
 """Sessions whose calls this context is inside of: a host function may not call its own."""
 
 
+given_up: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("wasm_sandbox_given_up", default=None)
+"""Set when nobody waits any more for what this context does: then it does not begin."""
+
+
 @dataclass(frozen=True, eq=False)
 class SessionPoint:
     """Point of a session's life, to go back to; of no use to any other session but its forks."""
@@ -241,6 +245,8 @@ class Session:
         else:
             self.check_caller()
             with self._lock:
+                if (event := given_up.get()) is not None and event.is_set():
+                    raise SessionError("nobody waits for it any more")
                 yield from self._used_by_one(paused)
 
     def _used_by_one(self, paused: Paused | None) -> Iterator[None]:

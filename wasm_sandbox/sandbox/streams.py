@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from wasm_sandbox.decode.frame import HEADER_BYTES, MARKER, Gap, could_be_frame, split_frames
+from wasm_sandbox.forks import Condition
 from wasm_sandbox.limits import Limits
 from wasm_sandbox.options import RunOptions
 from wasm_sandbox.request import Wait
@@ -129,7 +130,7 @@ class Events:
         self._out: _Text = _Output(limits)
         self._err = _Text()
         self._decoding = threading.Lock()
-        self.changed = threading.Condition()
+        self.changed = Condition()
         self._waiting: deque[tuple[Event, int]] = deque()
         self._bytes = 0
         self._is_delivering = self._is_over = False

@@ -7,9 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
 
 from wasm_sandbox.engine.binding import capi
 from wasm_sandbox.engine.compiled.loaded import LoadedImage
@@ -17,7 +15,7 @@ from wasm_sandbox.engine.run.guest import SHORT_FUEL, Guest, Watch
 from wasm_sandbox.engine.run.outcomes import outcome_of
 from wasm_sandbox.engine.run.packed import Packed, pack
 from wasm_sandbox.engine.run.point import Checkpoint
-from wasm_sandbox.engine.threads.guest_threads import wait_for
+from wasm_sandbox.engine.threads.guest_threads import GuestThreads, wait_for
 from wasm_sandbox.engine.world.preview1 import ENOSPC, Refusal
 from wasm_sandbox.engine.world.surroundings import (
     NONE_ELAPSED,
@@ -46,15 +44,6 @@ MOST_FAILURES_COUNTED = 6
 """Most that were tried in vain that count: each doubles the short calls that must come before the next try."""
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-class Aside(Protocol):
-    """Way to do something on a thread for guests."""
-
-    def __call__(self, work: Callable[[], T]) -> Future[T]:
-        """Do it; a future of what it gives."""
 
 
 # Guarantees: `cancel` may come from any thread, before the call is under way too. Locks: none; a cancel that crosses
@@ -91,7 +80,8 @@ class CallOfKept:
 # - after a call that ended the guest, after `go_back` and after `rest`, the next one begins at the last checkpoint;
 # - `point` is never changed in place: whoever holds it may share it with other guests;
 # - whoever closes or abandons it can be sure that its instance is torn down: by itself, or by who holds `_lock` then;
-# - no instance is made or torn down on the main thread, where a signal handler may raise in what wasmtime calls;
+# - no instance is made or torn down on the main thread, where a signal handler may raise in what wasmtime calls; but
+#   those of a session that nobody closes are freed wherever the last reference goes;
 # - what a signal handler raises there leaves all as it was before a step, or after it: what belongs together is changed
 #   by one statement, in which none can come.
 # Locks, in this order: `_lock` is held from `begin` to `end` of a call by the guest's thread (`held`), for a short
@@ -109,7 +99,7 @@ class KeptGuest:
         point: checkpoint to begin at; None for the image as it is.
         clocks: clocks and number of calls so far; by default those of the checkpoint.
         calls: short calls since the checkpoint.
-        aside: does something on a thread for guests; None if this is called on such threads only.
+        threads: threads for guests; None if this is called on such threads only.
     """
 
     def __init__(
@@ -121,9 +111,9 @@ class KeptGuest:
         point: Checkpoint | None,
         clocks: tuple[Elapsed, int] | None = None,
         calls: Sequence[ExecutionRequest] = (),
-        aside: Aside | None = None,
+        threads: GuestThreads | None = None,
     ) -> None:
-        self._aside = aside
+        self._threads = threads
         self.image, self._watch, self._given, self._limits = image, watch, given, limits
         self._point = point
         self._packed: Packed | None = None
@@ -347,8 +337,8 @@ class KeptGuest:
 
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
-        if self._guest is None and (self._since or self._has_guests) and self._aside is not None and _hears_signals():
-            return wait_for(self._aside(self._checkpoint))  # not with the lock: who waits may be interrupted
+        if self._guest is None and (self._since or self._has_guests) and self._threads and _hears_signals():
+            return wait_for(self._threads.do(self._checkpoint))  # not with the lock: who waits may be interrupted
         return self._checkpoint()
 
     def _checkpoint(self) -> Checkpoint | None:
@@ -437,9 +427,9 @@ class KeptGuest:
                 self._spoilt, self._begun = [*self._spoilt, self._begun], None
         if not self._spoilt:
             return
-        if self._aside is not None and _hears_signals():
+        if self._threads is not None and _hears_signals():
             try:
-                wait_for(self._aside(self._tear_down))
+                wait_for(self._threads.do(self._tear_down))
                 return
             except HostError as error:
                 _log.debug("a guest is torn down where it was given up: %s", error)

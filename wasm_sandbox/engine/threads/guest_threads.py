@@ -187,6 +187,14 @@ class GuestThreads:
         self._queue.put(job)
         return future
 
+    def do(self, work: Callable[[], T]) -> Future[T]:
+        """Do something on a thread of the pool, and deliver what it gives; raises as `submit`."""
+
+        def job(deliver: Callable[[T], None]) -> None:
+            deliver(work())
+
+        return self.submit(job)
+
     def _add_thread(self) -> bool:
         """Start a thread; false if the work has to wait for one of the others."""
         if len(self._threads) >= self._most:
