@@ -77,12 +77,15 @@ def test_each_of_a_queue_gives_up_at_its_own_time_and_the_others_run(start: Star
 def test_nobody_watches_over_an_empty_queue(start: Start) -> None:
     """Whoever did would keep the outcomes of runs that waited, until these might have waited no longer."""
     occupants = [start("import time; time.sleep(0.3)", 100) for _ in range(2)]
-    outcome = weakref.ref(start("pass", 100).result(timeout=30))
+    future = start("pass", 100)
+    future.result(timeout=30)
+    kept = weakref.ref(future)  # which has the outcome
+    del future
     for occupant in occupants:
         occupant.result()
     for _ in range(500):
         gc.collect()
-        if outcome() is None:
+        if kept() is None:
             return
         time.sleep(0.01)
     pytest.fail("the outcome is still kept")

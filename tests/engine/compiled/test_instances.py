@@ -127,4 +127,4 @@ def test_an_instance_is_freed_once_though_a_signal_handler_raises_right_then(
     fresh.close()
     del fresh
     gc.collect()
-    assert len(freed) == 1
+    assert sum(store is freed[0] for store in freed) == 1  # others may be freed beside it
