@@ -12,7 +12,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager
 from queue import SimpleQueue
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -150,14 +149,12 @@ class Condition(threading.Condition):
     of what was raised: the lock is not held at the end of the block.
     """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def wait(self, timeout: float | None = None) -> bool:
         try:
-            super().__exit__(kind, error, trace)
-        except RuntimeError:
-            if error is None:
-                raise
+            return super().wait(timeout)
+        finally:
+            if not self._is_owned():  # type: ignore[attr-defined]  # typeshed lacks it
+                self.acquire()
 
 
 # Guarantees: work is begun in its order, on at most so many threads as are allowed; none of them holds up the

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -88,8 +89,8 @@ class RunCalls:
         gate: asked before each call.
         loop: event loop of the caller for async functions; by default one of this library's own.
         may_defer: whether a call of a deferred function may wait for whoever resumes the program.
-        is_apart: whether plain functions run on threads of their own also while the guest waits for them: where one
-            that blocks would hold up the outcome.
+        is_apart: tells, when the first one is called, whether plain functions run on threads of their own also while
+            the guest waits for them: where one that blocks would hold up the outcome.
         on_display: called with each bundle that the guest shows.
         on_progress: called with what the guest says of its progress.
         on_call: called with each call, when it begins and when it has ended.
@@ -135,6 +136,10 @@ class RunCalls:
         self._is_closed = False
         if network is not None:
             network.begin_run(lambda: bool(self._answers) or not self._under_way)
+
+    @cached_property
+    def _runs_apart(self) -> bool:
+        return self._is_apart()
 
     @property
     def max_request_bytes(self) -> int:
@@ -317,7 +322,7 @@ class RunCalls:
         function, call, began = self._begun(payload)
         if function.is_async or function.timeout is not None or self._gate_is_async:
             future = self._start(0, function, call, began)
-        elif self._is_apart():
+        elif self._runs_apart:
             future = thread_pool().submit(self._perform_inline, function, call, began)
             future.add_done_callback(lambda _: self._notify())
         else:
