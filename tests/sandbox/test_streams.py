@@ -381,11 +381,28 @@ def test_leaving_an_async_iterator_stops_the_guest_and_its_calls() -> None:
     asyncio.run(main())
 
 
+class _Submitted:
+    """Counts the runs that are started."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def began(self, mark: Mark) -> None:
+        self.count += mark.name == "submit"
+
+    def ended(self, mark: Mark) -> None: ...
+
+
 def test_an_iterator_that_is_not_begun_starts_nothing() -> None:
-    stream = Sandbox().stream_code("1")
-    assert process_engine().running_guests == 0
-    stream.close()
-    assert list(stream) == []
+    submitted = _Submitted()
+    with listening(submitted):
+        stream = Sandbox().stream_code("1")
+        stream.close()
+        assert list(stream) == []
+    assert submitted.count == 0
+    with listening(submitted):
+        assert list(Sandbox().stream_code("1"))
+    assert submitted.count == 1
 
 
 class Stopped(BaseException):
