@@ -291,30 +291,17 @@ def test_an_alarm_while_a_thread_starts_is_not_taken_for_a_lack_of_threads(
 
 
 ALARMS = """
-import signal, threading, time
-from tests.public_reports.test_signal_handlers import STARTS, Own
+import threading, time
+from tests.public_reports.test_signal_handlers import STARTS
+from tests.support.alarms import Alarms
 
-is_armed = False
-
-def ring(*_):
-    global is_armed
-    if is_armed:  # a signal may come late, by way of another thread
-        is_armed = False
-        raise Own
-
-start, interrupted = STARTS[{start!r}], 0
-signal.signal(signal.SIGALRM, ring)
+alarms = Alarms()
+alarms.start()
 for number in range(200):
-    try:
-        is_armed = True
-        signal.setitimer(signal.ITIMER_REAL, 0.00001 + 0.000003 * (number % 60))
-        start()
-        is_armed = False
-    except Own:
-        interrupted += 1
-signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    alarms.within(0.00001 + 0.000003 * (number % 60), STARTS[{start!r}])
+alarms.stop()
 time.sleep(0.1)
-print(interrupted > 20, threading.stack_size(), len(threading._limbo))
+print(alarms.interrupted > 20, threading.stack_size(), len(threading._limbo))
 print([thread.name for thread in threading.enumerate() if thread.native_id is None])
 """
 

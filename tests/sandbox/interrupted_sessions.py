@@ -7,12 +7,12 @@ which has happened or not. ``python -m tests.sandbox.interrupted_sessions SEED``
 from __future__ import annotations
 
 import random
-import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests.support.alarms import Alarms
 from wasm_sandbox import Limits, Sandbox, Session, SessionPoint, Tool
 
 T = TypeVar("T")
@@ -27,10 +27,6 @@ COUNTS = [
     "n += await later(1)",
     "for _ in range(60_000): pass\nn += 1",
 ]
-
-
-class Alarm(Exception):
-    """What the handler raises."""
 
 
 def add(a: int, b: int) -> int:
@@ -67,8 +63,7 @@ class Storm:
         self.sessions = [Modelled(self.box.session(), {0})]
         self.sessions[0].session.run_code("n = 0")
         self.dumps: list[tuple[bytes, set[int]]] = []
-        self.interrupted = 0
-        self.is_armed = False
+        self.alarms = Alarms()
         self.acts: list[Callable[[Modelled], None]] = [
             self.count,
             self.count,
@@ -79,23 +74,9 @@ class Storm:
         ]
         self.acts += [self.go_back, self.dump, self.load, self.exhaust, self.run_tool]
 
-    def ring(self, *_: object) -> None:
-        """Handler: a signal may come late, by way of another thread."""
-        if self.is_armed:
-            self.is_armed = False
-            raise Alarm
-
     def alarmed(self, act: Callable[[], T]) -> T | None:
         """What an act gives, with an alarm soon; None if that came first."""
-        try:
-            self.is_armed = True
-            signal.setitimer(signal.ITIMER_REAL, self.random.random() * self.seconds + 1e-6)
-            found = act()
-            self.is_armed = False
-        except Alarm:
-            self.interrupted += 1
-            return None
-        return found
+        return self.alarms.within(self.random.random() * self.seconds + 1e-6, act)
 
     def step(self) -> None:
         chosen = self.random.choice(self.sessions)
@@ -127,9 +108,9 @@ class Storm:
     def go_back(self, chosen: Modelled) -> None:
         if chosen.points:
             point, may = self.random.choice(chosen.points)
-            before = self.interrupted
+            before = self.alarms.interrupted
             self.alarmed(lambda: chosen.session.rollback(point))
-            chosen.may = may | (chosen.may if self.interrupted > before else set())
+            chosen.may = may | (chosen.may if self.alarms.interrupted > before else set())
 
     def dump(self, chosen: Modelled) -> None:
         if (found := self.alarmed(chosen.session.dump)) is not None:
@@ -150,13 +131,13 @@ class Storm:
 
 def main(seed: int) -> None:
     storm = Storm(seed)
-    signal.signal(signal.SIGALRM, storm.ring)
+    storm.alarms.start()
     for _ in range(STEPS):
         storm.step()
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    storm.alarms.stop()
     for modelled in storm.sessions:
         modelled.check()
-    print(storm.interrupted, flush=True)
+    print(storm.alarms.interrupted, flush=True)
     if seed % 2:  # what is left open ends with the process
         for modelled in storm.sessions:
             modelled.session.close()

@@ -371,36 +371,20 @@ def test_a_guest_that_recurses_needs_nothing_of_a_small_stack() -> None:
 
 
 ALARMS = """
-import signal
+from tests.support.alarms import Alarms
 from wasm_sandbox import Sandbox
 
-class Alarm(Exception):
-    pass
-
-is_armed = False
-
-def ring(*_):
-    global is_armed
-    if is_armed:  # a signal may come late, by way of another thread
-        is_armed = False
-        raise Alarm
-
+alarms = Alarms()
 with Sandbox(files={}).session() as session:
     for _ in range(2):
         session.run_code("n = 0")
-    answered = interrupted = 0
-    signal.signal(signal.SIGALRM, ring)
+    answered = 0
+    alarms.start()
     for number in range(150):
-        try:
-            is_armed = True
-            signal.setitimer(signal.ITIMER_REAL, 0.00002 + 0.000011 * (number % 40))
-            session.run_code("n += 1")
-            is_armed = False
-            answered += 1
-        except Alarm:
-            interrupted += 1
-    signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    print(answered, interrupted, session.get("n"), flush=True)
+        seconds = 0.00002 + 0.000011 * (number % 40)
+        answered += alarms.within(seconds, lambda: session.run_code("n += 1")) is not None
+    alarms.stop()
+    print(answered, alarms.interrupted, session.get("n"), flush=True)
 """
 
 
