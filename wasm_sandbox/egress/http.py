@@ -205,8 +205,7 @@ class HttpGate:
     def leave(self) -> None:
         """End it because the guest has closed the connection; a guest need not read the whole of an answer."""
         request = self._exchange.request if self._exchange is not None else None
-        has_answer = request is not None and request.status is not None
-        if request is not None and request.outcome == "pending" and has_answer and not self._is_closed:
+        if request is not None and request.outcome == "pending" and request.status is not None:
             request.outcome = "ok"
         words = "the guest closed the connection before the answer came"
         self._end(Close(words, words, is_refusal=False))

@@ -155,15 +155,16 @@ class KeptGuest:
 
     def _drop_if_abandoned(self) -> None:
         """Tear down what was closed while `_lock` was held, unless somebody else holds it, who does it then."""
-        while self._is_closed and self._has_guests and self._lock.acquire(blocking=False):
+        while self._is_closed and self._guests and self._lock.acquire(blocking=False):
             try:
                 self._go_to(None)
             finally:
                 self._lock.release()
 
     @property
-    def _has_guests(self) -> bool:
-        return bool(self._guest or self._begun or self._spoilt)
+    def _guests(self) -> list[Guest]:
+        """All that are not torn down yet."""
+        return [*self._spoilt, *filter(None, (self._guest, self._begun))]
 
     @property
     def clocks(self) -> tuple[Elapsed, int]:
@@ -337,7 +338,7 @@ class KeptGuest:
 
     def checkpoint(self) -> Checkpoint | None:
         """Checkpoint of the guest as it is; None if it is the image's. It waits for a call that is under way."""
-        if self._guest is None and (self._since or self._has_guests) and self._threads and _hears_signals():
+        if self._guest is None and (self._since or self._guests) and self._threads and _hears_signals():
             return wait_for(self._threads.do(self._checkpoint))  # not with the lock: who waits may be interrupted
         return self._checkpoint()
 
@@ -365,9 +366,9 @@ class KeptGuest:
     def _go_to(self, point: Checkpoint | None) -> None:
         """Set the checkpoint, without the guest and the calls that came after the one before."""
         with self._base_lock:
-            spoilt = [*self._spoilt, *filter(None, (self._guest, self._begun))]
+            guests = self._guests
             self._point, self._packed, self._since, self._is_own = point, None, [], False
-            self._spoilt, self._guest, self._begun = spoilt, None, None
+            self._spoilt, self._guest, self._begun = guests, None, None
         self._close_spoilt()
 
     def pack(self, most_bytes: int) -> int:
@@ -416,8 +417,7 @@ class KeptGuest:
     def _drop(self) -> None:
         """Tear the instance down."""
         with self._base_lock:
-            spoilt = [*self._spoilt, *filter(None, (self._guest, self._begun))]
-            self._spoilt, self._guest, self._begun = spoilt, None, None
+            self._spoilt, self._guest, self._begun = self._guests, None, None
         self._close_spoilt()
 
     def _close_spoilt(self) -> None:
