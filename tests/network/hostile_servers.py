@@ -38,6 +38,8 @@ class Visit:
     sent: int = 0
     heads: list[bytes] = field(default_factory=list)
     """Of the requests, as this server read them: by lengths and chunks, the first line of each."""
+    is_over: bool = False
+    """Whether the connection has ended, so that nothing more is received."""
 
 
 class HostileServer(socketserver.ThreadingTCPServer):
@@ -68,6 +70,20 @@ class HostileServer(socketserver.ThreadingTCPServer):
         self.server_bind()
         self.server_activate()
 
+    def ended_visits(self, seconds: float = 5.0) -> list[Visit]:
+        """The connections that came since ``visits`` was emptied, when all have been read to their ends.
+
+        Raises:
+            TimeoutError: if that takes longer.
+        """
+        time.sleep(0.05)  # those that are made and not yet accepted
+        end = time.monotonic() + seconds
+        while not all(visit.is_over for visit in self.visits):
+            if time.monotonic() > end:
+                raise TimeoutError("a client holds its connection")
+            time.sleep(0.01)
+        return list(self.visits)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Bear a client that goes away."""
 
@@ -90,6 +106,7 @@ class _Conversation(socketserver.BaseRequestHandler):
     def finish(self) -> None:
         with contextlib.suppress(OSError):
             self.request.close()
+        self.visit.is_over = True
 
     def _take(self, size: int = 65_536) -> bytes:
         data = self.request.recv(size)

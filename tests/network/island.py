@@ -141,8 +141,7 @@ class World:
 
     def visits(self) -> list[Visit]:
         """The connections that came since the last call."""
-        time.sleep(0.05)  # those that are made and not yet accepted
-        found = [visit for server in self._servers for visit in server.visits]
+        found = [visit for server in self._servers for visit in server.ended_visits()]
         for server in self._servers:
             server.visits = []
         return found
