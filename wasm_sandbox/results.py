@@ -213,7 +213,7 @@ class Request(BaseModel):
     status: int | None = None
     """Status of the answer, once there is one."""
     outcome: Literal["pending", "ok", "refused", "failed"] = "pending"
-    """``"ok"``: it was answered, and the guest has read as much of the answer as it wanted."""
+    """``"ok"``: the whole answer came, or at least its status before the guest closed the connection."""
     reason: str | None = None
     """Why it was refused or failed, for whoever wrote the policy: which rule was missing."""
     bytes_out: int = 0

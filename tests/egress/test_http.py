@@ -83,6 +83,18 @@ def test_a_guest_may_leave_when_it_has_read_as_much_as_it_wants(came: bytes, out
     assert talk.close is None
 
 
+@pytest.mark.parametrize("came", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", OK])
+def test_a_request_whose_guest_has_ended_before_the_whole_answer_has_failed(came: bytes) -> None:
+    talk = Conversation().guest(GET)
+    if came:
+        talk.host(came)
+    talk.gate.cut("over")
+    talk.host(b"")
+    (request,) = talk.asked
+    assert (request.outcome, request.reason) == (("ok", None) if came == OK else ("failed", "over"))
+    assert talk.close is None
+
+
 def test_bodies_pass_in_both_framings() -> None:
     head = b"POST /x HTTP/1.1\r\nHost: a.test\r\n"
     talk = Conversation().guest(head + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")

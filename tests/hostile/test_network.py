@@ -369,11 +369,12 @@ answer.decode()
     result = run_code(code, {"port": servers.http, "text": sent}, network=servers.network(allow=allow))
     assert result.error is None, result.error
     assert "PermissionError" in result.value, result.value
-    received = b"".join(visit.received for visit in server.visits)
+    visits = server.ended_visits()
+    received = b"".join(visit.received for visit in visits)
     assert b"admin" not in received
     assert b"DELETE" not in received
-    assert received.count(b" HTTP/1.1\r\n") == sum(len(visit.heads) for visit in server.visits) <= 2
-    assert {head for visit in server.visits for head in visit.heads} <= {b"GET /ok HTTP/1.1", b"POST /ok HTTP/1.1"}
+    assert received.count(b" HTTP/1.1\r\n") == sum(len(visit.heads) for visit in visits) <= 2
+    assert {head for visit in visits for head in visit.heads} <= {b"GET /ok HTTP/1.1", b"POST /ok HTTP/1.1"}
 
 
 INJECTIONS = """
@@ -421,10 +422,11 @@ def test_a_line_that_is_injected_reaches_no_server_as_one(server: HostileServer,
     assert result.error is None, result.error
     assert {*result.value} == {"ok", "PermissionError"}
     assert result.value.count("ok") == 1  # the whole request before one that is refused
-    received = b"".join(visit.received for visit in server.visits)
+    visits = server.ended_visits()
+    received = b"".join(visit.received for visit in visits)
     assert b"injected" not in received.lower()
     assert b"127.0.0.2" not in received
-    assert {head for visit in server.visits for head in visit.heads} <= {b"GET /ok HTTP/1.1"}
+    assert {head for visit in visits for head in visit.heads} <= {b"GET /ok HTTP/1.1"}
 
 
 def test_tls_that_begins_in_the_middle_changes_no_request(tls_server: HostileServer, servers: Servers) -> None:
@@ -445,7 +447,7 @@ found
     options = {"allow": [f"http://{place}/*"], "on_request": lambda request: time.sleep(0.5)}
     result = run_code(code, {"place": place}, network=servers.network(**options))
     assert result.value == "PermissionError", result.error
-    assert [head for visit in tls_server.visits for head in visit.heads] == []
+    assert [head for visit in tls_server.ended_visits() for head in visit.heads] == []
 
 
 # --- Servers that misbehave -----------------------------------------------------------------------------
@@ -597,7 +599,25 @@ def test_a_deadline_ends_each_phase(
     _check_timeout(result)
     assert {connection.outcome for connection in result.connections} <= {"closed", "failed"}
     assert all(request.outcome == "failed" for request in result.requests)
+    if phase == "an answer":
+        assert [request.reason for request in result.requests] == ["the guest ended before the whole answer came"]
     _wait_for(lambda: _descriptors() <= before)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+@pytest.mark.parametrize("end", ["timeout", "exception", "none"])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_an_answer_that_is_not_read_to_its_end_is_ok_if_the_guest_closed_it(
+    servers: Servers, is_closed: bool, end: str, isolation: Isolation
+) -> None:
+    closing = "answer.close()\n" if is_closed else ""
+    endings = {"timeout": "while True: pass", "exception": "1 / 0", "none": ""}
+    code = f"import urllib.request\nanswer = urllib.request.urlopen(url)\n{closing}{endings[end]}"
+    url = f"{servers.inputs['http']}/drip"
+    limits = Limits(timeout_seconds=0.6)
+    result = run_code(code, {"url": url}, network=servers.network(), limits=limits, isolation=isolation)
+    (request,) = result.requests
+    assert (request.status, request.outcome) == (200, "ok" if is_closed else "failed")
 
 
 def _options(options: dict[str, Any]) -> dict[str, Any]:
@@ -761,9 +781,9 @@ leaks = [name for name, text in found.items() for needle in needles if "".join(n
     output = "".join([*(result.stdout or ()), *(result.stderr or ())])
     assert "*" * len(VALUE) in output
     assert not any(form in output for form in FORMS)
-    arrived = b"".join(visit.received for visit in tls_server.visits)
+    arrived = b"".join(visit.received for visit in tls_server.ended_visits())
     assert arrived.count(VALUE.encode()) > 10  # the attack is one: the server has it
-    assert VALUE.encode() not in b"".join(visit.received for visit in server.visits)
+    assert VALUE.encode() not in b"".join(visit.received for visit in server.ended_visits())
     told = json.dumps([request.model_dump() for request in result.requests]) + repr(result.connections)
     assert VALUE not in told
 

@@ -59,6 +59,8 @@ MAX_TLS_BYTES = 16 << 10
 KEPT_RECORDS = 1000
 """Connections, and requests, of which a run keeps a record."""
 
+_UNANSWERED = "the guest ended before the whole answer came"
+
 _RECEIVE, _SEND, _POLL, _POLLED = struct.Struct("<Iq"), struct.Struct("<q"), struct.Struct("<?q"), struct.Struct("<IB")
 _PORT, _SIZE = struct.Struct("<H"), struct.Struct("<I")
 
@@ -156,17 +158,13 @@ class RunConnections:
             return
         self.drop()
         self._is_over = True
-        with self.changed:
-            pending = [request for request in self.requests if request.outcome == "pending"]
-            for request in pending:
-                request.outcome, request.reason = "failed", "the run ended before its answer"
 
     def drop(self) -> None:
         """End all connections: a guest that still knows one finds it reset."""
         with self.changed:
             links, self._links = self._open.union(self._links.values()), {}
         for link in links:
-            link.end()
+            link.end(_UNANSWERED)
 
     def settle(self, seconds: float) -> None:
         """Wait until no connection that was ended is open; one that is kept is not waited for.
@@ -176,6 +174,11 @@ class RunConnections:
         """
         with self.changed:
             self.changed.wait_for(lambda: not self.is_ending, seconds)
+            if self._is_kept:
+                return
+            for request in self.requests:  # of a connection without a socket, as in a replay, or that takes longer
+                if request.outcome == "pending":
+                    request.outcome, request.reason = "failed", _UNANSWERED
 
     @property
     def is_ending(self) -> bool:

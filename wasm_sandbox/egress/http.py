@@ -207,8 +207,11 @@ class HttpGate:
         request = self._exchange.request if self._exchange is not None else None
         if request is not None and request.outcome == "pending" and request.status is not None:
             request.outcome = "ok"
-        words = "the guest closed the connection before the answer came"
-        self._end(Close(words, words, is_refusal=False))
+        self.cut("the guest closed the connection before the answer came")
+
+    def cut(self, reason: str) -> None:
+        """End it for a reason of ours: a request under way has failed, however much of its answer has come."""
+        self._end(Close(reason, reason, is_refusal=False))
 
     def _guest_ended(self) -> Iterator[Step]:
         self._is_last = True

@@ -157,7 +157,7 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """Close it, when what was taken has been sent."""
-        self._loop.call_soon_threadsafe(self._finish, False)
+        self._loop.call_soon_threadsafe(self._finish, None)
 
     def give_up(self, refused: Refused) -> None:
         """End it with an error, which the guest finds."""
@@ -165,9 +165,13 @@ class Link(asyncio.Protocol):
             self.error = self.error or refused
         self._loop.call_soon_threadsafe(self._fail, refused, refused.message)
 
-    def end(self) -> None:
-        """Close it now."""
-        self._loop.call_soon_threadsafe(self._finish, True)
+    def end(self, reason: str) -> None:
+        """Close it now, without the guest's doing.
+
+        Args:
+            reason: what its request fails with, if one is under way.
+        """
+        self._loop.call_soon_threadsafe(self._finish, reason)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         def begin() -> None:
@@ -532,15 +536,18 @@ class Link(asyncio.Protocol):
         elif self._transport is not None and self._transport.can_write_eof():
             self._transport.write_eof()
 
-    def _finish(self, now: bool) -> None:
+    def _finish(self, reason: str | None) -> None:
+        """Close it: for that reason, or because the guest has closed it."""
         self._is_over = True
-        if self._gate is not None:
+        if self._gate is not None and reason is None:
             self._gate.leave()
+        elif self._gate is not None and reason is not None:
+            self._gate.cut(reason)
         if self._task is not None and not self._task.done():
             self._task.cancel()
             self._task.add_done_callback(lambda _: self._release_socket(True))
         else:
-            self._release_socket(now)
+            self._release_socket(reason is not None)
         with self._changed:
             self.error = self.error or Refused(ECONNRESET, "the connection has ended")
             self._changed.notify_all()

@@ -236,6 +236,8 @@ class RunCalls:
             await asyncio.wait(tasks, timeout=seconds)
         if self.network is not None and self.network.is_ending:
             await asyncio.to_thread(self.network.settle, seconds)
+        elif self.network is not None:
+            self.network.settle(0)
 
     # -- budgets ---------------------------------------------------------------------------------
 
