@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from wasm_sandbox import AsyncSandbox
+from wasm_sandbox import AsyncPaused, AsyncSandbox, HostFunction
 from wasm_sandbox.engine.run.guest import Guest
 from wasm_sandbox.engine.run.kept import KeptGuest
+from wasm_sandbox.events import Mark, listening
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,5 +73,44 @@ def test_what_is_cancelled_before_its_turn_does_not_happen_later() -> None:
             assert await session.get("n") == 1
             await asyncio.sleep(0.1)
             assert await session.get("n") == 1
+
+    asyncio.run(body())
+
+
+class _SlowDecoding:
+    """Listener that cancels a task when its large result begins to be read, on a thread, and holds that up."""
+
+    def __init__(self, task: asyncio.Future[Any]) -> None:
+        self._loop, self._task = asyncio.get_running_loop(), task
+
+    def began(self, mark: Mark) -> None:
+        """Cancel the task."""
+        if mark.name == "decode":
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            time.sleep(0.3)
+
+    def ended(self, mark: Mark) -> None:
+        """Nothing to note."""
+
+
+@pytest.mark.parametrize("last", ["'x' * 50_000", "print('x' * 50_000)\nawait approve()"])
+def test_a_call_that_is_cancelled_while_its_result_is_read_changes_nothing_later(last: str) -> None:
+    async def body() -> None:
+        approve = HostFunction.deferred("approve", returns=bool)
+        async with AsyncSandbox(functions=[approve]).session() as session:
+            await session.run_code("n = 0")
+            task = asyncio.ensure_future(session.start(f"n += 1\n{last}"))
+            with listening(_SlowDecoding(task)), pytest.raises(asyncio.CancelledError):
+                await task
+            assert await session.get("n") == 1
+            await asyncio.sleep(0.5)
+            assert await session.get("n") == 1
+            paused = await session.start("await approve()")
+            assert isinstance(paused, AsyncPaused)
+            (call,) = paused.calls
+            assert call.id is not None
+            result = await paused.resume({call.id: True})
+            assert not isinstance(result, AsyncPaused)
+            assert result.value is True
 
     asyncio.run(body())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -87,9 +88,15 @@ class AsyncSession:
             if isinstance(begun, _End):
                 return begun.value
             outcome = await self._outcome(*begun)
-            if size_of(outcome) > QUICK_BYTES:
-                return await asyncio.to_thread(_result, steps, outcome)
-            return _result(steps, outcome)
+            if size_of(outcome) <= QUICK_BYTES:
+                return _result(steps, outcome)
+            decoding = asyncio.ensure_future(asyncio.to_thread(_result, steps, outcome))
+            try:
+                return await asyncio.shield(decoding)
+            except asyncio.CancelledError:
+                await _ended(decoding)  # it changes what the session knows of itself: no other call before that
+                session.give_up()
+                raise
 
     async def _outcome(self, request: ExecutionRequest, calls: RunCalls) -> Outcome:
         call = self._session.call(request.limits)
@@ -220,6 +227,13 @@ async def _on_a_thread(act: Callable[[], T]) -> T:
     except BaseException:
         event.set()
         raise
+
+
+async def _ended(future: asyncio.Future[Any]) -> None:
+    """Wait for the end of what cannot be stopped, also while cancelled again."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
 
 
 def _begun(steps: Steps[S]) -> tuple[ExecutionRequest, RunCalls] | _End[S]:

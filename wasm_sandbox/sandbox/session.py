@@ -398,6 +398,10 @@ class Session:
         self._paused = Paused(self, dict(calls.deferred), result, options)
         return self._paused
 
+    def give_up(self) -> None:
+        """Forget the program that is paused, which nobody can resume; the caller holds the session."""
+        self._paused = None
+
     def call(self, limits: Limits) -> Cancel:
         """Next call of the guest, for `begin`."""
         return cast(Cancel, self._kept.call(limits))
