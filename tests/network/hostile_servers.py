@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tests.network.servers import serving
+from tests.support.waiting import wait_until
 
 GIB = 1 << 30
 BOMB = gzip.compress(bytes(16 << 20)) * 64
@@ -71,17 +72,9 @@ class HostileServer(socketserver.ThreadingTCPServer):
         self.server_activate()
 
     def ended_visits(self, seconds: float = 5.0) -> list[Visit]:
-        """The connections that came since ``visits`` was emptied, when all have been read to their ends.
-
-        Raises:
-            TimeoutError: if that takes longer.
-        """
+        """The connections that came since ``visits`` was emptied, when all have been read to their ends."""
         time.sleep(0.05)  # those that are made and not yet accepted
-        end = time.monotonic() + seconds
-        while not all(visit.is_over for visit in self.visits):
-            if time.monotonic() > end:
-                raise TimeoutError("a client holds its connection")
-            time.sleep(0.01)
+        wait_until(lambda: all(visit.is_over for visit in self.visits), seconds)
         return list(self.visits)
 
     def handle_error(self, request: object, client_address: object) -> None:

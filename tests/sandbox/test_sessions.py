@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import wait_until
 from wasm_sandbox import (
     Call,
     CodeResult,
@@ -375,14 +376,6 @@ def test_the_environment_of_a_call_is_given_anew_when_it_is_another_one_and_kept
         session.checkpoint()
         session.rest_if_unused(time.monotonic() + LATER)
         assert session.run_code(show).value == (None, "kept")
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    """Wait until something is so, for ten seconds at most."""
-    end = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_checkpoint_takes_little_while_nobody_calls_its_session_unless_others_hold_it() -> None:

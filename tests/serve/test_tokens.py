@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.serve.test_bad_input import problem
 from tests.support.servers import ALICE, BOB, Running, idle, running, tokens
+from tests.support.waiting import wait_until
 from wasm_sandbox import Limits
 from wasm_sandbox.serve import Settings
 from wasm_sandbox.serve.tokens import Budget
@@ -193,13 +194,6 @@ def test_whoever_waits_too_long_is_refused() -> None:
         assert (server.app.admission.running, server.app.admission.waiting) == (0, 0)
 
 
-def _wait_for(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.long
 def test_a_client_with_many_calls_does_not_keep_others_waiting(tmp_path: Path) -> None:
     with running(tokens=tokens(tmp_path), concurrency=1) as server, ThreadPoolExecutor(12) as pool:
@@ -213,11 +207,11 @@ def test_a_client_with_many_calls_does_not_keep_others_waiting(tmp_path: Path) -
 
         admission = server.app.admission
         many = [pool.submit(call, "alice", ALICE, 4.0)]
-        _wait_for(lambda: admission.running == 1)
+        wait_until(lambda: admission.running == 1, seconds=30)
         many += [pool.submit(call, "alice", ALICE) for _ in range(7)]
-        _wait_for(lambda: admission.waiting == 7)
+        wait_until(lambda: admission.waiting == 7, seconds=30)
         bob = pool.submit(call, "bob", BOB)
-        _wait_for(lambda: admission.waiting == 8 or bob.done())
+        wait_until(lambda: admission.waiting == 8 or bob.done(), seconds=30)
         before = len(order)
         for future in [bob, *many]:
             future.result()

@@ -169,6 +169,8 @@ class RunConnections:
     def settle(self, seconds: float) -> None:
         """Wait until no connection that was ended is open; one that is kept is not waited for.
 
+        A request of the run that has no answer then has failed, unless its connection is kept.
+
         Args:
             seconds: longest wait.
         """

@@ -539,10 +539,11 @@ class Link(asyncio.Protocol):
     def _finish(self, reason: str | None) -> None:
         """Close it: for that reason, or because the guest has closed it."""
         self._is_over = True
-        if self._gate is not None and reason is None:
-            self._gate.leave()
-        elif self._gate is not None and reason is not None:
-            self._gate.cut(reason)
+        if self._gate is not None:
+            if reason is None:
+                self._gate.leave()
+            else:
+                self._gate.cut(reason)
         if self._task is not None and not self._task.done():
             self._task.cancel()
             self._task.add_done_callback(lambda _: self._release_socket(True))

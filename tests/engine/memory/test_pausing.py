@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from wasm_sandbox import Limits
 from wasm_sandbox.engine.engine import GuestEngine, process_engine
 from wasm_sandbox.engine.memory import pausing
@@ -41,13 +42,6 @@ def start(
 ) -> Future[Outcome]:
     limits = Limits(timeout_seconds=timeout_seconds, fuel=fuel)
     return (engine or process_engine()).start(ExecutionRequest(script, {}, limits), surroundings or LiveSurroundings())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 class Guests:
@@ -103,14 +97,14 @@ def guests() -> Iterator[Guests]:
 def test_a_paused_guest_stands_still_until_it_is_resumed(guests: Guests) -> None:
     surroundings = LiveSurroundings()
     run = guests.start(ENDLESS, surroundings)
-    wait_until(lambda: len(guests.pages()) == 1 and guests.fuel_of(surroundings) < 2**62 - 10_000_000)
+    wait_until(lambda: len(guests.pages()) == 1 and guests.fuel_of(surroundings) < 2**62 - 10_000_000, PATIENCE_SECONDS)
     guests.pages()[0].pause()
     time.sleep(0.05)  # for its next charge
     still = guests.fuel_of(surroundings)
     time.sleep(0.1)
     assert guests.fuel_of(surroundings) == still
     guests.pages()[0].resume()
-    wait_until(lambda: guests.fuel_of(surroundings) < still - 10_000_000)
+    wait_until(lambda: guests.fuel_of(surroundings) < still - 10_000_000, PATIENCE_SECONDS)
     surroundings.cancel()
     assert run.result(PATIENCE_SECONDS).ending is Ending.CANCELLED
 
@@ -119,7 +113,7 @@ def test_a_paused_guest_stands_still_until_it_is_resumed(guests: Guests) -> None
 @pytest.mark.parametrize("fuel", [2**62, None], ids=["with fuel", "without fuel"])
 def test_a_guest_that_was_paused_many_times_has_the_right_result(guests: Guests, fuel: int | None) -> None:
     run = guests.start(COUNT, fuel=fuel)
-    wait_until(lambda: len(guests.pages()) == 1)
+    wait_until(lambda: len(guests.pages()) == 1, PATIENCE_SECONDS)
     pauses = 0
     while not run.done():
         guests.pages()[0].pause()
@@ -152,7 +146,7 @@ def test_pausing_costs_no_fuel(guests: Guests) -> None:
 def test_a_paused_guest_ends_at_its_deadline_and_when_it_is_cancelled(guests: Guests) -> None:
     cancelled = LiveSurroundings()
     runs = [guests.start(ENDLESS, timeout_seconds=0.5), guests.start(ENDLESS, cancelled)]
-    wait_until(lambda: len(guests.pages()) == 2)
+    wait_until(lambda: len(guests.pages()) == 2, PATIENCE_SECONDS)
     for page in guests.pages():
         page.pause()
     outcome = runs[0].result(PATIENCE_SECONDS)
@@ -160,13 +154,13 @@ def test_a_paused_guest_ends_at_its_deadline_and_when_it_is_cancelled(guests: Gu
     assert outcome.wall_seconds < PATIENCE_SECONDS / 2
     cancelled.cancel()
     assert runs[1].result(PATIENCE_SECONDS).ending is Ending.CANCELLED
-    wait_until(lambda: guests.engine.running_guests == 0)
+    wait_until(lambda: guests.engine.running_guests == 0, PATIENCE_SECONDS)
 
 
 @needs_pausing
 def test_a_page_that_is_let_go_of_is_not_touched_any_more(guests: Guests) -> None:
     assert guests.start("print(1)").result(PATIENCE_SECONDS).ending is Ending.EXITED
-    wait_until(lambda: guests.engine.running_guests == 0)
+    wait_until(lambda: guests.engine.running_guests == 0, PATIENCE_SECONDS)
     assert not guests.heard[0].page.can_pause
     guests.heard[0].page.pause()
     guests.heard[0].page.resume()
@@ -203,10 +197,15 @@ def test_guests_that_compute_stand_still_in_turns_and_all_get_on() -> None:
     with guests_of(at_once=1, quantum=0.01) as guests:
         runs = [guests.start(ENDLESS, each) for each in surroundings]
         try:
-            wait_until(lambda: all(guests.fuel_of(each) < 2**62 - 10_000_000 for each in surroundings))
+            wait_until(
+                lambda: all(guests.fuel_of(each) < 2**62 - 10_000_000 for each in surroundings), PATIENCE_SECONDS
+            )
             before = [guests.fuel_of(each) for each in surroundings]
             assert guests.engine.running_guests == 8
-            wait_until(lambda: all(guests.fuel_of(e) < left for e, left in zip(surroundings, before, strict=True)))
+            wait_until(
+                lambda: all(guests.fuel_of(e) < left for e, left in zip(surroundings, before, strict=True)),
+                PATIENCE_SECONDS,
+            )
         finally:
             for each in surroundings:
                 each.cancel()
@@ -285,7 +284,7 @@ def test_a_fault_of_the_host_itself_ends_it_as_ever(how: str) -> None:
 def test_a_child_of_a_process_with_paused_guests_runs_its_own(guests: Guests) -> None:
     surroundings = LiveSurroundings()
     run = guests.start(ENDLESS, surroundings)
-    wait_until(lambda: len(guests.pages()) == 1)
+    wait_until(lambda: len(guests.pages()) == 1, PATIENCE_SECONDS)
     guests.pages()[0].pause()
     child = os.fork()
     if child == 0:
@@ -303,7 +302,7 @@ def test_a_child_of_a_process_with_paused_guests_runs_its_own(guests: Guests) ->
 @needs_pausing
 def test_pausing_from_many_threads_at_once_leaves_no_guest_behind(guests: Guests) -> None:
     runs = [guests.start(COUNT) for _ in range(4)]
-    wait_until(lambda: len(guests.pages()) == 4)
+    wait_until(lambda: len(guests.pages()) == 4, PATIENCE_SECONDS)
     over = threading.Event()
 
     def disturb() -> None:
